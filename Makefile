@@ -1,0 +1,39 @@
+# The project's commands; `make help` lists them. Everything is installed into .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help install repro coco test lint
+
+help: ## show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+install: .venv/installed ## make .venv and install everything into it
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+repro: install ## run the pipeline as params.yaml says; only what changed is run again
+	@dvc repro
+	@python -m cocoseg.summary
+
+coco: install ## run on COCO val2014: presets/coco_val2014.yaml becomes params.yaml
+	@for preset in presets/*.yaml; do \
+		cmp -s $$preset params.yaml && cp presets/coco_val2014.yaml params.yaml && exit; \
+	done; \
+	echo "error: params.yaml has changes of your own: 'make repro' runs with them," \
+		"'cp presets/coco_val2014.yaml params.yaml' discards them" >&2; exit 1
+	@$(MAKE) --no-print-directory repro
+
+test: install ## run the whole test suite
+	@pytest -n auto
+
+lint: install ## check style (ruff) and types (mypy)
+	@ruff check .
+	@ruff format --check .
+	@mypy

@@ -1,0 +1,1 @@
+"""From COCO instance annotations to a trained, scored segmentation model: the library."""

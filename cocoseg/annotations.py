@@ -1,0 +1,522 @@
+"""COCO instance annotations: read, validate, select.
+
+    instances = read_instances(Path("data/annotations/instances.json"))
+    selection = select(instances, ["person", "car"], max_instances=10, max_images=8000,
+                       prefer="rare", seed=0)
+
+A file of any content is either read or refused with a UserError. Single bad entries do not spoil
+the rest: they are dropped with a reason. Nothing malformed reaches pycocotools, whose native code
+crashes the process on it.
+"""
+
+import csv
+import json
+import logging
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from cocoseg.errors import UserError
+from cocoseg.files import atomic_file
+from cocoseg.randomness import sort_key
+
+logger = logging.getLogger(__name__)
+
+MAX_IMAGE_PIXELS = 1 << 28
+"""Larger claims (16,384 squared) are malformed: a label map of that size would fill the memory."""
+
+
+class ImageRecord(msgspec.Struct, gc=False):
+    """An entry of `images`: sizes in pixels."""
+
+    id: int
+    file_name: str
+    width: int
+    height: int
+
+    @property
+    def stem(self) -> str:
+        """The file name without its ending: what masks and splits are named by."""
+        return Path(self.file_name).stem
+
+
+class Annotation(msgspec.Struct, gc=False):
+    """An entry of `annotations`.
+
+    The segmentation stays undecoded JSON until someone needs it, which keeps the memory for a file
+    near the size of the file.
+    """
+
+    id: int
+    image_id: int
+    category_id: int
+    segmentation: msgspec.Raw = msgspec.Raw(b"null")
+    iscrowd: Literal[0, 1] = 0
+
+
+class Category(msgspec.Struct):
+    id: int
+    name: str
+
+
+class Instances(msgspec.Struct):
+    """The parts of a COCO instances file that this project reads.
+
+    In `data/selection.json`, which has the same form, category ids are labels: 1…N in the order of
+    `filter.classes`.
+    """
+
+    images: list[ImageRecord]
+    annotations: list[Annotation]
+    categories: list[Category]
+
+
+class RunLengths(msgspec.Struct):
+    """A decoded run-length encoding: `counts` alternate between unset and set pixels, column by
+    column, and start with the unset ones."""
+
+    size: tuple[int, int]
+    counts: list[int]
+
+
+Polygons = list[list[float]]
+
+
+class Rejection(msgspec.Struct, gc=False):
+    """Why an entry is missing from the selection; an id is None where the entry had none."""
+
+    kind: Literal["image", "annotation"]
+    image_id: int | None
+    annotation_id: int | None
+    reason: str
+    detail: str = ""
+    category_id: int | None = None
+
+
+class InvalidSegmentation(ValueError):
+    """The segmentation cannot be painted; `reason` is a key of `metrics/filter.json`."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+# --- Reading ------------------------------------------------------------------------------------
+
+
+@dataclass
+class ReadResult:
+    """What a file held: the readable entries, and a rejection for each unreadable one."""
+
+    instances: Instances
+    rejections: list[Rejection] = field(default_factory=list)
+
+
+_decode_instances = msgspec.json.Decoder(Instances).decode
+
+
+def read_instances(path: Path) -> ReadResult:
+    """Read a COCO instances file, at about 250 MB a second when every entry has the right types.
+
+    Entries of wrong types become rejections (`malformed_image`, `malformed_annotation`). Raises
+    UserError when the file cannot be read or is no COCO instances file at all.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path} not found: run `dvc repro`, which makes it") from None
+    try:
+        return ReadResult(_decode_instances(content))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        # Some entry has a wrong type, or the JSON is Python's dialect (NaN): look at each.
+        return _read_entry_by_entry(path, content)
+
+
+def _read_entry_by_entry(path: Path, content: bytes) -> ReadResult:
+    try:
+        document = json.loads(content)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise UserError(f"{path} is not valid JSON: {error.msg} at {where}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not valid JSON: byte {error.start} is not UTF-8") from None
+    except RecursionError:
+        raise UserError(f"{path} is no COCO instances file: nested too deeply") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise UserError(f"{path} is no COCO instances file: its top level is no object")
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(document.get(key), list):
+            raise UserError(f"{path} is no COCO instances file: it has no list `{key}`")
+    try:
+        categories = msgspec.convert(document["categories"], list[Category])
+    except msgspec.ValidationError as error:
+        raise UserError(f"{path} is no COCO instances file: categories: {error}") from None
+    result = ReadResult(Instances([], [], categories))
+    for entry in document["images"]:
+        try:
+            result.instances.images.append(msgspec.convert(entry, ImageRecord))
+        except msgspec.ValidationError as error:
+            image_id = _integer(entry, "id")
+            rejection = Rejection("image", image_id, None, "malformed_image", str(error))
+            result.rejections.append(rejection)
+    for entry in document["annotations"]:
+        try:
+            result.instances.annotations.append(_convert_annotation(entry))
+        except (msgspec.ValidationError, RecursionError, UnicodeEncodeError) as error:
+            image_id, annotation_id, category_id = (
+                _integer(entry, key) for key in ("image_id", "id", "category_id")
+            )
+            reason = "malformed_annotation"
+            result.rejections.append(
+                Rejection("annotation", image_id, annotation_id, reason, str(error), category_id)
+            )
+    return result
+
+
+def _convert_annotation(entry: Any) -> Annotation:
+    if isinstance(entry, dict) and "segmentation" in entry:
+        text = json.dumps(entry["segmentation"])
+        entry = {**entry, "segmentation": msgspec.Raw(text.encode())}
+    return msgspec.convert(entry, Annotation)
+
+
+def _integer(entry: Any, key: str) -> int | None:
+    value = entry.get(key) if isinstance(entry, dict) else None
+    return value if isinstance(value, int) and abs(value) < 1 << 63 else None
+
+
+# --- Validation ---------------------------------------------------------------------------------
+
+
+class _RawRunLengths(msgspec.Struct):
+    size: list[int]
+    counts: list[int] | str
+
+
+_decode_polygons = msgspec.json.Decoder(Polygons).decode
+_decode_run_lengths = msgspec.json.Decoder(_RawRunLengths).decode
+
+
+def parse_segmentation(raw: msgspec.Raw, width: int, height: int) -> Polygons | RunLengths:
+    """Decode and check an annotation's segmentation against its image's size in pixels.
+
+    What comes back is safe to hand to pycocotools. Raises InvalidSegmentation with the reason.
+    """
+    content = bytes(raw).lstrip()
+    if content == b"null":
+        raise InvalidSegmentation("segmentation_missing")
+    if content.startswith(b"{"):
+        return _parse_run_lengths(content, width, height)
+    try:
+        polygons = _decode_polygons(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        polygons = _parse_unusual_polygons(content)
+    if not polygons:
+        raise InvalidSegmentation("segmentation_empty")
+    for polygon in polygons:
+        if not polygon:
+            raise InvalidSegmentation("segmentation_empty", "a polygon without coordinates")
+        if len(polygon) % 2:
+            raise InvalidSegmentation("polygon_odd", f"{len(polygon)} coordinates")
+        if len(polygon) < 6:
+            raise InvalidSegmentation("polygon_too_short", f"{len(polygon) // 2} points")
+        if min(polygon) < 0:
+            raise InvalidSegmentation("coordinate_negative", f"{min(polygon):g}")
+        if max(polygon[0::2]) > width:
+            raise InvalidSegmentation(
+                "coordinate_beyond_image", f"x {max(polygon[0::2]):g} > width {width}"
+            )
+        if max(polygon[1::2]) > height:
+            raise InvalidSegmentation(
+                "coordinate_beyond_image", f"y {max(polygon[1::2]):g} > height {height}"
+            )
+    return polygons
+
+
+def _parse_unusual_polygons(content: bytes) -> Polygons:
+    """Polygons in JSON that msgspec refuses: find what is wrong, or read Python's dialect of it."""
+    try:
+        value = json.loads(content)
+        polygons = [[float(coordinate) for coordinate in polygon] for polygon in value]
+        if any(isinstance(c, str | bool) for polygon in value for c in polygon):
+            raise TypeError("a coordinate is no number")
+    except OverflowError:
+        raise InvalidSegmentation("coordinate_not_finite", "a number too large") from None
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InvalidSegmentation("segmentation_malformed", str(error)) from None
+    if not all(math.isfinite(c) for polygon in polygons for c in polygon):
+        raise InvalidSegmentation("coordinate_not_finite")
+    return polygons
+
+
+def _parse_run_lengths(content: bytes, width: int, height: int) -> RunLengths:
+    try:
+        raw = _decode_run_lengths(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidSegmentation("rle_malformed", str(error)) from None
+    if raw.size != [height, width]:
+        raise InvalidSegmentation("rle_size", f"size {raw.size[:4]}, image {[height, width]}")
+    counts = decode_counts(raw.counts) if isinstance(raw.counts, str) else raw.counts
+    if any(count < 0 for count in counts):
+        raise InvalidSegmentation("rle_counts", f"a negative count: {min(counts)}")
+    if sum(counts) != width * height:
+        raise InvalidSegmentation("rle_counts", f"add up to {sum(counts)}, not {width * height}")
+    return RunLengths((height, width), counts)
+
+
+def decode_counts(text: str) -> list[int]:
+    """Decode COCO's compressed RLE counts.
+
+    The format is that of pycocotools' `rleFrString`: little-endian groups of five bits and a
+    continuation bit, offset by 48, sign-extended; from the fourth on, a count is the difference to
+    the one two before.
+    Raises InvalidSegmentation where pycocotools would read beyond the string or overflow.
+    """
+    counts: list[int] = []
+    value = shift = 0
+    for character in text:
+        bits = ord(character) - 48
+        if not 0 <= bits < 64 or shift > 30:
+            raise InvalidSegmentation("rle_counts", "undecodable string")
+        value |= (bits & 0x1F) << shift
+        shift += 5
+        if bits & 0x20:
+            continue
+        if bits & 0x10:
+            value -= 1 << shift
+        counts.append(value + counts[-2] if len(counts) > 2 else value)
+        value = shift = 0
+    if shift:
+        raise InvalidSegmentation("rle_counts", "string ends in the middle of a number")
+    return counts
+
+
+def _image_fault(image: ImageRecord) -> tuple[str, str] | None:
+    """Why an image entry cannot be used, as (reason, detail)."""
+    name = image.file_name
+    if image.width < 1 or image.height < 1 or image.width * image.height > MAX_IMAGE_PIXELS:
+        return "malformed_image", f"{image.width}x{image.height} pixels"
+    unsafe = any(c in '/\\:*?"<>|' or not c.isprintable() for c in name)
+    if unsafe or name.startswith(".") or not 0 < len(name.encode(errors="replace")) <= 200:
+        return "unsafe_file_name", repr(name[:80])
+    return None
+
+
+# --- Selection ----------------------------------------------------------------------------------
+
+
+@dataclass
+class Selection:
+    """What `select` chose. `instances` has categories 1…N in the order of the classes asked for,
+    images by id, annotations in file order. Every other image, and every other annotation of the
+    classes asked for, stands in `rejections`."""
+
+    instances: Instances
+    rejections: list[Rejection]
+
+    def summary(self) -> dict[str, Any]:
+        """The counts of `metrics/filter.json`."""
+        kept = self.instances
+        images = Counter(r.reason for r in self.rejections if r.kind == "image")
+        annotations = Counter(r.reason for r in self.rejections if r.kind == "annotation")
+        images_of = images_by_class(kept.annotations)
+        instances_of = Counter(a.category_id for a in kept.annotations)
+        return {
+            "images_total": len(kept.images) + images.total(),
+            "images_kept": len(kept.images),
+            "images_dropped": dict(sorted(images.items())),
+            "annotations_total": len(kept.annotations) + annotations.total(),
+            "annotations_kept": len(kept.annotations),
+            "annotations_dropped": dict(sorted(annotations.items())),
+            "classes": {
+                c.name: {"images": images_of[c.id], "instances": instances_of[c.id]}
+                for c in kept.categories
+            },
+        }
+
+
+def log_rejections(selection: Selection) -> None:
+    """Log one warning for each reason an annotation was invalid, and one line of totals."""
+    by_image = {r.image_id: r.reason for r in selection.rejections if r.kind == "image"}
+    first: dict[str, Rejection] = {}
+    counts: Counter[str] = Counter()
+    for r in selection.rejections:
+        if r.kind == "annotation" and r.reason != by_image.get(r.image_id):
+            first.setdefault(r.reason, r)
+            counts[r.reason] += 1
+    for reason, r in sorted(first.items()):
+        example = f"annotation {r.annotation_id} of image {r.image_id}"
+        detail = f" ({r.detail})" if r.detail else ""
+        logger.warning("%d invalid: %s, first %s%s", counts[reason], reason, example, detail)
+    summary = selection.summary()
+    logger.info(
+        "%d of %d images kept with %d annotations; dropped images: %s",
+        summary["images_kept"],
+        summary["images_total"],
+        summary["annotations_kept"],
+        ", ".join(f"{n} {reason}" for reason, n in summary["images_dropped"].items()) or "none",
+    )
+
+
+def images_by_class(annotations: Iterable[Annotation]) -> Counter[int]:
+    """In how many images each category occurs."""
+    return Counter(category for category, _ in {(a.category_id, a.image_id) for a in annotations})
+
+
+def rarest_class_by_image(annotations: Sequence[Annotation]) -> dict[int, int]:
+    """The rarest category of each image: the one in the fewest images, of equals the lowest id."""
+    images_of = images_by_class(annotations)
+    rarest: dict[int, int] = {}
+    for annotation in annotations:
+        current = rarest.setdefault(annotation.image_id, annotation.category_id)
+        rarest[annotation.image_id] = min(
+            current, annotation.category_id, key=lambda category: (images_of[category], category)
+        )
+    return rarest
+
+
+def select(
+    read: ReadResult,
+    classes: Sequence[str],
+    *,
+    max_instances: int,
+    max_images: int,
+    prefer: Literal["rare", "random", "first"],
+    seed: int,
+) -> Selection:
+    """Choose the images and annotations to work with.
+
+    Annotations of `classes` are kept when valid; images when they have at least one and at most
+    `max_instances` of them. Of more than `max_images`, `prefer` says which stay: those of the
+    rarest class first, a random draw by `seed`, or the first of the file. Raises UserError when a
+    class is none of the file's categories, or nothing is left.
+    """
+    labels = _labels_by_category(read.instances.categories, classes)
+    # An unreadable annotation of another class is not looked at either.
+    other = {c.id for c in read.instances.categories} - labels.keys()
+    rejections = [r for r in read.rejections if r.category_id not in other]
+    images = _usable_images(read.instances.images, rejections)
+    valid: dict[int, list[Annotation]] = {}
+    seen_ids: set[int] = set()
+    selected_class = {r.image_id for r in rejections if r.kind == "annotation"}
+    for annotation in read.instances.annotations:
+        label = labels.get(annotation.category_id)
+        if label is None:
+            continue
+        selected_class.add(annotation.image_id)
+        fault = _annotation_fault(annotation, images, seen_ids)
+        if fault:
+            ids = annotation.image_id, annotation.id
+            rejections.append(Rejection("annotation", *ids, *fault))
+        else:
+            valid.setdefault(annotation.image_id, []).append(
+                msgspec.structs.replace(annotation, category_id=label)
+            )
+
+    def drop(image_id: int, reason: str, detail: str = "") -> None:
+        rejections.append(Rejection("image", image_id, None, reason, detail))
+        for annotation in valid.pop(image_id, []):
+            rejections.append(Rejection("annotation", image_id, annotation.id, reason))
+
+    for image_id in images:
+        count = len(valid.get(image_id, []))
+        if image_id not in selected_class:
+            drop(image_id, "no_selected_class")
+        elif not count:
+            drop(image_id, "no_valid_annotation")
+        elif count > max_instances:
+            drop(image_id, "too_many_instances", f"{count} instances")
+    if len(valid) > max_images:
+        candidates = [image_id for image_id in images if image_id in valid]
+        if prefer != "first":
+            candidates.sort(key=lambda image_id: sort_key(seed, "filter", image_id))
+        if prefer == "rare":
+            annotations = [a for image_id in candidates for a in valid[image_id]]
+            images_of, rarest = images_by_class(annotations), rarest_class_by_image(annotations)
+            candidates.sort(key=lambda i: (images_of[rarest[i]], rarest[i]))
+        for image_id in candidates[max_images:]:
+            drop(image_id, "over_max_images")
+    if not valid:
+        raise UserError(
+            f"no image is left of {len(read.instances.images)}: "
+            "see filter.classes and filter.max_instances"
+        )
+    kept = Instances(
+        [images[image_id] for image_id in sorted(valid)],
+        [annotation for image_id in sorted(valid) for annotation in valid[image_id]],
+        [Category(label, name) for label, name in enumerate(classes, start=1)],
+    )
+    return Selection(kept, rejections)
+
+
+def _labels_by_category(categories: Iterable[Category], classes: Sequence[str]) -> dict[int, int]:
+    """The label 1…N of each category id whose name is one of `classes`."""
+    names = [category.name for category in categories]
+    for name in classes:
+        if name not in names:
+            shown = ", ".join(names[:80])
+            raise UserError(
+                f"filter.classes: unknown class {name!r}; the annotations have: {shown}"
+            )
+    label_of = {name: label for label, name in enumerate(classes, start=1)}
+    return {c.id: label_of[c.name] for c in categories if c.name in label_of}
+
+
+def _usable_images(
+    images: Iterable[ImageRecord], rejections: list[Rejection]
+) -> dict[int, ImageRecord]:
+    """The images by id; unusable ones are appended to `rejections`."""
+    usable: dict[int, ImageRecord] = {}
+    stems: set[str] = set()
+    for image in images:
+        fault = _image_fault(image)
+        if fault is None and image.id in usable:
+            fault = "duplicate_image", "id"
+        # Masks are named by the stem, on file systems that may not tell upper from lower case.
+        if fault is None and image.stem.casefold() in stems:
+            fault = "duplicate_image", f"file name {image.file_name}"
+        if fault:
+            rejections.append(Rejection("image", image.id, None, *fault))
+        else:
+            usable[image.id] = image
+            stems.add(image.stem.casefold())
+    return usable
+
+
+def _annotation_fault(
+    annotation: Annotation, images: dict[int, ImageRecord], seen_ids: set[int]
+) -> tuple[str, str] | None:
+    """Why an annotation cannot be used, as (reason, detail). Adds its id to `seen_ids`."""
+    image = images.get(annotation.image_id)
+    if image is None:
+        return "image_missing", ""
+    if annotation.id in seen_ids:
+        return "duplicate_annotation", ""
+    seen_ids.add(annotation.id)
+    try:
+        parse_segmentation(annotation.segmentation, image.width, image.height)
+    except InvalidSegmentation as error:
+        return error.reason, error.detail
+    return None
+
+
+def write_selection(path: Path, selection: Selection) -> None:
+    """Write the chosen part as a COCO instances file, which `read_instances` reads."""
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(msgspec.json.encode(selection.instances) + b"\n")
+
+
+def write_rejections(path: Path, rejections: Sequence[Rejection]) -> None:
+    """Write one CSV row for each rejection; those without an annotation id are of whole images."""
+    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["image_id", "annotation_id", "reason", "detail"])
+        writer.writerows([r.image_id, r.annotation_id, r.reason, r.detail] for r in rejections)

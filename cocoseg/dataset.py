@@ -1,0 +1,173 @@
+"""Photos and label maps as tensors: augmented crops to train on, whole photos to score."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as transforms
+
+from cocoseg.errors import UserError
+from cocoseg.images import read_rgb
+from cocoseg.labels import VOID, read_label_png
+from cocoseg.randomness import generator
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The files of one photo and its label map."""
+
+    image: Path
+    mask: Path
+
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels, from the label map's header."""
+        with Image.open(self.mask) as mask:
+            return mask.height, mask.width
+
+    def read(self) -> tuple[Tensor, Tensor]:
+        """The photo as uint8 (3, H, W) and its labels as uint8 (H, W)."""
+        labels = read_label_png(self.mask)
+        height, width = labels.shape
+        rgb = read_rgb(self.image, width, height)
+        return torch.from_numpy(rgb).permute(2, 0, 1), torch.from_numpy(labels)
+
+
+def read_pairs(split: Path, images: Path, masks: Path) -> list[Pair]:
+    """The files of every stem in a split's list. Raises UserError where a file is missing."""
+    image_of = {path.stem: path for path in sorted(images.iterdir())}
+    stems = split.read_text(encoding="utf-8").split("\n")
+    pairs = []
+    for stem in filter(None, stems):
+        mask = masks / f"{stem}.png"
+        if stem not in image_of or not mask.is_file():
+            missing = f"{images}/{stem}.*" if stem not in image_of else str(mask)
+            raise UserError(f"{missing} is missing but named in {split}: run `dvc repro` again")
+        pairs.append(Pair(image_of[stem], mask))
+    return pairs
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How training crops of `size` x `size` pixels are drawn.
+
+    `scale` is the range of the enlargement against an image resized to `size` on its shorter side;
+    `colour` the largest relative change of brightness, contrast and saturation.
+    """
+
+    size: int
+    scale: Sequence[float]
+    colour: float
+
+    def __call__(
+        self, image: Tensor, labels: Tensor, random: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """uint8 (3, H, W) and (H, W) to uint8 (3, size, size) and (size, size).
+
+        Where the crop reaches beyond the photo, the image is grey and the labels are void.
+        """
+        height, width = labels.shape
+        scale = np.exp(random.uniform(*np.log(self.scale))) * self.size / min(height, width)
+        crop = self.size / scale
+        top, crop_height, pad_top, out_height = self._place(height, crop, scale, random.random())
+        left, crop_width, pad_left, out_width = self._place(width, crop, scale, random.random())
+        box = top, left, crop_height, crop_width
+        out_size = [out_height, out_width]
+        crop_image = transforms.resized_crop(image, *box, size=out_size, antialias=True)
+        crop_labels = transforms.resized_crop(
+            labels[None], *box, size=out_size, interpolation=InterpolationMode.NEAREST
+        )[0]
+        if random.random() < 0.5:
+            crop_image, crop_labels = crop_image.flip(-1), crop_labels.flip(-1)
+        for adjust in (
+            transforms.adjust_brightness,
+            transforms.adjust_contrast,
+            transforms.adjust_saturation,
+        ):
+            crop_image = adjust(crop_image, float(random.uniform(1 - self.colour, 1 + self.colour)))
+        canvas = torch.full((3, self.size, self.size), 127, dtype=torch.uint8)
+        void = torch.full((self.size, self.size), VOID, dtype=torch.uint8)
+        inside = (
+            slice(pad_top, pad_top + out_height),
+            slice(pad_left, pad_left + out_width),
+        )
+        canvas[:, *inside] = crop_image
+        void[inside] = crop_labels
+        return canvas, void
+
+    def _place(
+        self, length: int, crop: float, scale: float, where: float
+    ) -> tuple[int, int, int, int]:
+        """Along one axis: start and length in the photo, start and length on the canvas."""
+        if crop >= length:
+            on_canvas = max(1, min(self.size, round(length * scale)))
+            return 0, length, int(where * (self.size - on_canvas + 1)), on_canvas
+        taken = max(1, round(crop))
+        return int(where * (length - taken + 1)), taken, 0, self.size
+
+
+class TrainingCrops(Dataset[tuple[Tensor, Tensor]]):
+    """Augmented crops by (epoch, index): what is drawn depends on nothing else but the seed."""
+
+    def __init__(self, pairs: Sequence[Pair], augmentation: Augmentation, seed: int) -> None:
+        self.pairs = pairs
+        self.augmentation = augmentation
+        self.seed = seed
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        epoch, index = key
+        image, labels = self.pairs[index].read()
+        return self.augmentation(image, labels, generator(self.seed, "augment", epoch, index))
+
+
+def training_batches(
+    length: int, batch_size: int, epochs: range, seed: int
+) -> Iterator[list[tuple[int, int]]]:
+    """The keys of every batch of the epochs, each epoch in an order of its own.
+
+    The incomplete batch at an epoch's end is left out; a set smaller than a batch is one batch.
+    """
+    for epoch in epochs:
+        order = generator(seed, "order", epoch).permutation(length).tolist()
+        for start in range(0, max(1, length - batch_size + 1), batch_size):
+            yield [(epoch, index) for index in order[start : start + batch_size]]
+
+
+def batches_per_epoch(length: int, batch_size: int) -> int:
+    """How many batches of one epoch `training_batches` yields."""
+    return max(1, length // batch_size)
+
+
+class WholePhotos(Dataset[tuple[Tensor, Tensor]]):
+    """Photos resized for the network, with the labels at the original size."""
+
+    def __init__(self, pairs: Sequence[Pair], size: int) -> None:
+        self.pairs = pairs
+        self.size = size
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        image, labels = self.pairs[index].read()
+        return resize_shorter_side(image, self.size), labels
+
+
+def resize_shorter_side(image: Tensor, size: int) -> Tensor:
+    """Resize uint8 (3, H, W) so that its shorter side has `size` pixels."""
+    resized: Tensor = transforms.resize(image, [size], antialias=True)
+    return resized
+
+
+def batches_of_equal_size(pairs: Sequence[Pair], batch_size: int) -> list[list[int]]:
+    """Indices of photos grouped into batches in which all have the same size."""
+    by_size: dict[tuple[int, int], list[int]] = {}
+    for index, pair in enumerate(pairs):
+        by_size.setdefault(pair.size(), []).append(index)
+    return [
+        indices[start : start + batch_size]
+        for indices in by_size.values()
+        for start in range(0, len(indices), batch_size)
+    ]

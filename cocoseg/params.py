@@ -1,0 +1,172 @@
+"""The typed form of params.yaml: unknown keys, wrong types and impossible values are refused.
+
+params = load_params(Path("params.yaml"))
+params.filter.max_instances
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from cocoseg.errors import UserError
+
+PositiveInt = Annotated[int, Field(gt=0)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    """A part of params.yaml. Strict: `"10"` is no number, and a misspelt key is an error."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class SampleParams(Section):
+    images: PositiveInt
+    width: Annotated[int, Field(ge=64, le=1024)]
+    height: Annotated[int, Field(ge=48, le=1024)]
+    seed: NonNegativeInt
+
+
+class CocoParams(Section):
+    base_url: Annotated[str, Field(pattern=r"^(https?|file)://")]
+    split: Literal["train2014", "val2014", "train2017", "val2017"]
+    md5: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None
+
+
+class DownloadParams(Section):
+    source: Literal["sample", "coco"]
+    sample: SampleParams
+    coco: CocoParams
+
+
+class FilterParams(Section):
+    classes: Annotated[
+        list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=254)
+    ]
+    max_instances: PositiveInt
+    max_images: PositiveInt
+    prefer: Literal["rare", "random", "first"]
+    seed: NonNegativeInt
+
+    @field_validator("classes")
+    @classmethod
+    def _no_class_twice(cls, classes: list[str]) -> list[str]:
+        repeated = sorted({name for name in classes if classes.count(name) > 1})
+        if repeated:
+            raise ValueError(f"{', '.join(repeated)} is listed more than once")
+        if "background" in classes:
+            raise ValueError("background is label 0 already; list the other classes only")
+        return classes
+
+
+class MaskParams(Section):
+    overlap: Literal["last", "small", "void"]
+    crowd: Literal["void", "paint", "drop"]
+
+
+class RatioParams(Section):
+    train: NonNegativeFloat
+    val: NonNegativeFloat
+    test: NonNegativeFloat
+
+    @model_validator(mode="after")
+    def _not_all_zero(self) -> "RatioParams":
+        if self.train + self.val + self.test <= 0:
+            raise ValueError("at least one ratio must be above zero")
+        return self
+
+
+class SplitParams(Section):
+    ratios: RatioParams
+    seed: NonNegativeInt
+
+
+class RuntimeParams(Section):
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+    workers: NonNegativeInt | Literal["auto"]
+    connections: Annotated[int, Field(gt=0, le=256)]
+
+    def worker_count(self) -> int:
+        """How many processes prepare data; `auto` is one for each core, at most 16."""
+        return min(os.cpu_count() or 1, 16) if self.workers == "auto" else self.workers
+
+
+class TrainParams(Section):
+    architecture: Literal["deeplabv3_mobilenet_v3_large"]
+    weights: Annotated[str, Field(min_length=1)]
+    size: Annotated[int, Field(ge=32)]
+    epochs: PositiveInt
+    batch_size: Annotated[int, Field(ge=2)]
+    lr: PositiveFloat
+    warmup: Share
+    weight_decay: NonNegativeFloat
+    ema_decay: Share
+    norm_momentum: Share
+    aux_weight: NonNegativeFloat
+    dice_weight: NonNegativeFloat
+    scale: Annotated[list[PositiveFloat], Field(min_length=2, max_length=2)]
+    colour: Share
+    threads: PositiveInt
+    seed: NonNegativeInt
+
+
+class EvaluateParams(Section):
+    batch_size: PositiveInt
+    threads: PositiveInt
+    examples: NonNegativeInt
+
+
+class Params(Section):
+    download: DownloadParams
+    filter: FilterParams
+    mask: MaskParams
+    split: SplitParams
+    train: TrainParams
+    evaluate: EvaluateParams
+    runtime: RuntimeParams
+
+
+def load_params(path: Path) -> Params:
+    """Read and check a parameter file.
+
+    Raises UserError with one line that names each wrong key, such as
+    `params.yaml: filter.max_instances: input should be greater than 0 (is -1)`.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} not found: run from the project's folder") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is not valid YAML: {reason}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no sections; presets/ has whole files to start from")
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"{path}: " + "; ".join(map(_describe, error.errors()))) from None
+
+
+def _describe(error: Any) -> str:
+    """One pydantic error as `section.key: what is wrong (is VALUE)`."""
+    parts = [str(part) for part in error["loc"] if not _is_union_branch(part)]
+    key = ".".join(parts)
+    if error["type"] == "extra_forbidden":
+        return f"{key}: unknown key; remove or correct it"
+    if error["type"] == "missing":
+        return f"{key}: missing; presets/ shows every key"
+    message = error["msg"].removeprefix("Value error, ")
+    shown = repr(error["input"])
+    shown = shown if len(shown) <= 60 else shown[:57] + "..."
+    return f"{key}: {message[0].lower()}{message[1:]} (is {shown})"
+
+
+def _is_union_branch(part: Any) -> bool:
+    """pydantic puts the tried alternative of `int | Literal[...]` into the location as well."""
+    return isinstance(part, str) and not part.isidentifier()

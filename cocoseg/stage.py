@@ -1,0 +1,63 @@
+"""What every stage script does around its own work: logs, one-line failures, machine figures."""
+
+import errno
+import logging
+import os
+import platform
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cocoseg.errors import UserError
+from cocoseg.files import write_json
+
+
+def run_stage(main: Callable[[], dict[str, Any] | None], machine_figures: Path) -> None:
+    """Run `main` as a process of its own.
+
+    What `main` returns (throughput, device), the seconds and the peak memory are written to
+    `machine_figures`. A UserError, a full disk, missing rights and exhausted memory end the process
+    with status 1 and one line; an interruption with the shell's usual status and no traceback.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    # SIGTERM unwinds the stack like Ctrl-C, so that temporary files are removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    started = time.perf_counter()
+    try:
+        figures = main() or {}
+        seconds = round(time.perf_counter() - started, 2)
+        write_json(machine_figures, {"seconds": seconds, **_machine(), **figures})
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    except UserError as error:
+        _fail(str(error))
+    except MemoryError:
+        _fail("out of memory: close other programs, or lower the batch size or runtime.workers")
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        where = f" at {error.filename}" if error.filename else ""
+        _fail(f"{os.strerror(error.errno)}{where}: make room or give access, then run again")
+
+
+def _fail(message: str) -> None:
+    sys.exit("error: " + " ".join(message.split()))
+
+
+def _machine() -> dict[str, Any]:
+    """Figures of this process and its finished children; memory in MiB."""
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes there, KiB elsewhere
+    peak = max(
+        resource.getrusage(who).ru_maxrss
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    return {
+        "peak_memory_mib": round(peak * unit / 2**20),
+        "cpus": os.cpu_count(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+    }

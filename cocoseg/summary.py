@@ -1,0 +1,42 @@
+"""Print the test scores as a table, and where everything lies: the end of `make repro`.
+
+    python -m cocoseg.summary
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+_RESULTS = {
+    "model": "models/model.safetensors",
+    "scores": "metrics/test.json",
+    "examples": "metrics/examples/",
+    "learning curves": "metrics/train/plots/metrics/",
+}
+
+
+def format_scores(scores: dict[str, Any]) -> str:
+    """The content of `metrics/test.json` as a table of text, a line for each class."""
+    rows = [(name, value) for name, value in scores["iou"].items()]
+    rows.append(("mean IoU", scores["miou"]))
+    width = max(len(name) for name, _ in rows)
+    lines = [f"Test scores over {scores['images']} images (IoU)", ""]
+    for name, value in rows:
+        if name == "mean IoU":
+            lines.append("  " + "-" * (width + 28))
+        shown = "   none" if value is None else f"{value:7.3f}  {'#' * round(value * 20)}"
+        lines.append(f"  {name:<{width}}{shown}")
+    lines.append(f"  pixel accuracy {scores['pixel_accuracy']:.3f}, mean {scores['mean_accuracy']:.3f}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    scores = json.loads(Path("metrics/test.json").read_text(encoding="utf-8"))
+    print(f"\n{format_scores(scores)}\n")
+    for name, path in _RESULTS.items():
+        print(f"  {name:<16} {path}")
+    print("\n  dvc metrics show, dvc plots show: scores and plots as DVC draws them")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Watching a training run: the same figures to DVC (through dvclive) and to Weights & Biases.
+
+W&B is steered by its own environment variables and offline without any: WANDB_MODE (offline,
+online, disabled), WANDB_PROJECT, WANDB_API_KEY.
+"""
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import wandb
+from dvclive import Live
+
+from cocoseg.errors import UserError
+
+
+class Tracker:
+    """Passes figures on; made by `track`."""
+
+    def __init__(self, live: Live, run: "wandb.Run") -> None:
+        self._live = live
+        self._run = run
+
+    def log_epoch(self, epoch: int, figures: Mapping[str, Any]) -> None:
+        """Add a point to each curve; nested figures become names such as `val/iou/person`."""
+        flat = dict(_flatten(figures))
+        for name, value in flat.items():
+            self._live.log_metric(name, value)
+        self._run.log(flat, step=epoch)
+        self._live.next_step()
+
+    def summarize(self, figures: Mapping[str, Any]) -> None:
+        """Set the run's final figures, in place of those of the last epoch."""
+        self._live.summary = dict(figures)
+        self._run.summary.update(dict(_flatten(figures)))
+
+
+@contextmanager
+def track(folder: Path, config: Mapping[str, Any]) -> Iterator[Tracker]:
+    """Track one training run. dvclive writes `metrics.json` and `plots/metrics/` below `folder`.
+
+    Raises UserError when W&B is to be online and cannot be.
+    """
+    os.environ.setdefault("WANDB_MODE", "offline")
+    os.environ.setdefault("WANDB_PROJECT", "cocoseg")
+    os.environ.setdefault("WANDB_SILENT", "true")
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    os.environ.setdefault("ITERATIVE_DO_NOT_TRACK", "true")  # dvclive's usage statistics
+    logging.getLogger("dvclive").setLevel(logging.WARNING)
+    if os.environ["WANDB_MODE"] == "online" and not wandb.api.api_key:
+        raise UserError(
+            "WANDB_MODE is online but there is no key: set WANDB_API_KEY or run `wandb login`"
+        )
+    try:
+        run = wandb.init(config=dict(config), settings=wandb.Settings(console="off"))
+    except wandb.Error as error:
+        raise UserError(
+            f"W&B does not start: {error}; WANDB_MODE=offline needs no server"
+        ) from None
+    with run, Live(str(folder), save_dvc_exp=False, dvcyaml=False) as live:
+        yield Tracker(live, run)
+
+
+def _flatten(figures: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Leaves as (`a/b/c`, value); None (a score that is not defined) is left out."""
+    for name, value in figures.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}/")
+        elif value is not None:
+            yield f"{prefix}{name}", value

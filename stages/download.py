@@ -1,0 +1,27 @@
+"""Get the annotations, from the built-in sample or a COCO server.
+
+Reads   the source that params.yaml names
+Writes  data/annotations/instances.json
+Run     python -m stages.download
+"""
+
+from pathlib import Path
+
+from cocoseg.params import load_params
+from cocoseg.sources import open_source
+from cocoseg.stage import run_stage
+
+
+def main() -> None:
+    params = load_params(Path("params.yaml"))
+    source = open_source(
+        params.download,
+        connections=params.runtime.connections,
+        workers=params.runtime.worker_count(),
+        downloads=Path("data/downloads"),
+    )
+    source.write_annotations(Path("data/annotations/instances.json"))
+
+
+if __name__ == "__main__":
+    run_stage(main, Path("metrics/machine/download.json"))

@@ -1,0 +1,40 @@
+"""Choose the images and annotations to work with, before any image is fetched.
+
+Reads   data/annotations/instances.json
+Writes  data/selection.json, data/rejected.csv, metrics/filter.json
+Run     python -m stages.filter
+"""
+
+from pathlib import Path
+
+from cocoseg.annotations import (
+    log_rejections,
+    read_instances,
+    select,
+    write_rejections,
+    write_selection,
+)
+from cocoseg.files import write_json
+from cocoseg.params import load_params
+from cocoseg.stage import run_stage
+
+
+def main() -> None:
+    params = load_params(Path("params.yaml")).filter
+    read = read_instances(Path("data/annotations/instances.json"))
+    selection = select(
+        read,
+        params.classes,
+        max_instances=params.max_instances,
+        max_images=params.max_images,
+        prefer=params.prefer,
+        seed=params.seed,
+    )
+    log_rejections(selection)
+    write_selection(Path("data/selection.json"), selection)
+    write_rejections(Path("data/rejected.csv"), selection.rejections)
+    write_json(Path("metrics/filter.json"), selection.summary())
+
+
+if __name__ == "__main__":
+    run_stage(main, Path("metrics/machine/filter.json"))

@@ -1,0 +1,28 @@
+"""Divide the selected images into train, val and test.
+
+Reads   data/selection.json
+Writes  data/splits/{train,val,test}.txt (an image stem a line), metrics/split.json
+Run     python -m stages.split
+"""
+
+from pathlib import Path
+
+from cocoseg.annotations import read_instances
+from cocoseg.files import atomic_folder, write_json, write_text
+from cocoseg.params import load_params
+from cocoseg.splits import split_images, summarize_splits
+from cocoseg.stage import run_stage
+
+
+def main() -> None:
+    params = load_params(Path("params.yaml")).split
+    selection = read_instances(Path("data/selection.json")).instances
+    splits = split_images(selection, params.ratios.model_dump(), params.seed)
+    with atomic_folder(Path("data/splits")) as folder:
+        for name, stems in splits.items():
+            write_text(folder / f"{name}.txt", "".join(f"{stem}\n" for stem in stems))
+    write_json(Path("metrics/split.json"), summarize_splits(selection, splits))
+
+
+if __name__ == "__main__":
+    run_stage(main, Path("metrics/machine/split.json"))

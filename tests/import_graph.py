@@ -1,0 +1,32 @@
+"""Which of the project's own files a module imports, found by parsing."""
+
+import ast
+from pathlib import Path
+
+
+def imported_files(script: Path, root: Path) -> set[str]:
+    """`script` and every module of the project that it imports, directly or not.
+
+    Paths are relative to `root`, with forward slashes. A package's `__init__.py` counts only where
+    its content is imported by name.
+    """
+    found: set[Path] = set()
+    waiting = [script]
+    while waiting:
+        file = waiting.pop()
+        if file not in found:
+            found.add(file)
+            waiting += _direct_imports(file, root)
+    return {file.relative_to(root).as_posix() for file in found}
+
+
+def _direct_imports(file: Path, root: Path) -> list[Path]:
+    names: list[str] = []
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{file}: write imports in full"
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    paths = [root / Path(*name.split(".")) for name in names]
+    return [path.with_suffix(".py") for path in paths if path.with_suffix(".py").is_file()]
