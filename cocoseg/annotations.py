@@ -12,12 +12,12 @@ crashes the process on it.
 import csv
 import json
 import logging
-import math
+import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -27,22 +27,30 @@ from cocoseg.randomness import sort_key
 
 logger = logging.getLogger(__name__)
 
-MAX_IMAGE_PIXELS = 1 << 28
-"""Larger claims (16,384 squared) are malformed: a label map of that size would fill the memory."""
+MAX_IMAGE_PIXELS = 1 << 26
+"""Larger claims (than 8,192 squared) are malformed. With one pixel more, pycocotools can write beyond
+its buffer: it reserves six bytes a run; four runs of 2^24 pixels fill them, and a NUL follows."""
+
+MAX_OUTLINE = 1 << 20
+"""The longest outline of one annotation, in pixels. pycocotools takes about 100 bytes for each, and
+crashes where the system refuses them."""
+
+# What msgspec and numpy can write again; JSON itself knows no limit.
+Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 class ImageRecord(msgspec.Struct, gc=False):
     """An entry of `images`: sizes in pixels."""
 
-    id: int
+    id: Int64
     file_name: str
-    width: int
-    height: int
+    width: Int64
+    height: Int64
 
     @property
     def stem(self) -> str:
         """The file name without its ending: what masks and splits are named by."""
-        return Path(self.file_name).stem
+        return self.file_name.rsplit(".", 1)[0]
 
 
 class Annotation(msgspec.Struct, gc=False):
@@ -52,15 +60,15 @@ class Annotation(msgspec.Struct, gc=False):
     near the size of the file.
     """
 
-    id: int
-    image_id: int
-    category_id: int
+    id: Int64
+    image_id: Int64
+    category_id: Int64
     segmentation: msgspec.Raw = msgspec.Raw(b"null")
     iscrowd: Literal[0, 1] = 0
 
 
 class Category(msgspec.Struct):
-    id: int
+    id: Int64
     name: str
 
 
@@ -139,22 +147,7 @@ def read_instances(path: Path) -> ReadResult:
 
 
 def _read_entry_by_entry(path: Path, content: bytes) -> ReadResult:
-    try:
-        document = json.loads(content)
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise UserError(f"{path} is not valid JSON: {error.msg} at {where}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not valid JSON: byte {error.start} is not UTF-8") from None
-    except RecursionError:
-        raise UserError(f"{path} is no COCO instances file: nested too deeply") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from None
-    if not isinstance(document, dict):
-        raise UserError(f"{path} is no COCO instances file: its top level is no object")
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(document.get(key), list):
-            raise UserError(f"{path} is no COCO instances file: it has no list `{key}`")
+    document = _load_document(path, content)
     try:
         categories = msgspec.convert(document["categories"], list[Category])
     except msgspec.ValidationError as error:
@@ -165,12 +158,13 @@ def _read_entry_by_entry(path: Path, content: bytes) -> ReadResult:
             result.instances.images.append(msgspec.convert(entry, ImageRecord))
         except msgspec.ValidationError as error:
             image_id = _integer(entry, "id")
-            rejection = Rejection("image", image_id, None, "malformed_image", str(error))
-            result.rejections.append(rejection)
+            result.rejections.append(
+                Rejection("image", image_id, None, "malformed_image", str(error))
+            )
     for entry in document["annotations"]:
         try:
             result.instances.annotations.append(_convert_annotation(entry))
-        except (msgspec.ValidationError, RecursionError, UnicodeEncodeError) as error:
+        except msgspec.ValidationError as error:
             image_id, annotation_id, category_id = (
                 _integer(entry, key) for key in ("image_id", "id", "category_id")
             )
@@ -181,6 +175,28 @@ def _read_entry_by_entry(path: Path, content: bytes) -> ReadResult:
     return result
 
 
+def _load_document(path: Path, content: bytes) -> dict[str, Any]:
+    """The JSON object in `content`, which has the three lists of a COCO instances file."""
+    try:
+        document = json.loads(content)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise UserError(f"{path} is not valid JSON: {error.msg} at {where}") from None
+    except UnicodeDecodeError as error:
+        where = f"byte {error.start} is not {error.encoding}"
+        raise UserError(f"{path} is not valid JSON: {where}") from None
+    except RecursionError:
+        raise UserError(f"{path} is no COCO instances file: nested too deeply") from None
+    except ValueError as error:  # a number of more digits than Python reads
+        raise UserError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise UserError(f"{path} is no COCO instances file: its top level is no object")
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(document.get(key), list):
+            raise UserError(f"{path} is no COCO instances file: it has no list `{key}`")
+    return document
+
+
 def _convert_annotation(entry: Any) -> Annotation:
     if isinstance(entry, dict) and "segmentation" in entry:
         text = json.dumps(entry["segmentation"])
@@ -189,16 +205,17 @@ def _convert_annotation(entry: Any) -> Annotation:
 
 
 def _integer(entry: Any, key: str) -> int | None:
+    """`entry[key]` where that is a number that fits a rejection."""
     value = entry.get(key) if isinstance(entry, dict) else None
-    return value if isinstance(value, int) and abs(value) < 1 << 63 else None
+    return value if type(value) is int and abs(value) < 1 << 63 else None
 
 
 # --- Validation ---------------------------------------------------------------------------------
 
 
 class _RawRunLengths(msgspec.Struct):
-    size: list[int]
-    counts: list[int] | str
+    size: list[Int64]
+    counts: list[Int64] | str
 
 
 _decode_polygons = msgspec.json.Decoder(Polygons).decode
@@ -218,43 +235,48 @@ def parse_segmentation(raw: msgspec.Raw, width: int, height: int) -> Polygons | 
     try:
         polygons = _decode_polygons(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        polygons = _parse_unusual_polygons(content)
+        raise _why_no_polygons(content) from None
     if not polygons:
         raise InvalidSegmentation("segmentation_empty")
     for polygon in polygons:
-        if not polygon:
-            raise InvalidSegmentation("segmentation_empty", "a polygon without coordinates")
-        if len(polygon) % 2:
-            raise InvalidSegmentation("polygon_odd", f"{len(polygon)} coordinates")
-        if len(polygon) < 6:
-            raise InvalidSegmentation("polygon_too_short", f"{len(polygon) // 2} points")
-        if min(polygon) < 0:
-            raise InvalidSegmentation("coordinate_negative", f"{min(polygon):g}")
-        if max(polygon[0::2]) > width:
-            raise InvalidSegmentation(
-                "coordinate_beyond_image", f"x {max(polygon[0::2]):g} > width {width}"
-            )
-        if max(polygon[1::2]) > height:
-            raise InvalidSegmentation(
-                "coordinate_beyond_image", f"y {max(polygon[1::2]):g} > height {height}"
-            )
+        _check_polygon(polygon, width, height)
+    # An outline is rarely long enough to be worth measuring.
+    most = sum(map(len, polygons)) // 2 * max(width, height)
+    if most > MAX_OUTLINE and sum(map(_outline_length, polygons)) > MAX_OUTLINE:
+        raise InvalidSegmentation("outline_too_long", f"more than {MAX_OUTLINE} pixels")
     return polygons
 
 
-def _parse_unusual_polygons(content: bytes) -> Polygons:
-    """Polygons in JSON that msgspec refuses: find what is wrong, or read Python's dialect of it."""
+def _check_polygon(polygon: list[float], width: int, height: int) -> None:
+    if not polygon:
+        raise InvalidSegmentation("segmentation_empty", "a polygon without coordinates")
+    if len(polygon) % 2:
+        raise InvalidSegmentation("polygon_odd", f"{len(polygon)} coordinates")
+    if len(polygon) < 6:
+        raise InvalidSegmentation("polygon_too_short", f"{len(polygon) // 2} points")
+    if min(polygon) < 0:
+        raise InvalidSegmentation("coordinate_negative", f"{min(polygon):g}")
+    x, y = max(polygon[0::2]), max(polygon[1::2])
+    if x > width:
+        raise InvalidSegmentation("coordinate_beyond_image", f"x {x:g} > width {width}")
+    if y > height:
+        raise InvalidSegmentation("coordinate_beyond_image", f"y {y:g} > height {height}")
+
+
+def _outline_length(polygon: list[float]) -> float:
+    """In pixels, a diagonal step counting as one."""
+    xs, ys = polygon[0::2], polygon[1::2]
+    steps = zip(xs, ys, xs[1:] + xs[:1], ys[1:] + ys[:1], strict=True)
+    return sum(max(abs(to_x - x), abs(to_y - y)) for x, y, to_x, to_y in steps)
+
+
+def _why_no_polygons(content: bytes) -> InvalidSegmentation:
+    """What keeps msgspec from reading polygons: numbers that no float holds, or other things."""
     try:
-        value = json.loads(content)
-        polygons = [[float(coordinate) for coordinate in polygon] for polygon in value]
-        if any(isinstance(c, str | bool) for polygon in value for c in polygon):
-            raise TypeError("a coordinate is no number")
-    except OverflowError:
-        raise InvalidSegmentation("coordinate_not_finite", "a number too large") from None
-    except (ValueError, TypeError, RecursionError) as error:
-        raise InvalidSegmentation("segmentation_malformed", str(error)) from None
-    if not all(math.isfinite(c) for polygon in polygons for c in polygon):
-        raise InvalidSegmentation("coordinate_not_finite")
-    return polygons
+        msgspec.convert(json.loads(content), list[list[int | float]])
+    except (msgspec.ValidationError, ValueError, RecursionError):
+        return InvalidSegmentation("segmentation_malformed", "no list of lists of numbers")
+    return InvalidSegmentation("coordinate_not_finite")
 
 
 def _parse_run_lengths(content: bytes, width: int, height: int) -> RunLengths:
@@ -265,7 +287,7 @@ def _parse_run_lengths(content: bytes, width: int, height: int) -> RunLengths:
     if raw.size != [height, width]:
         raise InvalidSegmentation("rle_size", f"size {raw.size[:4]}, image {[height, width]}")
     counts = decode_counts(raw.counts) if isinstance(raw.counts, str) else raw.counts
-    if any(count < 0 for count in counts):
+    if min(counts, default=0) < 0:
         raise InvalidSegmentation("rle_counts", f"a negative count: {min(counts)}")
     if sum(counts) != width * height:
         raise InvalidSegmentation("rle_counts", f"add up to {sum(counts)}, not {width * height}")
@@ -277,8 +299,8 @@ def decode_counts(text: str) -> list[int]:
 
     The format is that of pycocotools' `rleFrString`: little-endian groups of five bits and a
     continuation bit, offset by 48, sign-extended; from the fourth on, a count is the difference to
-    the one two before.
-    Raises InvalidSegmentation where pycocotools would read beyond the string or overflow.
+    the one two before. Raises InvalidSegmentation where pycocotools would read beyond the string or
+    overflow.
     """
     counts: list[int] = []
     value = shift = 0
@@ -299,14 +321,16 @@ def decode_counts(text: str) -> list[int]:
     return counts
 
 
+_UNSAFE_NAME = re.compile(r'^$|^\.|[/\\:*?"<>|]|[. ]$')
+
+
 def _image_fault(image: ImageRecord) -> tuple[str, str] | None:
     """Why an image entry cannot be used, as (reason, detail)."""
     name = image.file_name
     if image.width < 1 or image.height < 1 or image.width * image.height > MAX_IMAGE_PIXELS:
         return "malformed_image", f"{image.width}x{image.height} pixels"
-    unsafe = any(c in '/\\:*?"<>|' or not c.isprintable() for c in name)
-    if unsafe or name.startswith(".") or not 0 < len(name.encode(errors="replace")) <= 200:
-        return "unsafe_file_name", repr(name[:80])
+    if not name.isprintable() or _UNSAFE_NAME.search(name) or len(name.encode()) > 200:
+        return "unsafe_file_name", ascii(name[:80])
     return None
 
 
@@ -404,46 +428,25 @@ def select(
     other = {c.id for c in read.instances.categories} - labels.keys()
     rejections = [r for r in read.rejections if r.category_id not in other]
     images = _usable_images(read.instances.images, rejections)
-    valid: dict[int, list[Annotation]] = {}
-    seen_ids: set[int] = set()
-    selected_class = {r.image_id for r in rejections if r.kind == "annotation"}
-    for annotation in read.instances.annotations:
-        label = labels.get(annotation.category_id)
-        if label is None:
-            continue
-        selected_class.add(annotation.image_id)
-        fault = _annotation_fault(annotation, images, seen_ids)
-        if fault:
-            ids = annotation.image_id, annotation.id
-            rejections.append(Rejection("annotation", *ids, *fault))
-        else:
-            valid.setdefault(annotation.image_id, []).append(
-                msgspec.structs.replace(annotation, category_id=label)
-            )
-
-    def drop(image_id: int, reason: str, detail: str = "") -> None:
-        rejections.append(Rejection("image", image_id, None, reason, detail))
-        for annotation in valid.pop(image_id, []):
-            rejections.append(Rejection("annotation", image_id, annotation.id, reason))
-
+    valid = _valid_annotations(read.instances.annotations, labels, images, rejections)
+    annotated = valid.keys() | {r.image_id for r in rejections if r.kind == "annotation"}
+    dropped: dict[int, tuple[str, str]] = {}
     for image_id in images:
-        count = len(valid.get(image_id, []))
-        if image_id not in selected_class:
-            drop(image_id, "no_selected_class")
-        elif not count:
-            drop(image_id, "no_valid_annotation")
+        count = len(valid.get(image_id, ()))
+        if image_id not in annotated:
+            dropped[image_id] = "no_selected_class", ""
+        elif count == 0:
+            dropped[image_id] = "no_valid_annotation", ""
         elif count > max_instances:
-            drop(image_id, "too_many_instances", f"{count} instances")
-    if len(valid) > max_images:
-        candidates = [image_id for image_id in images if image_id in valid]
-        if prefer != "first":
-            candidates.sort(key=lambda image_id: sort_key(seed, "filter", image_id))
-        if prefer == "rare":
-            annotations = [a for image_id in candidates for a in valid[image_id]]
-            images_of, rarest = images_by_class(annotations), rarest_class_by_image(annotations)
-            candidates.sort(key=lambda i: (images_of[rarest[i]], rarest[i]))
-        for image_id in candidates[max_images:]:
-            drop(image_id, "over_max_images")
+            dropped[image_id] = "too_many_instances", f"{count} instances"
+    qualifying = {i: valid[i] for i in images if i not in dropped}
+    if len(qualifying) > max_images:
+        for image_id in _by_preference(qualifying, prefer, seed)[max_images:]:
+            dropped[image_id] = "over_max_images", ""
+    for image_id, (reason, detail) in dropped.items():
+        rejections.append(Rejection("image", image_id, None, reason, detail))
+        for annotation in valid.pop(image_id, ()):
+            rejections.append(Rejection("annotation", image_id, annotation.id, reason))
     if not valid:
         raise UserError(
             f"no image is left of {len(read.instances.images)}: "
@@ -462,7 +465,7 @@ def _labels_by_category(categories: Iterable[Category], classes: Sequence[str]) 
     names = [category.name for category in categories]
     for name in classes:
         if name not in names:
-            shown = ", ".join(names[:80])
+            shown = ", ".join(ascii(name)[1:-1] for name in names[:80])
             raise UserError(
                 f"filter.classes: unknown class {name!r}; the annotations have: {shown}"
             )
@@ -491,21 +494,59 @@ def _usable_images(
     return usable
 
 
+def _valid_annotations(
+    annotations: Iterable[Annotation],
+    labels: Mapping[int, int],
+    images: Mapping[int, ImageRecord],
+    rejections: list[Rejection],
+) -> dict[int, list[Annotation]]:
+    """The annotations of the selected classes by image id, their category ids replaced by labels;
+    invalid ones are appended to `rejections`."""
+    valid: dict[int, list[Annotation]] = {}
+    seen: set[int] = set()
+    for annotation in annotations:
+        label = labels.get(annotation.category_id)
+        if label is None:
+            continue
+        fault = _annotation_fault(annotation, images.get(annotation.image_id), seen)
+        seen.add(annotation.id)
+        if fault:
+            rejections.append(Rejection("annotation", annotation.image_id, annotation.id, *fault))
+        else:
+            annotation = msgspec.structs.replace(annotation, category_id=label)
+            valid.setdefault(annotation.image_id, []).append(annotation)
+    return valid
+
+
 def _annotation_fault(
-    annotation: Annotation, images: dict[int, ImageRecord], seen_ids: set[int]
+    annotation: Annotation, image: ImageRecord | None, seen: Set[int]
 ) -> tuple[str, str] | None:
-    """Why an annotation cannot be used, as (reason, detail). Adds its id to `seen_ids`."""
-    image = images.get(annotation.image_id)
+    """Why an annotation cannot be used, as (reason, detail); `seen` holds the ids before it."""
     if image is None:
         return "image_missing", ""
-    if annotation.id in seen_ids:
+    if annotation.id in seen:
         return "duplicate_annotation", ""
-    seen_ids.add(annotation.id)
     try:
         parse_segmentation(annotation.segmentation, image.width, image.height)
     except InvalidSegmentation as error:
         return error.reason, error.detail
     return None
+
+
+def _by_preference(
+    annotations: Mapping[int, Sequence[Annotation]],
+    prefer: Literal["rare", "random", "first"],
+    seed: int,
+) -> list[int]:
+    """The image ids that are the keys of `annotations`, those to keep first."""
+    if prefer == "first":
+        return list(annotations)
+    drawn = sorted(annotations, key=lambda image_id: sort_key(seed, "filter", image_id))
+    if prefer == "random":
+        return drawn
+    flat = [annotation for of_image in annotations.values() for annotation in of_image]
+    images_of, rarest = images_by_class(flat), rarest_class_by_image(flat)
+    return sorted(drawn, key=lambda image_id: (images_of[rarest[image_id]], rarest[image_id]))
 
 
 def write_selection(path: Path, selection: Selection) -> None:

@@ -18,7 +18,8 @@ from urllib.request import url2pathname
 import requests
 import urllib3
 
-_PIECE_BYTES = 1 << 18
+_PIECE = 1 << 18  # bytes
+_LARGEST_SMALL_FILE = 1 << 28  # bytes, more than any image: an endless body must not fill the disk
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Patience:
     backoff: float = 1.0  # before the second try; doubles with each further one
     longest_wait: float = 60.0  # whatever Retry-After asks for
     timeout: float = 30.0  # to connect, and between two pieces of an answer
-    lowest_rate: float = 1024.0  # bytes a second over a whole answer; below it counts as stalled
+    lowest_rate: float = 1024.0  # bytes a second, over `timeout`; below it counts as stalled
     give_up: float = 30.0  # of nothing but failures
     standstill: float = 900.0  # in which not one of many files has come or failed
 
@@ -93,15 +94,38 @@ def receive(
     answer: requests.Response, file: BinaryIO, patience: Patience, report: Callable[[int], object]
 ) -> None:
     """Write the body to `file` as it comes, and `report` the size of each piece. Raises Fault."""
-    started = time.monotonic()
-    received = 0
-    while piece := answer.raw.read1(_PIECE_BYTES, decode_content=False):
+    since, received = time.monotonic(), 0
+    while piece := answer.raw.read1(_PIECE, decode_content=False):
         file.write(piece)
         report(len(piece))
         received += len(piece)
-        elapsed = time.monotonic() - started
-        if elapsed > patience.timeout and received < elapsed * patience.lowest_rate:
-            raise Fault(f"stalled: {received} bytes in {elapsed:.0f} s", patience.tries)
+        seconds = time.monotonic() - since
+        if seconds > patience.timeout:
+            if received < seconds * patience.lowest_rate:
+                raise Fault(f"stalled: {received} bytes in {seconds:.0f} s", patience.tries)
+            since, received = time.monotonic(), 0
+
+
+def fetch_whole(
+    session: requests.Session,
+    url: str,
+    path: Path,
+    patience: Patience,
+    is_stopped: Callable[[], bool],
+) -> None:
+    """Write a small file to `path`, or raise Fault, also when told to stop meanwhile."""
+    if url.startswith("file:"):
+        return copy_local(url, path)
+
+    def interrupt(_: int) -> None:
+        if is_stopped():
+            raise Fault("stopped")
+        if file.tell() > _LARGEST_SMALL_FILE:
+            raise Fault(f"more than {_LARGEST_SMALL_FILE} bytes came")
+
+    with get_answer(session, url, patience) as answer, path.open("wb") as file:
+        receive(answer, file, patience, interrupt)
+    return None
 
 
 def copy_local(url: str, path: Path) -> None:

@@ -4,6 +4,7 @@ BASE_URL/annotations/annotations_trainval2014.zip   holds annotations/instances_
 BASE_URL/val2014/COCO_val2014_000000000042.jpg      one file an image
 """
 
+import errno
 import hashlib
 import logging
 import shutil
@@ -102,10 +103,16 @@ def _extract(archive: Path, member: str, path: Path) -> None:
         raise _BadArchive(f"does not hold {member}") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
         # RuntimeError: encrypted, or packed by a method that Python does not know.
-        raise _BadArchive(f"is no sound zip archive: {error}") from None
+        raise _BadArchive(
+            f"is no sound zip archive: {str(error) or type(error).__name__}"
+        ) from None
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # such as a full disk
+            raise
+        raise _BadArchive("is no sound zip archive: it points before its own start") from None
 
 
 def _plain_name(file_name: str) -> str:
-    if file_name != Path(file_name).name or "\\" in file_name or "\0" in file_name:
+    if file_name in ("", "..") or Path(file_name).name != file_name or set("\\\0") & set(file_name):
         raise UserError(f"the file name {file_name!r} in the annotations is no plain name")
     return file_name

@@ -54,28 +54,28 @@ def read_pairs(split: Path, images: Path, masks: Path) -> list[Pair]:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How training crops of `size` x `size` pixels are drawn.
+    """How training crops of `crop` x `crop` pixels are drawn.
 
-    `scale` is the range of the enlargement against an image resized to `size` on its shorter side;
+    `scale` is the range of the enlargement of a photo whose shorter side was resized to `size`;
     `colour` the largest relative change of brightness, contrast and saturation.
     """
 
     size: int
+    crop: int
     scale: Sequence[float]
     colour: float
 
     def __call__(
         self, image: Tensor, labels: Tensor, random: np.random.Generator
     ) -> tuple[Tensor, Tensor]:
-        """uint8 (3, H, W) and (H, W) to uint8 (3, size, size) and (size, size).
+        """uint8 (3, H, W) and (H, W) to uint8 (3, crop, crop) and (crop, crop).
 
         Where the crop reaches beyond the photo, the image is grey and the labels are void.
         """
         height, width = labels.shape
         scale = np.exp(random.uniform(*np.log(self.scale))) * self.size / min(height, width)
-        crop = self.size / scale
-        top, crop_height, pad_top, out_height = self._place(height, crop, scale, random.random())
-        left, crop_width, pad_left, out_width = self._place(width, crop, scale, random.random())
+        top, crop_height, pad_top, out_height = self._place(height, scale, random.random())
+        left, crop_width, pad_left, out_width = self._place(width, scale, random.random())
         box = top, left, crop_height, crop_width
         out_size = [out_height, out_width]
         crop_image = transforms.resized_crop(image, *box, size=out_size, antialias=True)
@@ -90,8 +90,8 @@ class Augmentation:
             transforms.adjust_saturation,
         ):
             crop_image = adjust(crop_image, float(random.uniform(1 - self.colour, 1 + self.colour)))
-        canvas = torch.full((3, self.size, self.size), 127, dtype=torch.uint8)
-        void = torch.full((self.size, self.size), VOID, dtype=torch.uint8)
+        canvas = torch.full((3, self.crop, self.crop), 127, dtype=torch.uint8)
+        void = torch.full((self.crop, self.crop), VOID, dtype=torch.uint8)
         inside = (
             slice(pad_top, pad_top + out_height),
             slice(pad_left, pad_left + out_width),
@@ -100,15 +100,13 @@ class Augmentation:
         void[inside] = crop_labels
         return canvas, void
 
-    def _place(
-        self, length: int, crop: float, scale: float, where: float
-    ) -> tuple[int, int, int, int]:
+    def _place(self, length: int, scale: float, where: float) -> tuple[int, int, int, int]:
         """Along one axis: start and length in the photo, start and length on the canvas."""
-        if crop >= length:
-            on_canvas = max(1, min(self.size, round(length * scale)))
-            return 0, length, int(where * (self.size - on_canvas + 1)), on_canvas
-        taken = max(1, round(crop))
-        return int(where * (length - taken + 1)), taken, 0, self.size
+        taken = max(1, round(self.crop / scale))
+        if taken > length:
+            on_canvas = max(1, min(self.crop, round(length * scale)))
+            return 0, length, int(where * (self.crop - on_canvas + 1)), on_canvas
+        return int(where * (length - taken + 1)), taken, 0, self.crop
 
 
 class TrainingCrops(Dataset[tuple[Tensor, Tensor]]):

@@ -47,6 +47,7 @@ def predict_pairs(
         WholePhotos(pairs, card.size),
         batch_sampler=batches,
         num_workers=workers,
+        generator=torch.Generator(),  # the loader would draw from the global one
         pin_memory=device.type == "cuda",
     )
     model.eval()

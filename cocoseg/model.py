@@ -5,11 +5,11 @@ save_model(Path("models/model.safetensors"), model, card)
 model, card = load_model(Path("models/model.safetensors"))
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -40,10 +40,10 @@ class ModelCard:
     """
 
     architecture: str
-    classes: Sequence[str]
+    classes: tuple[str, ...]
     size: int
-    mean: Sequence[float] = IMAGENET_MEAN
-    std: Sequence[float] = IMAGENET_STD
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
 
 
 class DilatedConv2d(nn.Conv2d):
@@ -124,7 +124,9 @@ def load_pretrained(model: nn.Module, weights: str, card: ModelCard) -> str:
 
 def _download(weights: WeightsEnum) -> dict[str, Tensor]:
     try:
-        state: dict[str, Tensor] = weights.get_state_dict(progress=True, weights_only=True)
+        state: dict[str, Tensor] = weights.get_state_dict(
+            progress=True, check_hash=True, weights_only=True
+        )
     except OSError as error:
         raise UserError(f"train.weights: cannot download {weights.url}: {error}") from None
     return state
@@ -191,7 +193,7 @@ def save_model(path: Path, model: nn.Module, card: ModelCard) -> None:
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     with atomic_file(path) as temporary:
         # One metadata entry only: safetensors writes several in no fixed order.
-        save_file(state, temporary, metadata={"cocoseg": json.dumps(asdict(card), sort_keys=True)})
+        save_file(state, temporary, metadata={"cocoseg": msgspec.json.encode(card).decode()})
 
 
 def load_model(path: Path) -> tuple[nn.Module, ModelCard]:
@@ -206,7 +208,7 @@ def load_model(path: Path) -> tuple[nn.Module, ModelCard]:
         metadata = file.metadata() or {}
     if "cocoseg" not in metadata:
         raise UserError(f"{path} has no cocoseg metadata: it was not written by the train stage")
-    card = ModelCard(**json.loads(metadata["cocoseg"]))
+    card = msgspec.json.decode(metadata["cocoseg"], type=ModelCard)
     model = build_model(card.architecture, len(card.classes))
     _load_whole(model, state, str(path))
     return model.eval(), card

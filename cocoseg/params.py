@@ -101,6 +101,7 @@ class TrainParams(Section):
     architecture: Literal["deeplabv3_mobilenet_v3_large"]
     weights: Annotated[str, Field(min_length=1)]
     size: Annotated[int, Field(ge=32)]
+    crop: Annotated[int, Field(ge=32)]
     epochs: PositiveInt
     batch_size: Annotated[int, Field(ge=2)]
     lr: PositiveFloat
@@ -114,6 +115,13 @@ class TrainParams(Section):
     colour: Share
     threads: PositiveInt
     seed: NonNegativeInt
+
+    @field_validator("scale")
+    @classmethod
+    def _ascending(cls, scale: list[float]) -> list[float]:
+        if scale[0] > scale[1]:
+            raise ValueError("the smaller scale comes first")
+        return scale
 
 
 class EvaluateParams(Section):

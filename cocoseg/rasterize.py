@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from pycocotools import mask as coco_mask
 
 from cocoseg.annotations import (
@@ -22,6 +23,9 @@ from cocoseg.annotations import (
 )
 from cocoseg.labels import VOID, Labels, write_label_png
 from cocoseg.parallel import in_processes
+
+RLE = dict[str, Any]
+"""pycocotools' compact form of a region: `size` [height, width], `counts` as `decode_counts` reads."""
 
 
 @dataclass
@@ -38,16 +42,23 @@ class Region:
         return image[self.top : self.top + height, self.left : self.left + width]
 
 
-def decode_region(segmentation: Polygons | RunLengths, width: int, height: int) -> Region:
-    """The pixels of a checked segmentation in an image of `width` x `height` pixels."""
+def encode_region(segmentation: Polygons | RunLengths, width: int, height: int) -> RLE:
+    """A checked segmentation of an image of this size in pixels, in pycocotools' compact form.
+
+    Columns to the right of all polygons are left out.
+    """
     if isinstance(segmentation, RunLengths):
-        counts = {"counts": segmentation.counts, "size": list(segmentation.size)}
-        encoded = coco_mask.frPyObjects(counts, height, width)
-    else:
-        encoded = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-    left, top, box_width, box_height = (int(value) for value in coco_mask.toBbox(encoded))
-    decoded = coco_mask.decode(encoded)[top : top + box_height, left : left + box_width]
-    return Region(top, left, decoded.astype(np.bool_))
+        counts = {"counts": segmentation.counts, "size": [height, width]}
+        return coco_mask.frPyObjects(counts, height, width)
+    right = min(width, int(max(max(polygon[0::2]) for polygon in segmentation)) + 1)
+    return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, right))  # type: ignore[no-any-return]
+
+
+def decode_region(encoded: RLE) -> Region:
+    """The pixels of what `encode_region` returns."""
+    left, top, width, height = (int(value) for value in coco_mask.toBbox(encoded))
+    decoded = coco_mask.decode(encoded)[top : top + height, left : left + width]
+    return Region(top, left, decoded.view(np.bool_))
 
 
 def paint_labels(
@@ -64,26 +75,27 @@ def paint_labels(
     or void. Crowd regions become void beneath all instances, are painted as instances, or left out.
     """
     labels = np.zeros((height, width), np.uint8)
-    instances: list[tuple[Region, int]] = []
+    instances: list[tuple[RLE, int]] = []
     for annotation in annotations:
         if annotation.iscrowd and crowd == "drop":
             continue
-        region = decode_region(
-            parse_segmentation(annotation.segmentation, width, height), width, height
-        )
+        segmentation = parse_segmentation(annotation.segmentation, width, height)
+        encoded = encode_region(segmentation, width, height)
         if annotation.iscrowd and crowd == "void":
+            region = decode_region(encoded)
             region.of(labels)[region.pixels] = VOID
         else:
-            instances.append((region, annotation.category_id))
+            instances.append((encoded, annotation.category_id))
     if overlap == "small":
-        instances.sort(key=lambda instance: -np.count_nonzero(instance[0].pixels))
-    for region, label in instances:
+        instances.sort(key=lambda instance: coco_mask.area(instance[0]), reverse=True)
+    painted = np.zeros((height, width), np.bool_)
+    for encoded, label in instances:
+        region = decode_region(encoded)
         region.of(labels)[region.pixels] = label
-    if overlap == "void":
-        covered = np.zeros((height, width), np.uint16)
-        for region, _ in instances:
-            region.of(covered)[...] += region.pixels
-        labels[covered > 1] = VOID
+        if overlap == "void":
+            before = region.of(painted)
+            region.of(labels)[before & region.pixels] = VOID
+            before |= region.pixels
     return labels
 
 
@@ -133,4 +145,4 @@ def _write_mask(job: _MaskJob) -> NDArray[np.int64]:
         job.annotations, job.image.width, job.image.height, overlap=job.overlap, crowd=job.crowd
     )
     write_label_png(job.path, labels)
-    return np.bincount(labels.ravel(), minlength=256)
+    return np.array(Image.fromarray(labels).histogram())

@@ -1,6 +1,6 @@
 """Print the test scores as a table, and where everything lies: the end of `make repro`.
 
-    python -m cocoseg.summary
+python -m cocoseg.summary
 """
 
 import json
@@ -26,7 +26,9 @@ def format_scores(scores: dict[str, Any]) -> str:
             lines.append("  " + "-" * (width + 28))
         shown = "   none" if value is None else f"{value:7.3f}  {'#' * round(value * 20)}"
         lines.append(f"  {name:<{width}}{shown}")
-    lines.append(f"  pixel accuracy {scores['pixel_accuracy']:.3f}, mean {scores['mean_accuracy']:.3f}")
+    lines.append(
+        f"  pixel accuracy {scores['pixel_accuracy']:.3f}, mean {scores['mean_accuracy']:.3f}"
+    )
     return "\n".join(lines)
 
 

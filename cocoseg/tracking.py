@@ -44,18 +44,21 @@ def track(folder: Path, config: Mapping[str, Any]) -> Iterator[Tracker]:
 
     Raises UserError when W&B is to be online and cannot be.
     """
-    os.environ.setdefault("WANDB_MODE", "offline")
-    os.environ.setdefault("WANDB_PROJECT", "cocoseg")
+    mode = os.environ.get("WANDB_MODE", "offline")
+    project = os.environ.get("WANDB_PROJECT", "cocoseg")
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     os.environ.setdefault("ITERATIVE_DO_NOT_TRACK", "true")  # dvclive's usage statistics
     logging.getLogger("dvclive").setLevel(logging.WARNING)
-    if os.environ["WANDB_MODE"] == "online" and not wandb.api.api_key:
+    if mode == "online" and not wandb.login(prompt=False):
         raise UserError(
             "WANDB_MODE is online but there is no key: set WANDB_API_KEY or run `wandb login`"
         )
+    settings = wandb.Settings(mode=mode, console="off")  # type: ignore[arg-type]
     try:
-        run = wandb.init(config=dict(config), settings=wandb.Settings(console="off"))
+        run = wandb.init(
+            project=project, config=dict(config), settings=settings
+        )
     except wandb.Error as error:
         raise UserError(
             f"W&B does not start: {error}; WANDB_MODE=offline needs no server"

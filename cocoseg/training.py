@@ -38,6 +38,7 @@ class TrainingResult:
     """The network of the best epoch, in evaluation mode on the CPU, and that epoch's scores."""
 
     model: nn.Module
+    card: ModelCard
     best: Mapping[str, Any]
     crops_per_second: float
     weights: str
@@ -104,7 +105,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 
 def train(
-    card: ModelCard,
+    classes: Sequence[str],
     train_pairs: Sequence[Pair],
     val_pairs: Sequence[Pair],
     params: TrainParams,
@@ -115,10 +116,12 @@ def train(
 ) -> TrainingResult:
     """Train a network and return that of the epoch with the best validation mean IoU.
 
+    `classes` are the classes' names in label order, without the background.
     `report_epoch` gets each epoch's number and its figures. Validation uses the exponential moving
     average of the weights, which is also what is kept.
     """
     torch.set_num_threads(params.threads)
+    card = ModelCard(params.architecture, ("background", *classes), params.size)
     with torch_seed(params.seed, "init"):
         model = build_model(card.architecture, len(card.classes))
     weights = load_pretrained(model, params.weights, card)
@@ -135,13 +138,14 @@ def train(
     average = AveragedModel(
         model, multi_avg_fn=get_ema_multi_avg_fn(params.ema_decay), use_buffers=True
     )
-    augmentation = Augmentation(params.size, params.scale, params.colour)
+    augmentation = Augmentation(params.size, params.crop, params.scale, params.colour)
     loader = DataLoader(
         TrainingCrops(train_pairs, augmentation, params.seed),
         batch_sampler=list(
             training_batches(len(train_pairs), params.batch_size, range(params.epochs), params.seed)
         ),
         num_workers=workers,
+        generator=torch.Generator(),  # the loader would draw from the global one
         pin_memory=device.type == "cuda",
     )
     batches = iter(loader)
@@ -188,4 +192,4 @@ def train(
     bar.close()
     model.load_state_dict(best_state)
     rate = bar.format_dict["n"] * params.batch_size / bar.format_dict["elapsed"]
-    return TrainingResult(model.eval().cpu(), best, rate, weights)
+    return TrainingResult(model.eval().cpu(), card, best, rate, weights)

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ from cocoseg.attempt import (
     Fault,
     Patience,
     copy_local,
+    fetch_whole,
     get_answer,
     receive,
     seconds_to_wait,
@@ -35,7 +37,6 @@ from cocoseg.files import atomic_file
 logger = logging.getLogger(__name__)
 
 _MEBIBYTE = 1 << 20
-_LARGEST_SMALL_FILE = 256 * _MEBIBYTE  # no image is: a body without an end must not fill the disk
 _FAILURES_IN_A_ROW = 8  # that one bad stretch of files does not explain
 
 
@@ -57,16 +58,16 @@ def fetch_file(
     _complete(url, part, patience)
     if md5 is not None and continued and md5_of(part) != md5:
         logger.warning("%s: the continued file is damaged; fetching it from the start", url)
-        part.unlink()
+        _drop(part)
         _complete(url, part, patience)
     if md5 is not None and (found := md5_of(part)) != md5:
-        part.unlink()
+        _drop(part)
         raise UserError(
             f"{url}: its MD5 is {found} instead of {md5}; the file was removed: "
             "run again, or correct the expected MD5"
         )
     part.replace(path)
-    _version(part).unlink(missing_ok=True)
+    _drop(part)
 
 
 def md5_of(path: Path) -> str:
@@ -103,7 +104,7 @@ def _continue(session: requests.Session, url: str, part: Path, patience: Patienc
     """Ask once for what `part` lacks, or for all where that cannot be had. Raises Fault."""
     offset = _size(part)
     headers = {"Range": f"bytes={offset}-"} if offset else {}
-    if offset and _version(part).exists():
+    if offset and _size(_version(part)):
         # The server sends the whole file if it is no longer the one that was begun.
         headers["If-Range"] = _version(part).read_text()
     accepted = (200, 206, 416) if offset else (200,)
@@ -113,19 +114,15 @@ def _continue(session: requests.Session, url: str, part: Path, patience: Patienc
             return
         if answer.status_code == 200:
             offset = 0
+            part.write_bytes(b"")  # before the version is noted: they must never disagree
         elif not content_range.startswith(f"bytes {offset}-"):
-            part.unlink()
+            _drop(part)
             raise Fault("the file cannot be continued where it stopped", patience.tries)
-        etag = answer.headers.get("ETag", "W/")
-        weak = etag.startswith("W/")  # which promises no equal bytes
-        version = answer.headers.get("Last-Modified") if weak else etag
-        _version(part).unlink(missing_ok=True)
-        if version:
-            _version(part).write_text(version)
+        _note_version(part, answer.headers.get("ETag"), answer.headers.get("Last-Modified"))
         length = answer.headers.get("Content-Length", "")
         total = offset + int(length) if length.isdecimal() else None
         with (
-            part.open("ab" if offset else "wb") as file,
+            part.open("ab") as file,
             _progress(part.stem, "B", total, offset) as progress,
         ):
             receive(answer, file, patience, progress.update)
@@ -134,6 +131,16 @@ def _continue(session: requests.Session, url: str, part: Path, patience: Patienc
 def _version(part: Path) -> Path:
     """The file with the ETag or date of the version that `part` belongs to."""
     return part.with_name(part.name + ".version")
+
+
+def _note_version(part: Path, etag: str | None, modified: str | None) -> None:
+    strong = etag and not etag.startswith("W/")  # a weak one does not promise equal bytes
+    _version(part).write_text((etag if strong else modified) or "")
+
+
+def _drop(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    _version(part).unlink(missing_ok=True)
 
 
 def _size(path: Path) -> int:
@@ -177,15 +184,16 @@ def fetch_many(
         threading.Thread(target=_work, args=(waiting, outcomes, patience, stop), daemon=True)
         for _ in range(min(connections, len(downloads)))
     ]
-    for thread in threads:
-        thread.start()
     try:
+        # The bar first: its late imports swallow a Ctrl-C (in a weakref callback of importlib).
         with _progress(label, " files", len(downloads)) as progress:
+            for thread in threads:
+                thread.start()
             failures = _collect(outcomes, len(downloads), progress, patience)
     finally:
         stop.set()
         deadline = time.monotonic() + 1
-        for thread in threads:
+        for thread in filter(threading.Thread.is_alive, threads):
             thread.join(timeout=max(0.0, deadline - time.monotonic()))
     if failures:
         raise UserError(
@@ -201,13 +209,7 @@ def _collect(
     failures: list[str] = []
     in_a_row, last_success = 0, time.monotonic()
     for _ in range(count):
-        try:
-            download, error = outcomes.get(timeout=patience.standstill)
-        except queue.Empty:
-            raise UserError(
-                f"{progress.desc}: nothing has come for {patience.standstill:.0f} s; "
-                "check the server and the network, then run again to fetch the rest"
-            ) from None
+        download, error = _next_outcome(outcomes, patience.standstill)
         if error is None:
             in_a_row, last_success = 0, time.monotonic()
             progress.update()
@@ -215,6 +217,7 @@ def _collect(
         if not isinstance(error, Fault):
             raise error
         failures.append(f"{download.url}: {error}")
+        progress.set_postfix_str(f"{len(failures)} failed")
         in_a_row += error.tries > 1  # a plain "not found" says nothing about the server's state
         seconds = time.monotonic() - last_success
         if in_a_row >= _FAILURES_IN_A_ROW and seconds > patience.give_up:
@@ -224,6 +227,18 @@ def _collect(
                 "server and the network, then run again to fetch the rest"
             )
     return failures
+
+
+def _next_outcome(outcomes: "queue.SimpleQueue[Outcome]", standstill: float) -> Outcome:
+    deadline = time.monotonic() + standstill
+    while time.monotonic() < deadline:
+        # Short waits: Ctrl-C in the instant before a wait is only noticed after it.
+        with suppress(queue.Empty):
+            return outcomes.get(timeout=0.2)
+    raise UserError(
+        f"nothing has come for {standstill:.0f} s; "
+        "check the server and the network, then run again to fetch the rest"
+    )
 
 
 def _first(failures: Sequence[str]) -> str:
@@ -259,7 +274,7 @@ def _fetch(
     while True:
         try:
             with atomic_file(download.path) as temporary:
-                _fetch_once(session, download.url, temporary, patience, stop)
+                fetch_whole(session, download.url, temporary, patience, stop.is_set)
                 try:
                     download.check(temporary)
                 except ValueError as error:
@@ -269,23 +284,6 @@ def _fetch(
             failures += 1
             if failures >= fault.tries or stop.wait(seconds_to_wait(fault, failures, patience)):
                 raise
-
-
-def _fetch_once(
-    session: requests.Session, url: str, path: Path, patience: Patience, stop: threading.Event
-) -> None:
-    if url.startswith("file:"):
-        return copy_local(url, path)
-
-    def interrupt(_: int) -> None:
-        if stop.is_set():
-            raise Fault("stopped")
-        if file.tell() > _LARGEST_SMALL_FILE:
-            raise Fault(f"more than {_LARGEST_SMALL_FILE // _MEBIBYTE} MiB came")
-
-    with get_answer(session, url, patience) as answer, path.open("wb") as file:
-        receive(answer, file, patience, interrupt)
-    return None
 
 
 def _progress(label: str, unit: str, total: int | None, initial: int = 0) -> "tqdm[Any]":

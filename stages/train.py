@@ -10,7 +10,7 @@ from typing import Any
 
 from cocoseg.dataset import read_pairs
 from cocoseg.devices import choose_device
-from cocoseg.model import ModelCard, save_model
+from cocoseg.model import save_model
 from cocoseg.params import load_params
 from cocoseg.stage import run_stage
 from cocoseg.tracking import track
@@ -19,9 +19,6 @@ from cocoseg.training import train
 
 def main() -> dict[str, Any]:
     params = load_params(Path("params.yaml"))
-    card = ModelCard(
-        params.train.architecture, ["background", *params.filter.classes], params.train.size
-    )
     pairs = {
         name: read_pairs(Path(f"data/splits/{name}.txt"), Path("data/images"), Path("data/masks"))
         for name in ("train", "val")
@@ -29,7 +26,7 @@ def main() -> dict[str, Any]:
     device = choose_device(params.runtime.device)
     with track(Path("metrics/train"), params.model_dump(exclude={"runtime"})) as tracker:
         result = train(
-            card,
+            params.filter.classes,
             pairs["train"],
             pairs["val"],
             params.train,
@@ -38,7 +35,7 @@ def main() -> dict[str, Any]:
             report_epoch=tracker.log_epoch,
         )
         tracker.summarize(result.summary())
-    save_model(Path("models/model.safetensors"), result.model, card)
+    save_model(Path("models/model.safetensors"), result.model, result.card)
     return {"device": str(device), "crops_per_second": result.crops_per_second}
 
 

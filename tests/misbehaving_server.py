@@ -171,14 +171,19 @@ def stall_in_mid_body(handler: Handler, body: bytes) -> None:
     handler.hang_up()
 
 
-def trickle(handler: Handler, body: bytes) -> None:
+def trickle(handler: Handler, body: bytes, quickly: int = 0) -> None:
     """A byte now and then: never silent for long, and never done."""
     handler.head(200, len(body))
-    for index in range(len(body)):
+    handler.wfile.write(body[:quickly])
+    for index in range(quickly, len(body)):
         handler.wfile.write(body[index : index + 1])
         if handler.server.closing.wait(0.02):
             break
     handler.hang_up()
+
+
+def trickle_after_half(handler: Handler, body: bytes) -> None:
+    trickle(handler, body, quickly=len(body) // 2)
 
 
 def short_body(handler: Handler, body: bytes) -> None:

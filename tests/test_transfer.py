@@ -17,8 +17,8 @@ import pytest
 from cocoseg.attempt import Fault, Patience, seconds_to_wait
 from cocoseg.errors import UserError
 from cocoseg.transfer import Download, fetch_file, fetch_many, md5_of
-import misbehaving_server as misbehave
-from misbehaving_server import Answer, MisbehavingServer
+from tests import misbehaving_server as misbehave
+from tests.misbehaving_server import Answer, MisbehavingServer
 
 QUICK = Patience(
     tries=4, tries_damaged=2, backoff=0.002, longest_wait=0.05, timeout=0.2, give_up=0.1
@@ -32,6 +32,7 @@ PASSING_FAULTS = [
     misbehave.stall_before_answer,
     misbehave.stall_in_mid_body,
     misbehave.trickle,
+    misbehave.trickle_after_half,
     misbehave.short_body,
     misbehave.short_body_in_pieces,
     misbehave.length_too_small,
@@ -245,7 +246,7 @@ def md5(tmp_path: Path) -> str:
     return md5_of(tmp_path / "original")
 
 
-@pytest.mark.parametrize("fault", PASSING_FAULTS[:8] + PASSING_FAULTS[9:11], ids=name_of)
+@pytest.mark.parametrize("fault", PASSING_FAULTS[:9] + PASSING_FAULTS[10:12], ids=name_of)
 def test_a_passing_fault_of_a_large_file_heals(
     large_server: MisbehavingServer, tmp_path: Path, fault: Answer, md5: str
 ) -> None:
@@ -325,7 +326,9 @@ def test_a_wrong_md5_is_named_and_the_next_run_starts_afresh(
 ) -> None:
     url, path = f"{large_server.url}/large.zip", tmp_path / "new" / "large.zip"
     large_server.faults["/large.zip"] = iter([misbehave.serve_instead(b"other")])
-    with pytest.raises(UserError, match=rf"MD5 is 795f3202b17cb6bc3d4b771d8c6c9eaf instead of {md5}"):
+    with pytest.raises(
+        UserError, match=rf"MD5 is 795f3202b17cb6bc3d4b771d8c6c9eaf instead of {md5}"
+    ):
         fetch_file(url, path, md5=md5, patience=QUICK)
     assert not list(path.parent.glob("*.part"))
     assert not path.exists()

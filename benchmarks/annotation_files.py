@@ -1,0 +1,53 @@
+"""COCO instances files of any size: real annotations, repeated under new ids."""
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from cocoseg.sample import annotations_json
+
+CLASSES = ["person", "bicycle", "car", "motorcycle", "airplane"]
+
+_ARCHIVE = Path("../shared/coco-mirror/annotations/annotations_trainval2017.zip")
+
+
+def original_document() -> tuple[str, dict[str, Any]]:
+    """What is repeated, and its name: COCO's own annotations where the mirror is, else the sample."""
+    if _ARCHIVE.is_file():
+        with zipfile.ZipFile(_ARCHIVE) as archive:
+            return "COCO train2017 (mirror)", json.loads(
+                archive.read("annotations/instances_train2017.json")
+            )
+    return "the built-in sample", json.loads(annotations_json(200, 640, 480, seed=0))
+
+
+def write_repeated(path: Path, document: dict[str, Any], images: int) -> None:
+    """Write an instances file of `images` images, entry by entry: the whole need not fit in memory."""
+    of_image: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in document["images"]}
+    for annotation in document["annotations"]:
+        of_image.get(annotation["image_id"], []).append(annotation)
+    sources = [document["images"][number % len(document["images"])] for number in range(images)]
+    renamed = (
+        {**source, "id": number, "file_name": f"{number:012d}.jpg"}
+        for number, source in enumerate(sources, start=1)
+    )
+    repeated = (
+        {**annotation, "image_id": number}
+        for number, source in enumerate(sources, start=1)
+        for annotation in of_image[source["id"]]
+    )
+    numbered = ({**annotation, "id": number} for number, annotation in enumerate(repeated, start=1))
+    with path.open("w", encoding="utf-8") as file:
+        file.write('{"images": [')
+        file.writelines(_separated(renamed))
+        file.write('], "annotations": [')
+        file.writelines(_separated(numbered))
+        file.write('], "categories": ' + json.dumps(document["categories"]) + "}\n")
+
+
+def _separated(entries: Any) -> Any:
+    separator = ""
+    for entry in entries:
+        yield separator + json.dumps(entry)
+        separator = ", "

@@ -1,0 +1,105 @@
+"""A small project in a temporary Git repository, driven through the real dvc command line."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+
+TINY = {
+    "download.sample.images": 60,
+    "download.sample.width": 64,
+    "download.sample.height": 48,
+    "filter.max_images": 40,
+    "train.size": 48,
+    "train.crop": 32,
+    "train.epochs": 2,
+    "train.batch_size": 8,
+    "evaluate.examples": 2,
+    "runtime.workers": 0,
+    "runtime.device": "cpu",
+}
+"""A run of seconds: the same stages on 40 images of 64x48 pixels."""
+
+
+@dataclass
+class Project:
+    """A clone of this project's files, a Git repository of its own."""
+
+    folder: Path
+
+    def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in the project, with this Python's programs first on the path."""
+        path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+        env = {**os.environ, "PATH": path, "WANDB_MODE": "disabled", **environment}
+        return subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True)
+
+    def succeed(self, *command: str, **environment: str) -> str:
+        """The standard output of a command that must succeed."""
+        result = self.run(*command, **environment)
+        assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
+        return result.stdout
+
+    def repro(self) -> list[str]:
+        """Run `dvc repro`; returns the stages that really ran, in order."""
+        return re.findall(r"Running stage '(\w+)'", self.succeed("dvc", "repro"))
+
+    def set_params(self, values: dict[str, Any]) -> None:
+        """Change params.yaml: keys such as `filter.max_instances`."""
+        path = self.folder / "params.yaml"
+        params = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for key, value in values.items():
+            *sections, name = key.split(".")
+            section = params
+            for part in sections:
+                section = section[part]
+            section[name] = value
+        path.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+
+    def commit(self, message: str) -> None:
+        self.succeed("git", "add", "-A")
+        self.succeed("git", "commit", "-qm", message)
+
+
+def make_project(folder: Path) -> Project:
+    """Copy this project's tracked and new files, as they are now, into a new repository."""
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in names.splitlines():
+        source = ROOT / name
+        if source.is_file() and not name.startswith(("metrics/", "dvc.lock")):
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target)
+    project = Project(folder)
+    project.succeed("git", "init", "-q", "-b", "main")
+    project.succeed("git", "config", "user.name", "test")
+    project.succeed("git", "config", "user.email", "test@example.org")
+    project.set_params(TINY)
+    project.commit("the project with a tiny sample")
+    return project
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project in which `dvc repro` has run and been committed. Not to be changed by a test."""
+    project = make_project(tmp_path_factory.mktemp("finished"))
+    project.repro()
+    project.commit("a run")
+    return project
+
+
+@pytest.fixture
+def project(finished: Project, tmp_path: Path) -> Project:
+    """A copy of the finished project, with its cache, to change at will."""
+    shutil.copytree(finished.folder, tmp_path / "project", symlinks=True)
+    return Project(tmp_path / "project")

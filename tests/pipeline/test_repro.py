@@ -1,0 +1,127 @@
+"""What `dvc repro` runs, and what it leaves."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from .conftest import Project
+
+pytestmark = pytest.mark.xdist_group("pipeline")
+
+ALL = {"download", "filter", "images", "mask", "split", "train", "evaluate"}
+
+
+def read_json(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_a_run_leaves_everything_that_is_promised(finished: Project) -> None:
+    folder = finished.folder
+    counts = read_json(folder / "metrics/filter.json")
+    assert counts["images_kept"] == 40
+    assert counts["images_kept"] + sum(counts["images_dropped"].values()) == counts["images_total"]
+    stems = {path.stem for path in (folder / "data/images").iterdir()}
+    assert len(stems) == 40
+    assert {path.stem for path in (folder / "data/masks").iterdir()} == stems
+    split = [(folder / f"data/splits/{name}.txt").read_text() for name in ("train", "val", "test")]
+    assert [text.count("\n") for text in split] == [32, 4, 4]
+    assert sorted("".join(split).split()) == sorted(stems)
+    scores = read_json(folder / "metrics/test.json")
+    assert scores["images"] == 4
+    assert list(scores["iou"]) == [
+        "background",
+        "person",
+        "bicycle",
+        "car",
+        "motorcycle",
+        "airplane",
+    ]
+    assert len(list((folder / "metrics/examples").iterdir())) == 2
+    assert (folder / "models/model.safetensors").is_file()
+
+
+def test_masks_fit_their_images_and_hold_labels_only(finished: Project) -> None:
+    for path in (finished.folder / "data/masks").iterdir():
+        with (
+            Image.open(path) as mask,
+            Image.open(finished.folder / f"data/images/{path.stem}.jpg") as image,
+        ):
+            assert mask.size == image.size
+            assert set(np.unique(np.asarray(mask))) <= {0, 1, 2, 3, 4, 5, 255}
+
+
+def test_a_second_run_does_nothing_and_says_so(finished: Project) -> None:
+    output = finished.succeed("dvc", "repro")
+    assert "Running stage" not in output
+    assert "up to date" in output
+
+
+def test_a_changed_threshold_reruns_all_but_the_download(project: Project) -> None:
+    project.set_params({"filter.max_instances": 3})
+    assert set(project.repro()) == ALL - {"download"}
+
+
+def test_a_threshold_that_changes_nothing_stops_at_the_filter(project: Project) -> None:
+    project.set_params({"filter.max_instances": 10_000, "filter.max_images": 30})
+    project.repro()
+    project.set_params({"filter.max_instances": 20_000})
+    assert project.repro() == ["filter"]
+
+
+def test_a_changed_training_parameter_reruns_train_and_evaluate(project: Project) -> None:
+    project.set_params({"train.lr": 0.001})
+    assert project.repro() == ["train", "evaluate"]
+
+
+def test_changed_runtime_parameters_rerun_nothing(project: Project) -> None:
+    project.set_params({"runtime.workers": 1, "runtime.connections": 3, "runtime.device": "auto"})
+    assert project.repro() == []
+
+
+def test_metrics_diff_compares_with_the_last_commit(project: Project) -> None:
+    project.set_params({"train.epochs": 1})
+    project.repro()
+    diff = json.loads(project.succeed("dvc", "metrics", "diff", "--json"))
+    miou = diff["metrics/test.json"]["miou"]
+    assert miou["new"] == read_json(project.folder / "metrics/test.json")["miou"]
+    assert miou["diff"] == pytest.approx(miou["new"] - miou["old"])
+
+
+def test_an_experiment_with_another_threshold_shows_beside_the_baseline(project: Project) -> None:
+    project.succeed("dvc", "exp", "run", "-S", "filter.max_instances=3", "--name", "few")
+    shown = project.succeed("dvc", "exp", "show", "--csv")
+    assert "few" in shown
+    assert "metrics/test.json:miou" in shown or "miou" in shown
+
+
+def test_the_confusion_plot_draws(project: Project) -> None:
+    project.succeed("dvc", "plots", "show", "--out", "shown")
+    page = (project.folder / "shown/index.html").read_text(encoding="utf-8")
+    assert "share of each class" in page
+    rows = (project.folder / "metrics/plots/confusion.csv").read_text().splitlines()
+    assert len(rows) == 1 + 6 * 6
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"filter.max_instance": 3}, "filter.max_instance: unknown key"),
+        ({"filter.max_instances": "ten"}, "filter.max_instances: "),
+        ({"filter.max_instances": 0}, "filter.max_instances: "),
+        ({"filter.classes": ["person", "unicorn"]}, "filter.classes: unknown class 'unicorn'"),
+        ({"train.epochs": -1}, "train.epochs: "),
+        ({"mask.overlap": "first"}, "mask.overlap: "),
+    ],
+)
+def test_a_bad_parameter_is_one_line_that_names_the_key(
+    project: Project, change: dict[str, object], message: str
+) -> None:
+    project.set_params(change)
+    result = project.run("python", "-m", "stages.filter")
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith("error: ")
+    assert message in result.stderr

@@ -1,0 +1,143 @@
+"""The network: exact shortcuts, pretrained weights, files that explain themselves."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torchvision.models import get_model
+from torchvision.models.segmentation import DeepLabV3_MobileNet_V3_Large_Weights
+
+from cocoseg.errors import UserError
+from cocoseg.model import (
+    DilatedConv2d,
+    ModelCard,
+    build_model,
+    load_model,
+    load_pretrained,
+    save_model,
+)
+
+ARCHITECTURE = "deeplabv3_mobilenet_v3_large"
+NAMES = ("background", "person", "bicycle", "car", "motorcycle", "airplane")
+CARD = ModelCard(ARCHITECTURE, NAMES, 64)
+BACKBONE = (
+    Path(__file__).resolve().parents[2] / "shared/weights/mobilenet_v3_large_features.safetensors"
+)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (12, 30), (30, 12), (13, 13)])
+def test_leaving_out_taps_that_see_padding_changes_nothing(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    plain = nn.Conv2d(3, 4, 3, padding=12, dilation=12, bias=False).double()
+    short = DilatedConv2d(3, 4, 3, padding=12, dilation=12, bias=False).double()
+    short.load_state_dict(plain.state_dict())
+    images = torch.randn(2, 3, *shape, dtype=torch.float64)
+    expected, result = plain(images), short(images)
+    torch.testing.assert_close(result, expected)
+    weights = torch.randn_like(expected)
+    (expected * weights).sum().backward()
+    (result * weights).sum().backward()
+    torch.testing.assert_close(short.weight.grad, plain.weight.grad)
+
+
+def test_the_network_equals_torchvisions() -> None:
+    ours = build_model(ARCHITECTURE, 6).eval()
+    theirs = get_model(
+        ARCHITECTURE, weights=None, weights_backbone=None, num_classes=6, aux_loss=True
+    ).eval()
+    theirs.load_state_dict(ours.state_dict())
+    images = torch.randn(1, 3, 96, 128)
+    with torch.inference_mode():
+        for head, logits in theirs(images).items():
+            torch.testing.assert_close(ours(images)[head], logits, rtol=1e-4, atol=1e-5)
+
+
+def test_a_saved_model_comes_back_and_explains_itself(tmp_path: Path) -> None:
+    model = build_model(ARCHITECTURE, len(NAMES)).eval()
+    save_model(tmp_path / "a.safetensors", model, CARD)
+    save_model(tmp_path / "b.safetensors", model, CARD)
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    loaded, card = load_model(tmp_path / "a.safetensors")
+    assert card == CARD
+    assert not loaded.training
+    for key, value in model.state_dict().items():
+        assert torch.equal(value.float(), loaded.state_dict()[key].float()), key
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no safetensors"])
+def test_a_missing_or_damaged_model_is_one_line(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "model.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"^[^\n]*model\.safetensors[^\n]*$"):
+        load_model(path)
+
+
+def test_a_foreign_safetensors_file_is_no_model(tmp_path: Path) -> None:
+    save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match="not written by the train stage"):
+        load_model(tmp_path / "x.safetensors")
+
+
+@pytest.mark.skipif(not BACKBONE.is_file(), reason="needs ../shared/weights")
+def test_a_backbone_file_replaces_all_of_the_backbone() -> None:
+    model = build_model(ARCHITECTURE, len(NAMES))
+    assert "random heads" in load_pretrained(model, str(BACKBONE), CARD)
+    for key, value in load_file(BACKBONE).items():
+        assert torch.equal(model.state_dict()[f"backbone.{key}"].float(), value.float()), key
+
+
+def test_a_whole_model_file_replaces_everything(tmp_path: Path) -> None:
+    trained = build_model(ARCHITECTURE, len(NAMES))
+    save_model(tmp_path / "trained.safetensors", trained, CARD)
+    model = build_model(ARCHITECTURE, len(NAMES))
+    load_pretrained(model, str(tmp_path / "trained.safetensors"), CARD)
+    for key, value in trained.state_dict().items():
+        assert torch.equal(model.state_dict()[key], value), key
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    save_model(tmp_path / "two.safetensors", build_model(ARCHITECTURE, 2), CARD)
+    save_file({"0.0.weight": torch.zeros(16, 3, 3, 3)}, tmp_path / "part.safetensors")
+    model = build_model(ARCHITECTURE, len(NAMES))
+    for name in ("two", "part"):
+        with pytest.raises(UserError, match=r"train\.weights: .*does not fit"):
+            load_pretrained(model, str(tmp_path / f"{name}.safetensors"), CARD)
+
+
+def test_weights_that_are_no_file_say_what_there_is() -> None:
+    with pytest.raises(UserError, match="none of none, imagenet, coco, and no such file"):
+        load_pretrained(build_model(ARCHITECTURE, 6), "image-net", CARD)
+
+
+def test_coco_weights_give_each_class_the_row_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torchvision looks into torch's hub folder before it downloads: put a file there."""
+    theirs = get_model(
+        ARCHITECTURE, weights=None, weights_backbone=None, num_classes=21, aux_loss=True
+    )
+    enum = DeepLabV3_MobileNet_V3_Large_Weights.COCO_WITH_VOC_LABELS_V1
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    (tmp_path / "hub/checkpoints").mkdir(parents=True)
+    torch.save(theirs.state_dict(), tmp_path / "hub/checkpoints" / enum.url.rsplit("/", 1)[1])
+    names = ("background", "person", "giraffe", "airplane")
+    model = build_model(ARCHITECTURE, len(names))
+    giraffe = model.state_dict()["classifier.4.weight"][2].clone()
+    said = load_pretrained(model, "coco", ModelCard(ARCHITECTURE, names, 64))
+    assert said.endswith("background, person, airplane")
+    for head in ("classifier", "aux_classifier"):
+        ours, source = (
+            model.state_dict()[f"{head}.4.weight"],
+            theirs.state_dict()[f"{head}.4.weight"],
+        )
+        categories = enum.meta["categories"]
+        assert torch.equal(ours[0], source[0])
+        assert torch.equal(ours[1], source[categories.index("person")])
+        assert torch.equal(ours[3], source[categories.index("aeroplane")])
+    assert torch.equal(model.state_dict()["classifier.4.weight"][2], giraffe)
+    assert torch.equal(
+        model.state_dict()["backbone.0.0.weight"], theirs.state_dict()["backbone.0.0.weight"]
+    )

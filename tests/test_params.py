@@ -1,0 +1,82 @@
+"""params.yaml is refused, in one line that names the key, when anything in it is wrong."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cocoseg.errors import UserError
+from cocoseg.params import load_params
+
+SAMPLE = Path(__file__).resolve().parents[1] / "presets/sample.yaml"
+
+
+def write_changed(folder: Path, key: str, value: Any) -> Path:
+    params = yaml.safe_load(SAMPLE.read_text(encoding="utf-8"))
+    section = params
+    *sections, name = key.split(".")
+    for part in sections:
+        section = section[part]
+    section[name] = value
+    path = folder / "params.yaml"
+    path.write_text(yaml.safe_dump(params), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("filter.max_instances", 0),
+        ("filter.max_instances", "10"),
+        ("filter.max_instances", True),
+        ("filter.max_images", 1.5),
+        ("filter.prefer", "common"),
+        ("filter.classes", []),
+        ("filter.classes", ["car", "car"]),
+        ("filter.classes", ["background", "car"]),
+        ("download.source", "imagenet"),
+        ("download.coco.base_url", "ftp://example.org"),
+        ("download.coco.md5", "abc"),
+        ("split.ratios.val", -1),
+        ("split.ratios", {"train": 0, "val": 0, "test": 0}),
+        ("train.lr", float("nan")),
+        ("train.epochs", 0),
+        ("train.scale", [1.0]),
+        ("train.scale", [2.0, 0.5]),
+        ("runtime.workers", -1),
+        ("runtime.device", "gpu"),
+        ("runtime.typo", 1),
+        ("typo", {}),
+    ],
+)
+def test_a_wrong_value_is_one_line_with_its_key(tmp_path: Path, key: str, value: Any) -> None:
+    path = write_changed(tmp_path, key, value)
+    with pytest.raises(UserError) as error:
+        load_params(path)
+    message = str(error.value)
+    assert "\n" not in message
+    assert message.startswith(f"{path}: {key}")
+
+
+def test_every_wrong_key_is_named_at_once(tmp_path: Path) -> None:
+    path = write_changed(tmp_path, "filter.max_instances", -1)
+    path.write_text(path.read_text().replace("epochs:", "epoch:"))
+    with pytest.raises(UserError, match=r"filter.max_instances: .*; train.epochs: missing.*epoch:"):
+        load_params(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"- a\n", b"a: [", b"\xff\xfe\x00", b"a: 1\na: &x *x\n"])
+def test_a_file_that_is_no_parameter_file_is_refused_in_one_line(
+    tmp_path: Path, content: bytes
+) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as error:
+        load_params(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_says_where_to_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="run from the project's folder"):
+        load_params(tmp_path / "params.yaml")

@@ -1,0 +1,142 @@
+"""The training loop: it learns, keeps the best epoch, and does the same thing twice."""
+
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from cocoseg.dataset import Pair
+from cocoseg.labels import write_label_png
+from cocoseg.params import TrainParams
+from cocoseg.training import (
+    TrainingResult,
+    dice_loss,
+    learning_rate_factor,
+    parameter_groups,
+    segmentation_loss,
+    train,
+)
+from tests.test_dataset import COLOURS
+
+PRESET = Path(__file__).resolve().parents[1] / "presets/sample.yaml"
+
+
+def params(**changes: Any) -> TrainParams:
+    preset = yaml.safe_load(PRESET.read_text(encoding="utf-8"))["train"]
+    tiny = {"size": 48, "crop": 32, "epochs": 3, "batch_size": 4, "threads": 1}
+    return TrainParams.model_validate({**preset, **tiny, **changes})
+
+
+def run(pairs: list[Pair], workers: int = 0, **changes: Any) -> tuple[TrainingResult, list[Any]]:
+    epochs: list[Mapping[str, Any]] = []
+    result = train(
+        ["red", "blue"],
+        pairs,
+        pairs[:2],
+        params(**changes),
+        device=torch.device("cpu"),
+        workers=workers,
+        report_epoch=lambda _, figures: epochs.append(figures),
+    )
+    return result, epochs
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> list[Pair]:
+    """Eight photos with a red and a blue rectangle each, of various sizes and places."""
+    random = np.random.default_rng(0)
+    pairs = []
+    for number in range(8):
+        labels = np.zeros((96, 96), np.uint8)
+        for label in (1, 2):
+            top, left = random.integers(0, 56, 2)
+            height, width = random.integers(30, 60, 2)
+            labels[top : top + height, left : left + width] = label
+        pair = Pair(tmp_path / f"{number}.jpg", tmp_path / f"{number}.png")
+        noise = random.integers(-20, 20, (96, 96, 3))
+        Image.fromarray((COLOURS[labels] + noise).clip(0, 255).astype(np.uint8)).save(pair.image)
+        write_label_png(pair.mask, labels)
+        pairs.append(pair)
+    return pairs
+
+
+def test_it_learns_what_the_photos_show(pairs: list[Pair]) -> None:
+    short = {"epochs": 12, "ema_decay": 0.5, "norm_momentum": 0.5}
+    result, epochs = run(pairs, size=96, crop=96, scale=[1.0, 1.0], **short)
+    assert epochs[-1]["loss"] < epochs[0]["loss"] / 2
+    assert result.best["val"]["miou"] > 0.6
+
+
+def test_the_best_epoch_is_the_one_that_is_kept(pairs: list[Pair]) -> None:
+    result, epochs = run(pairs)
+    assert result.best["val"]["miou"] == max(figures["val"]["miou"] for figures in epochs)
+
+
+def test_two_runs_give_the_same_weights_whatever_the_number_of_workers(pairs: list[Pair]) -> None:
+    (first, _), (second, _) = run(pairs, workers=0), run(pairs, workers=2)
+    for key, value in first.model.state_dict().items():
+        assert torch.equal(value, second.model.state_dict()[key]), key
+
+
+def test_another_seed_gives_other_weights(pairs: list[Pair]) -> None:
+    (first, _), (second, _) = run(pairs, epochs=1), run(pairs, epochs=1, seed=1)
+    key = "classifier.4.weight"
+    assert not torch.equal(first.model.state_dict()[key], second.model.state_dict()[key])
+
+
+def test_global_random_state_is_neither_used_nor_changed(pairs: list[Pair]) -> None:
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first, _ = run(pairs, epochs=1)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    second, _ = run(pairs, epochs=1)
+    key = "classifier.4.weight"
+    assert torch.equal(first.model.state_dict()[key], second.model.state_dict()[key])
+
+
+def test_void_pixels_do_not_change_the_loss() -> None:
+    torch.manual_seed(0)
+    logits = {name: torch.randn(2, 3, 8, 8) for name in ("out", "aux")}
+    labels = torch.randint(0, 3, (2, 8, 8))
+    labels[:, :4] = 255
+    changed = {name: value.clone() for name, value in logits.items()}
+    for value in changed.values():
+        value[:, :, :4] = 100 * torch.randn(2, 3, 4, 8)
+    expected = segmentation_loss(logits, labels, params())
+    torch.testing.assert_close(segmentation_loss(changed, labels, params()), expected)
+
+
+def test_dice_loss_of_a_worked_example() -> None:
+    # Two pixels of class 0 and 1, each predicted with probability 0.75: Dice is 2 * 0.75 / 2 both.
+    logits = torch.tensor([[[[3.0, 1.0]], [[1.0, 3.0]]]]).log()
+    labels = torch.tensor([[[0, 1]]])
+    assert dice_loss(logits, labels).item() == pytest.approx(0.25, abs=1e-6)
+
+
+def test_dice_loss_is_zero_for_a_certain_and_right_prediction() -> None:
+    labels = torch.tensor([[[0, 1, 1, 255]]])
+    logits = torch.nn.functional.one_hot(labels.where(labels < 2, 0), 2).permute(0, 3, 1, 2) * 100.0
+    assert dice_loss(logits, labels).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_the_learning_rate_rises_in_a_line_and_falls_to_zero() -> None:
+    factors = [learning_rate_factor(step, 100, 0.2) for step in range(101)]
+    assert factors[:20] == pytest.approx([(step + 1) / 20 for step in range(20)])
+    assert max(factors) == 1
+    assert all(after <= before for before, after in itertools.pairwise(factors[20:]))
+    assert factors[-1] == pytest.approx(0)
+
+
+def test_norms_and_biases_are_not_decayed() -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 3), torch.nn.BatchNorm2d(1))
+    decayed, others = parameter_groups(model, 0.1)
+    assert [p.ndim for p in decayed["params"]] == [4]
+    assert len(others["params"]) == 3
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
