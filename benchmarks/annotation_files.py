@@ -5,25 +5,27 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from cocoseg.sample import annotations_json
-
 CLASSES = ["person", "bicycle", "car", "motorcycle", "airplane"]
 
 _ARCHIVE = Path("../shared/coco-mirror/annotations/annotations_trainval2017.zip")
 
 
 def original_document() -> tuple[str, dict[str, Any]]:
-    """What is repeated, and its name: COCO's own annotations where the mirror is, else the sample."""
+    """What is repeated, and its name: COCO's own annotations, or the sample's without the mirror."""
     if _ARCHIVE.is_file():
         with zipfile.ZipFile(_ARCHIVE) as archive:
             return "COCO train2017 (mirror)", json.loads(
                 archive.read("annotations/instances_train2017.json")
             )
+    from cocoseg.sample import (
+        annotations_json,
+    )  # late: it is heavy, and not part of what is measured
+
     return "the built-in sample", json.loads(annotations_json(200, 640, 480, seed=0))
 
 
 def write_repeated(path: Path, document: dict[str, Any], images: int) -> None:
-    """Write an instances file of `images` images, entry by entry: the whole need not fit in memory."""
+    """Write an instances file of `images` images, entry by entry, as the whole may be large."""
     of_image: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in document["images"]}
     for annotation in document["annotations"]:
         of_image.get(annotation["image_id"], []).append(annotation)

@@ -1,21 +1,26 @@
 """Photos and label maps as tensors: augmented crops to train on, whole photos to score."""
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from cocoseg.errors import UserError
 from cocoseg.images import read_rgb
 from cocoseg.labels import VOID, read_label_png
+from cocoseg.parallel import in_processes
 from cocoseg.randomness import generator
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,9 @@ class Pair:
 
     image: Path
     mask: Path
+
+    def files(self) -> tuple[Path, Path]:
+        return self.image, self.mask
 
     def size(self) -> tuple[int, int]:
         """(height, width) in pixels, from the label map's header."""
@@ -50,6 +58,29 @@ def read_pairs(split: Path, images: Path, masks: Path) -> list[Pair]:
             raise UserError(f"{missing} is missing but named in {split}: run `dvc repro` again")
         pairs.append(Pair(image_of[stem], mask))
     return pairs
+
+
+def check_training_data(
+    splits: Mapping[str, Sequence[Pair]], classes: Sequence[str], workers: int
+) -> None:
+    """Say before training what would spoil it.
+
+    A class without a training pixel is a warning; a split without images raises UserError.
+    """
+    for name, pairs in splits.items():
+        if not pairs:
+            raise UserError(f"split.ratios.{name}: the split has no images, training needs some")
+    shown = np.zeros(256, bool)
+    for labels in in_processes(_labels_in, [pair.mask for pair in splits["train"]], workers):
+        shown[labels] = True
+    for label, name in enumerate(classes, start=1):
+        if not shown[label]:
+            logger.warning("no training image shows a pixel of class %s", name)
+
+
+def _labels_in(mask: Path) -> NDArray[np.intp]:
+    with Image.open(mask) as image:
+        return np.flatnonzero(image.histogram())
 
 
 @dataclass(frozen=True)
@@ -151,6 +182,24 @@ class WholePhotos(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         image, labels = self.pairs[index].read()
         return resize_shorter_side(image, self.size), labels
+
+
+Batch = tuple[Tensor, Tensor]
+
+
+def load_batches(loader: DataLoader[Batch]) -> Iterator[Batch]:
+    """A loader's batches; what fails in its worker processes is raised as UserError of one line."""
+    try:
+        yield from loader
+    except UserError as error:
+        # torch puts the worker's traceback before the message.
+        raise UserError(str(error).strip().rsplit("UserError: ", 1)[-1]) from None
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            "a process that loads images died, perhaps for want of memory: lower runtime.workers"
+        ) from None
 
 
 def resize_shorter_side(image: Tensor, size: int) -> Tensor:

@@ -1,16 +1,24 @@
 """Which device computes."""
 
+import os
+
 import torch
 
 from cocoseg.errors import UserError
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` takes a GPU where there is one. Raises UserError for a device that is not there."""
+    """`auto` takes a GPU where there is one; under torchrun, each process takes its own.
+
+    Raises UserError for a device that is not there.
+    """
     if name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+            name = "cuda"
+        else:
+            name = "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "cuda":
+        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
     device = torch.device(name)
     try:
         torch.empty(0, device=device)

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from cocoseg.dataset import Pair
 from cocoseg.draw import draw_example
 from cocoseg.inference import predict_pairs
 from cocoseg.metrics import Confusion, count_confusion, mean_iou, summarize_scores
-from cocoseg.model import ModelCard
+from cocoseg.model import ModelCard, SegmentationNetwork
 
 
 @dataclass
@@ -45,7 +44,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: nn.Module,
+    model: SegmentationNetwork,
     card: ModelCard,
     pairs: Sequence[Pair],
     *,
@@ -76,7 +75,7 @@ def write_confusion_plot(path: Path, confusion: Confusion, names: Sequence[str])
 
 
 def write_examples(
-    folder: Path, evaluation: Evaluation, model: nn.Module, card: ModelCard, count: int
+    folder: Path, evaluation: Evaluation, model: SegmentationNetwork, card: ModelCard, count: int
 ) -> None:
     """Write photo, truth and prediction of `count` images, best to worst, as PNG files."""
     chosen = evaluation.spread_by_score(count)

@@ -4,13 +4,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 from torch.utils.data import DataLoader
 
-from cocoseg.dataset import Pair, WholePhotos, batches_of_equal_size
+from cocoseg.dataset import Pair, WholePhotos, batches_of_equal_size, load_batches
 from cocoseg.metrics import Confusion, count_confusion
-from cocoseg.model import ModelCard
+from cocoseg.model import ModelCard, SegmentationNetwork
 
 
 def normalize(images: Tensor, card: ModelCard) -> Tensor:
@@ -20,17 +19,8 @@ def normalize(images: Tensor, card: ModelCard) -> Tensor:
     return ((images.float() - shift) / scale).contiguous(memory_format=torch.channels_last)
 
 
-@torch.inference_mode()
-def predict_logits(
-    model: nn.Module, images: Tensor, card: ModelCard, height: int, width: int
-) -> Tensor:
-    """Logits (B, classes, height, width) of resized photos uint8 (B, 3, h, w)."""
-    logits: Tensor = model(normalize(images, card))["out"]
-    return functional.interpolate(logits, (height, width), mode="bilinear", align_corners=False)
-
-
 def predict_pairs(
-    model: nn.Module,
+    model: SegmentationNetwork,
     card: ModelCard,
     pairs: Sequence[Pair],
     *,
@@ -51,15 +41,16 @@ def predict_pairs(
         pin_memory=device.type == "cuda",
     )
     model.eval()
-    for indices, (images, truth) in zip(batches, loader, strict=True):
+    for indices, (images, truth) in zip(batches, load_batches(loader), strict=True):
         height, width = truth.shape[-2:]
-        logits = predict_logits(model, images.to(device), card, height, width)
-        prediction = logits.argmax(dim=1).to(torch.uint8).cpu()
+        with torch.inference_mode():
+            logits = model(normalize(images.to(device), card), (height, width))["out"]
+            prediction = logits.argmax(dim=1).to(torch.uint8).cpu()
         yield from zip(indices, truth, prediction, strict=True)
 
 
 def confusion_of_pairs(
-    model: nn.Module,
+    model: SegmentationNetwork,
     card: ModelCard,
     pairs: Sequence[Pair],
     *,

@@ -5,6 +5,7 @@ save_model(Path("models/model.safetensors"), model, card)
 model, card = load_model(Path("models/model.safetensors"))
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import WeightsEnum, get_model, get_model_weights
+from torchvision.models.segmentation.lraspp import LRASPPHead
 
 from cocoseg.errors import UserError
 from cocoseg.files import atomic_file
@@ -25,7 +27,12 @@ State = Mapping[str, Tensor]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-_BACKBONES = {"deeplabv3_mobilenet_v3_large": "mobilenet_v3_large"}
+_BACKBONES = {
+    "deeplabv3_mobilenet_v3_large": "mobilenet_v3_large",
+    "deeplabv3_resnet50": "resnet50",
+    "deeplabv3_resnet101": "resnet101",
+    "lraspp_mobilenet_v3_large": "mobilenet_v3_large",
+}
 
 _VOC_NAMES = {"airplane": "aeroplane", "motorcycle": "motorbike", "background": "__background__"}
 """The names under which torchvision's COCO weights, made for Pascal VOC's classes, know ours."""
@@ -65,20 +72,81 @@ class DilatedConv2d(nn.Conv2d):
         return functional.conv2d(input, weight, self.bias, self.stride, padding, self.dilation)
 
 
-def build_model(architecture: str, classes: int) -> nn.Module:
-    """torchvision's network of that name with random weights and an auxiliary head.
+@functools.lru_cache(maxsize=64)
+def _bilinear_weights(inputs: int, outputs: int, device: torch.device) -> Tensor:
+    """The matrix (outputs, inputs) that resizes along one axis, corners not aligned."""
+    source = ((torch.arange(outputs, dtype=torch.float64) + 0.5) * inputs / outputs - 0.5).clamp(0)
+    lower = source.long().clamp(max=inputs - 1)
+    upper = (lower + 1).clamp(max=inputs - 1)
+    share = source - lower
+    weights = torch.zeros(outputs, inputs, dtype=torch.float64)
+    rows = torch.arange(outputs)
+    weights[rows, lower] += 1 - share
+    weights[rows, upper] += share
+    return weights.to(device)
 
-    It maps normalised images (B, 3, H, W) to {"out": logits, "aux": logits}, both
-    (B, classes, H, W). The weights come from torch's global generator: seed it before.
+
+def resize_bilinear(maps: Tensor, height: int, width: int) -> Tensor:
+    """`interpolate(..., mode="bilinear", align_corners=False)` of (B, C, h, w) as matrix products.
+
+    Its backward pass is deterministic on CUDA, which that of `interpolate` is not.
     """
+    maps = maps.to(torch.promote_types(maps.dtype, torch.float32)).contiguous()
+    rows = _bilinear_weights(maps.shape[2], height, maps.device).to(maps.dtype)
+    columns = _bilinear_weights(maps.shape[3], width, maps.device).to(maps.dtype)
+    with torch.autocast(maps.device.type, enabled=False):
+        return rows @ (maps @ columns.T)
+
+
+class LiteHead(LRASPPHead):  # type: ignore[misc]
+    """Lite R-ASPP's head with `resize_bilinear` for `interpolate`."""
+
+    def forward(self, input: dict[str, Tensor]) -> Tensor:
+        low, high = input["low"], input["high"]
+        features = resize_bilinear(self.cbr(high) * self.scale(high), *low.shape[-2:])
+        logits: Tensor = self.low_classifier(low) + self.high_classifier(features)
+        return logits
+
+
+class SegmentationNetwork(nn.Module):
+    """Backbone and heads of one of torchvision's segmentation networks, under the same names."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.backbone = network.get_submodule("backbone")
+        self.classifier = network.get_submodule("classifier")
+        self.aux_classifier: nn.Module | None = getattr(network, "aux_classifier", None)
+
+    def forward(self, images: Tensor, size: tuple[int, int] | None = None) -> dict[str, Tensor]:
+        """Normalised images (B, 3, H, W) to logits (B, classes, *size) by head.
+
+        `size` is (H, W) unless given. The auxiliary head ("aux") answers in training mode only.
+        """
+        height, width = size or images.shape[-2:]
+        features = self.backbone(images)
+        main = self.classifier(features if "low" in features else features["out"])
+        logits = {"out": resize_bilinear(main, height, width)}
+        if self.training and self.aux_classifier is not None:
+            logits["aux"] = resize_bilinear(self.aux_classifier(features["aux"]), height, width)
+        return logits
+
+
+def build_model(architecture: str, classes: int) -> SegmentationNetwork:
+    """torchvision's network of that name with random weights, DeepLabV3 with its auxiliary head.
+
+    The weights come from torch's global generator: seed it before.
+    """
+    options = {} if architecture.startswith("lraspp") else {"aux_loss": True}
     model: nn.Module = get_model(
-        architecture, weights=None, weights_backbone=None, num_classes=classes, aux_loss=True
+        architecture, weights=None, weights_backbone=None, num_classes=classes, **options
     )
-    for module in model.modules():
+    for module in list(model.modules()):
         for name, child in module.named_children():
             if type(child) is nn.Conv2d and child.kernel_size == (3, 3) and child.dilation[0] > 4:
                 setattr(module, name, _as_dilated(child))
-    return model.to(memory_format=torch.channels_last)
+            elif type(child) is LRASPPHead:
+                child.__class__ = LiteHead
+    return SegmentationNetwork(model).to(memory_format=torch.channels_last)
 
 
 def _as_dilated(conv: nn.Conv2d) -> DilatedConv2d:
@@ -188,7 +256,7 @@ def _load_by_class_name(
     return f"torchvision's COCO weights, classifier rows of {', '.join(matched)}"
 
 
-def save_model(path: Path, model: nn.Module, card: ModelCard) -> None:
+def save_model(path: Path, model: SegmentationNetwork, card: ModelCard) -> None:
     """Write the weights and the card as safetensors: same weights, same bytes."""
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     with atomic_file(path) as temporary:
@@ -196,7 +264,7 @@ def save_model(path: Path, model: nn.Module, card: ModelCard) -> None:
         save_file(state, temporary, metadata={"cocoseg": msgspec.json.encode(card).decode()})
 
 
-def load_model(path: Path) -> tuple[nn.Module, ModelCard]:
+def load_model(path: Path) -> tuple[SegmentationNetwork, ModelCard]:
     """Read what `save_model` wrote; the model is in evaluation mode, on the CPU.
 
     Raises UserError when the file is missing, damaged, or not from this project.

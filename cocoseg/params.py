@@ -98,7 +98,12 @@ class RuntimeParams(Section):
 
 
 class TrainParams(Section):
-    architecture: Literal["deeplabv3_mobilenet_v3_large"]
+    architecture: Literal[
+        "deeplabv3_mobilenet_v3_large",
+        "deeplabv3_resnet50",
+        "deeplabv3_resnet101",
+        "lraspp_mobilenet_v3_large",
+    ]
     weights: Annotated[str, Field(min_length=1)]
     size: Annotated[int, Field(ge=32)]
     crop: Annotated[int, Field(ge=32)]
@@ -113,7 +118,9 @@ class TrainParams(Section):
     dice_weight: NonNegativeFloat
     scale: Annotated[list[PositiveFloat], Field(min_length=2, max_length=2)]
     colour: Share
+    precision: Literal["float32", "bfloat16"]
     threads: PositiveInt
+    processes: PositiveInt
     seed: NonNegativeInt
 
     @field_validator("scale")

@@ -16,12 +16,13 @@ from cocoseg.errors import UserError
 from cocoseg.files import write_json
 
 
-def run_stage(main: Callable[[], dict[str, Any] | None], machine_figures: Path) -> None:
+def run_stage(main: Callable[[], dict[str, Any] | None], machine_figures: Path | None) -> None:
     """Run `main` as a process of its own.
 
     What `main` returns (throughput, device), the seconds and the peak memory are written to
-    `machine_figures`. A UserError, a full disk, missing rights and exhausted memory end the process
-    with status 1 and one line; an interruption with the shell's usual status and no traceback.
+    `machine_figures`, if given. A UserError, a full disk, missing rights and exhausted memory end
+    the process with status 1 and one line; an interruption with the shell's usual status and no
+    traceback.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     # SIGTERM unwinds the stack like Ctrl-C, so that temporary files are removed.
@@ -30,7 +31,8 @@ def run_stage(main: Callable[[], dict[str, Any] | None], machine_figures: Path) 
     try:
         figures = main() or {}
         seconds = round(time.perf_counter() - started, 2)
-        write_json(machine_figures, {"seconds": seconds, **_machine(), **figures})
+        if machine_figures:
+            write_json(machine_figures, {"seconds": seconds, **_machine(), **figures})
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except UserError as error:

@@ -18,46 +18,54 @@ from cocoseg.errors import UserError
 
 
 class Tracker:
-    """Passes figures on; made by `track`."""
+    """Passes figures on; made by `track`. Without destinations it does nothing."""
 
-    def __init__(self, live: Live, run: "wandb.Run") -> None:
+    def __init__(self, live: Live | None = None, run: "wandb.Run | None" = None) -> None:
         self._live = live
         self._run = run
 
     def log_epoch(self, epoch: int, figures: Mapping[str, Any]) -> None:
         """Add a point to each curve; nested figures become names such as `val/iou/person`."""
         flat = dict(_flatten(figures))
-        for name, value in flat.items():
-            self._live.log_metric(name, value)
-        self._run.log(flat, step=epoch)
-        self._live.next_step()
+        if self._live:
+            for name, value in flat.items():
+                self._live.log_metric(name, value)
+            self._live.next_step()
+        if self._run:
+            self._run.log(flat, step=epoch)
 
     def summarize(self, figures: Mapping[str, Any]) -> None:
         """Set the run's final figures, in place of those of the last epoch."""
-        self._live.summary = dict(figures)
-        self._run.summary.update(dict(_flatten(figures)))
+        if self._live:
+            self._live.summary = dict(figures)
+        if self._run:
+            self._run.summary.update(dict(_flatten(figures)))
 
 
 @contextmanager
-def track(folder: Path, config: Mapping[str, Any]) -> Iterator[Tracker]:
+def track(folder: Path, config: Mapping[str, Any], *, active: bool = True) -> Iterator[Tracker]:
     """Track one training run. dvclive writes `metrics.json` and `plots/metrics/` below `folder`.
 
-    Raises UserError when W&B is to be online and cannot be.
+    Not `active`, for all but one of several processes, tracks nothing. Raises UserError when W&B is
+    to be online and cannot be.
     """
-    mode = os.environ.get("WANDB_MODE", "offline")
-    project = os.environ.get("WANDB_PROJECT", "cocoseg")
+    if not active:
+        yield Tracker()
+        return
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     os.environ.setdefault("ITERATIVE_DO_NOT_TRACK", "true")  # dvclive's usage statistics
     logging.getLogger("dvclive").setLevel(logging.WARNING)
+    mode = os.environ.get("WANDB_MODE", "offline")
     if mode == "online" and not wandb.login(prompt=False):
         raise UserError(
             "WANDB_MODE is online but there is no key: set WANDB_API_KEY or run `wandb login`"
         )
-    settings = wandb.Settings(mode=mode, console="off")  # type: ignore[arg-type]
     try:
         run = wandb.init(
-            project=project, config=dict(config), settings=settings
+            project=os.environ.get("WANDB_PROJECT", "cocoseg"),
+            config=dict(config),
+            settings=wandb.Settings(mode=mode, console="off"),  # type: ignore[arg-type]
         )
     except wandb.Error as error:
         raise UserError(

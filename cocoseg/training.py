@@ -1,51 +1,67 @@
-"""The training loop: optimise, validate each epoch, keep the best.
+"""The training loop: optimise, validate each epoch, keep the best, go on after an interruption.
 
 Everything random comes from generators seeded by (seed, purpose, epoch), so that an epoch does the
-same whatever ran before it in the process.
+same whatever ran before it in the process: a resumed run ends with the bytes of an uninterrupted
+one.
 """
 
-import copy
+import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from cocoseg.checkpoint import Checkpoint, CheckpointFile
 from cocoseg.dataset import (
     Augmentation,
     Pair,
     TrainingCrops,
     batches_per_epoch,
+    load_batches,
     training_batches,
 )
+from cocoseg.distributed import process_count, rank
+from cocoseg.errors import UserError
 from cocoseg.inference import confusion_of_pairs, normalize
-from cocoseg.labels import VOID
-from cocoseg.metrics import summarize_scores
-from cocoseg.model import ModelCard, build_model, load_pretrained
+from cocoseg.losses import segmentation_loss
+from cocoseg.metrics import Confusion, summarize_scores
+from cocoseg.model import ModelCard, SegmentationNetwork, build_model, load_pretrained
 from cocoseg.params import TrainParams
 from cocoseg.randomness import generator
+
+logger = logging.getLogger(__name__)
+
+Figures = Mapping[str, Any]
 
 
 @dataclass
 class TrainingResult:
-    """The network of the best epoch, in evaluation mode on the CPU, and that epoch's scores."""
+    """The network of the best epoch, in evaluation mode on the CPU, and that epoch's figures."""
 
-    model: nn.Module
+    model: SegmentationNetwork
     card: ModelCard
-    best: Mapping[str, Any]
+    best: Figures
+    started_from: str
     crops_per_second: float
-    weights: str
 
     def summary(self) -> dict[str, Any]:
-        """The figures of the best epoch and what the run started from."""
-        return {**self.best, "weights": self.weights}
+        """The best epoch's figures and what the run started from, for `metrics/train/`.
+
+        torchvision's COCO weights have seen most of val2014: scores on it are optimistic.
+        """
+        overlap = self.started_from.startswith("torchvision's COCO")
+        return {**self.best, "weights": self.started_from, "pretraining_overlap": overlap}
 
 
 @contextmanager
@@ -54,36 +70,6 @@ def torch_seed(seed: int, *purpose: str | int) -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(int(generator(seed, *purpose).integers(1 << 62)))
         yield
-
-
-def segmentation_loss(logits: Mapping[str, Tensor], labels: Tensor, params: TrainParams) -> Tensor:
-    """The loss of a batch: logits (B, classes, H, W) by head, labels int64 (B, H, W).
-
-    Cross-entropy of the main head, plus `dice_weight` times its soft Dice loss, plus `aux_weight`
-    times the cross-entropy of the auxiliary head; void pixels count nowhere.
-    """
-    loss = functional.cross_entropy(logits["out"], labels, ignore_index=VOID)
-    loss = loss + params.aux_weight * functional.cross_entropy(
-        logits["aux"], labels, ignore_index=VOID
-    )
-    return loss + params.dice_weight * dice_loss(logits["out"], labels)
-
-
-def dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """One minus the mean soft Dice coefficient of the classes that occur in the batch.
-
-    Milletari, Navab and Ahmadi, "V-Net", 2016, section 3, over all pixels of the batch.
-    """
-    counted = labels != VOID
-    classes = logits.shape[1]
-    truth = functional.one_hot(labels.where(counted, 0), classes).permute(0, 3, 1, 2)
-    truth = truth * counted[:, None]
-    probabilities = logits.softmax(dim=1) * counted[:, None]
-    axes = (0, 2, 3)
-    intersection = (probabilities * truth).sum(axes)
-    total = probabilities.sum(axes) + truth.sum(axes)
-    present = truth.sum(axes) > 0
-    return 1 - (2 * intersection[present] / total[present]).mean()
 
 
 def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
@@ -104,6 +90,139 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     ]
 
 
+class Trainer:
+    """The state of a run between two epochs, and what moves it on by one."""
+
+    def __init__(self, card: ModelCard, params: TrainParams, device: torch.device) -> None:
+        self.card = card
+        self.params = params
+        self.device = device
+        with torch_seed(params.seed, "init"):
+            self.model = build_model(card.architecture, len(card.classes))
+        self.started_from = load_pretrained(self.model, params.weights, card)
+        for module in self.model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = params.norm_momentum
+        self.model.to(device)
+        self.optimizer = torch.optim.AdamW(
+            parameter_groups(self.model, params.weight_decay), lr=params.lr
+        )
+        self.average = AveragedModel(
+            self.model, multi_avg_fn=get_ema_multi_avg_fn(params.ema_decay), use_buffers=True
+        )
+        self.best: dict[str, Tensor] = {}
+        self.history: list[dict[str, Any]] = []
+        self.in_parallel: nn.Module = self.model
+        if process_count() > 1:
+            if device.type == "cuda":
+                self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
+            self.in_parallel = DistributedDataParallel(self.model, broadcast_buffers=True)
+
+    def averaged_model(self) -> SegmentationNetwork:
+        """The network with the moving average of the weights."""
+        model = self.average.module
+        assert isinstance(model, SegmentationNetwork)
+        return model
+
+    def best_figures(self) -> Figures | None:
+        """The figures of the first epoch with the highest validation mean IoU so far."""
+        return max(self.history, key=lambda figures: figures["val"]["miou"], default=None)
+
+    def train_epoch(self, batches: Iterable[tuple[Tensor, Tensor]], steps: int, bar: Any) -> float:
+        """One pass over an epoch's batches of `steps`; returns the mean loss."""
+        epoch = len(self.history)
+        best = self.best_figures()
+        total_steps = steps * self.params.epochs
+        losses: list[float] = []
+        self.in_parallel.train()
+        with torch_seed(self.params.seed, "dropout", epoch, rank()):
+            for step, (images, labels) in enumerate(batches, start=epoch * steps):
+                factor = learning_rate_factor(step, total_steps, self.params.warmup)
+                for group in self.optimizer.param_groups:
+                    group["lr"] = self.params.lr * factor
+                try:
+                    losses.append(self._optimize(images, labels))
+                except torch.OutOfMemoryError:
+                    raise UserError(
+                        f"train: the memory of {self.device} is too small: "
+                        "lower train.batch_size or train.crop"
+                    ) from None
+                bar.set_postfix(
+                    epoch=f"{epoch + 1}/{self.params.epochs}",
+                    loss=f"{losses[-1]:.3f}",
+                    miou=f"{best['val']['miou']:.3f}" if best else "-",
+                    refresh=False,
+                )
+                bar.update()
+        return float(np.mean(losses))
+
+    def _optimize(self, images: Tensor, labels: Tensor) -> float:
+        images = images.to(self.device, non_blocking=True)
+        labels = labels.to(self.device, non_blocking=True)
+        loss = self._loss(images, labels)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise UserError(
+                f"train: the loss became {value} in epoch {len(self.history) + 1}: "
+                "lower train.lr, or raise train.warmup"
+            )
+        self.optimizer.zero_grad()
+        (loss * process_count()).backward()
+        self.optimizer.step()
+        self.average.update_parameters(self.model)
+        return value
+
+    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        reduced = self.params.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=reduced):
+            logits = self.in_parallel(normalize(images, self.card))
+        return segmentation_loss(
+            logits, labels, aux_weight=self.params.aux_weight, dice_weight=self.params.dice_weight
+        )
+
+    def finish_epoch(self, loss: float, confusion: Confusion) -> dict[str, Any]:
+        """Note an epoch's figures, and its averaged weights if they are the best so far."""
+        scores = summarize_scores(confusion, self.card.classes)
+        figures = {
+            "epoch": len(self.history) + 1,
+            "loss": loss,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "val": scores,
+        }
+        best = self.best_figures()
+        if best is None or scores["miou"] > best["val"]["miou"]:
+            self.best = {k: v.detach().clone() for k, v in self.average.module.state_dict().items()}
+        self.history.append(figures)
+        return figures
+
+    def checkpoint(self) -> Checkpoint:
+        """Everything that the next epoch builds on."""
+        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
+        tensors |= {f"best.{k}": v for k, v in self.best.items()}
+        for number, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{number}.{k}": v for k, v in moments.items()}
+        return Checkpoint(tensors, self.history)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go back to the end of the checkpoint's last epoch."""
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "best": {}}
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in checkpoint.tensors.items():
+            part, key = name.split(".", 1)
+            if part == "optimizer":
+                number, moment = key.split(".")
+                moments.setdefault(int(number), {})[moment] = tensor
+            else:
+                parts[part][key] = tensor
+        self.model.load_state_dict(parts["model"])
+        self.average.load_state_dict(parts["average"])
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        self.best = {name: tensor.to(self.device) for name, tensor in parts["best"].items()}
+        self.history = list(checkpoint.history)
+
+
 def train(
     classes: Sequence[str],
     train_pairs: Sequence[Pair],
@@ -112,84 +231,93 @@ def train(
     *,
     device: torch.device,
     workers: int,
-    report_epoch: Callable[[int, Mapping[str, Any]], None],
+    checkpoint: CheckpointFile,
+    report_epoch: Callable[[int, Figures], None],
 ) -> TrainingResult:
     """Train a network and return that of the epoch with the best validation mean IoU.
 
-    `classes` are the classes' names in label order, without the background.
-    `report_epoch` gets each epoch's number and its figures. Validation uses the exponential moving
-    average of the weights, which is also what is kept.
+    `classes` are the classes' names in label order, without the background. Validation uses the
+    exponential moving average of the weights, which is also what is kept. `report_epoch` gets the
+    number and the figures of every epoch, those before an interruption included. Under torchrun,
+    all processes call this alike, and process 0 alone writes the checkpoint.
     """
     torch.set_num_threads(params.threads)
+    if params.batch_size % process_count():
+        raise UserError(
+            f"train.batch_size: {params.batch_size} is not divisible by {process_count()} processes"
+        )
     card = ModelCard(params.architecture, ("background", *classes), params.size)
-    with torch_seed(params.seed, "init"):
-        model = build_model(card.architecture, len(card.classes))
-    weights = load_pretrained(model, params.weights, card)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = params.norm_momentum
-    model.to(device)
-    optimizer = torch.optim.AdamW(parameter_groups(model, params.weight_decay), lr=params.lr)
-    per_epoch = batches_per_epoch(len(train_pairs), params.batch_size)
-    steps = per_epoch * params.epochs
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: learning_rate_factor(step, steps, params.warmup)
-    )
-    average = AveragedModel(
-        model, multi_avg_fn=get_ema_multi_avg_fn(params.ema_decay), use_buffers=True
-    )
-    augmentation = Augmentation(params.size, params.crop, params.scale, params.colour)
-    loader = DataLoader(
-        TrainingCrops(train_pairs, augmentation, params.seed),
-        batch_sampler=list(
-            training_batches(len(train_pairs), params.batch_size, range(params.epochs), params.seed)
-        ),
-        num_workers=workers,
-        generator=torch.Generator(),  # the loader would draw from the global one
-        pin_memory=device.type == "cuda",
-    )
-    batches = iter(loader)
-    best: Mapping[str, Any] = {}
-    best_state: Mapping[str, Tensor] = {}
-    bar = tqdm(total=steps, unit="batch", mininterval=1)
-    for epoch in range(params.epochs):
-        model.train()
-        total_loss = 0.0
-        with torch_seed(params.seed, "dropout", epoch):
-            for _ in range(per_epoch):
-                images, labels = next(batches)
-                logits = model(normalize(images.to(device), card))
-                loss = segmentation_loss(logits, labels.to(device).long(), params)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-                average.update_parameters(model)
-                total_loss += loss.item()
-                bar.update()
-        confusion = confusion_of_pairs(
-            average.module,
-            card,
-            val_pairs,
-            batch_size=params.batch_size,
-            workers=0,
-            device=device,
-        )
-        scores = summarize_scores(confusion, card.classes)
-        figures = {
-            "epoch": epoch + 1,
-            "loss": total_loss / per_epoch,
-            "lr": schedule.get_last_lr()[0],
-            "val": scores,
-        }
+    trainer = Trainer(card, params, device)
+    saved = checkpoint.load()
+    if saved:
+        trainer.restore(saved)
+        logger.info("going on after epoch %d of an interrupted run", len(saved.history))
+    else:
+        logger.info("starting from %s", trainer.started_from)
+    for epoch, figures in enumerate(trainer.history):
         report_epoch(epoch, figures)
-        bar.set_postfix(
-            epoch=epoch + 1, loss=f"{figures['loss']:.3f}", miou=f"{scores['miou']:.3f}"
-        )
-        if not best or scores["miou"] > best["val"]["miou"]:
-            best = figures
-            best_state = copy.deepcopy(average.module.state_dict())
-    bar.close()
-    model.load_state_dict(best_state)
-    rate = bar.format_dict["n"] * params.batch_size / bar.format_dict["elapsed"]
-    return TrainingResult(model.eval().cpu(), card, best, rate, weights)
+    first = len(trainer.history)
+    per_epoch = batches_per_epoch(len(train_pairs), params.batch_size)
+    keys = training_batches(
+        len(train_pairs), params.batch_size, range(first, params.epochs), params.seed
+    )
+    loader = DataLoader(
+        TrainingCrops(
+            train_pairs,
+            Augmentation(params.size, params.crop, params.scale, params.colour),
+            params.seed,
+        ),
+        batch_sampler=[batch[rank() :: process_count()] for batch in keys],
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        generator=torch.Generator(),  # the loader would draw from the global one
+    )
+    batches = load_batches(loader)
+    started = time.perf_counter()
+    bar = tqdm(
+        total=per_epoch * params.epochs,
+        initial=per_epoch * first,
+        unit="batch",
+        disable=True if rank() else None,  # None: no bar where there is no terminal
+    )
+    with bar:
+        for epoch in range(first, params.epochs):
+            of_epoch = (next(batches) for _ in range(per_epoch))
+            loss = trainer.train_epoch(of_epoch, per_epoch, bar)
+            confusion = _validate(trainer, val_pairs, workers)
+            figures = trainer.finish_epoch(loss, confusion)
+            if rank() == 0:
+                checkpoint.save(trainer.checkpoint())
+            report_epoch(epoch, figures)
+            bar.clear()
+            logger.info(
+                "epoch %d/%d: loss %.3f, validation mean IoU %.3f",
+                epoch + 1,
+                params.epochs,
+                loss,
+                figures["val"]["miou"],
+            )
+    crops = per_epoch * params.batch_size * (params.epochs - first)
+    rate = round(crops / (time.perf_counter() - started), 2)
+    model = build_model(card.architecture, len(card.classes))
+    model.load_state_dict({name: tensor.cpu() for name, tensor in trainer.best.items()})
+    return TrainingResult(
+        model.eval(), card, trainer.best_figures() or {}, trainer.started_from, rate
+    )
+
+
+def _validate(trainer: Trainer, pairs: Sequence[Pair], workers: int) -> Confusion:
+    """The confusion matrix of the averaged weights over all pairs, shared among the processes."""
+    confusion = confusion_of_pairs(
+        trainer.averaged_model(),
+        trainer.card,
+        pairs[rank() :: process_count()],
+        batch_size=trainer.params.batch_size,
+        workers=workers,
+        device=trainer.device,
+    )
+    if process_count() == 1:
+        return confusion
+    total = torch.from_numpy(confusion).to(trainer.device)
+    dist.all_reduce(total)
+    return total.cpu().numpy()

@@ -1,15 +1,19 @@
-"""Train the network and keep its best epoch.
+"""Train the network and keep its best epoch; an interrupted run goes on where it was.
 
 Reads   data/images/, data/masks/, data/splits/{train,val}.txt
 Writes  models/model.safetensors, metrics/train/
 Run     python -m stages.train
+        torchrun --nproc-per-node 4 -m stages.train   (which train.processes: 4 does by itself)
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
-from cocoseg.dataset import read_pairs
+from cocoseg.checkpoint import CheckpointFile, fingerprint
+from cocoseg.dataset import check_training_data, read_pairs
 from cocoseg.devices import choose_device
+from cocoseg.distributed import process_group, rank, relaunch, started_by_torchrun
 from cocoseg.model import save_model
 from cocoseg.params import load_params
 from cocoseg.stage import run_stage
@@ -19,25 +23,43 @@ from cocoseg.training import train
 
 def main() -> dict[str, Any]:
     params = load_params(Path("params.yaml"))
-    pairs = {
+    if params.train.processes > 1 and not started_by_torchrun():
+        relaunch("stages.train", params.train.processes)
+    device = choose_device(params.runtime.device)
+    splits = {
         name: read_pairs(Path(f"data/splits/{name}.txt"), Path("data/images"), Path("data/masks"))
         for name in ("train", "val")
     }
-    device = choose_device(params.runtime.device)
-    with track(Path("metrics/train"), params.model_dump(exclude={"runtime"})) as tracker:
+    workers = params.runtime.worker_count()
+    checkpoint = CheckpointFile(
+        Path("models/checkpoint.safetensors"),
+        fingerprint(
+            {"train": params.train.model_dump(), "classes": params.filter.classes},
+            [file for pairs in splits.values() for pair in pairs for file in pair.files()],
+        ),
+    )
+    with (
+        process_group(device),
+        track(Path("metrics/train"), params.model_dump(), active=rank() == 0) as tracker,
+    ):
+        check_training_data(splits, params.filter.classes, workers)
         result = train(
             params.filter.classes,
-            pairs["train"],
-            pairs["val"],
+            splits["train"],
+            splits["val"],
             params.train,
             device=device,
-            workers=params.runtime.worker_count(),
+            workers=workers,
+            checkpoint=checkpoint,
             report_epoch=tracker.log_epoch,
         )
         tracker.summarize(result.summary())
-    save_model(Path("models/model.safetensors"), result.model, result.card)
+        if rank() == 0:
+            save_model(Path("models/model.safetensors"), result.model, result.card)
+            checkpoint.remove()
     return {"device": str(device), "crops_per_second": result.crops_per_second}
 
 
 if __name__ == "__main__":
-    run_stage(main, Path("metrics/machine/train.json"))
+    first = os.environ.get("RANK", "0") == "0"
+    run_stage(main, Path("metrics/machine/train.json") if first else None)

@@ -84,7 +84,10 @@ def test_every_epoch_visits_images_once_in_an_order_of_its_own(
     batches = list(training_batches(length, batch_size, range(2), seed=0))
     per_epoch = batches_per_epoch(length, batch_size)
     assert len(batches) == 2 * per_epoch
-    epochs = [sum(batches[:per_epoch], []), sum(batches[per_epoch:], [])]
+    epochs = [
+        [key for batch in part for key in batch]
+        for part in (batches[:per_epoch], batches[per_epoch:])
+    ]
     for number, keys in enumerate(epochs):
         assert {epoch for epoch, _ in keys} == {number}
         indices = [index for _, index in keys]

@@ -1,7 +1,7 @@
 """The training loop: it learns, keeps the best epoch, and does the same thing twice."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,15 @@ import torch
 import yaml
 from PIL import Image
 
+from cocoseg.checkpoint import CheckpointFile
 from cocoseg.dataset import Pair
+from cocoseg.errors import UserError
 from cocoseg.labels import write_label_png
 from cocoseg.params import TrainParams
 from cocoseg.training import (
     TrainingResult,
-    dice_loss,
     learning_rate_factor,
     parameter_groups,
-    segmentation_loss,
     train,
 )
 from tests.test_dataset import COLOURS
@@ -33,8 +33,17 @@ def params(**changes: Any) -> TrainParams:
     return TrainParams.model_validate({**preset, **tiny, **changes})
 
 
-def run(pairs: list[Pair], workers: int = 0, **changes: Any) -> tuple[TrainingResult, list[Any]]:
+def run(
+    pairs: list[Pair], workers: int = 0, after_epoch: Callable[[int], None] = int, **changes: Any
+) -> tuple[TrainingResult, list[Any]]:
+    """Train on `pairs`, validate on two of them; `after_epoch` is called with each epoch's number."""
+    checkpoint = CheckpointFile(pairs[0].image.with_name("checkpoint.safetensors"), "test")
     epochs: list[Mapping[str, Any]] = []
+
+    def report(epoch: int, figures: Mapping[str, Any]) -> None:
+        epochs.append(figures)
+        after_epoch(epoch)
+
     result = train(
         ["red", "blue"],
         pairs,
@@ -42,8 +51,10 @@ def run(pairs: list[Pair], workers: int = 0, **changes: Any) -> tuple[TrainingRe
         params(**changes),
         device=torch.device("cpu"),
         workers=workers,
-        report_epoch=lambda _, figures: epochs.append(figures),
+        checkpoint=checkpoint,
+        report_epoch=report,
     )
+    checkpoint.remove()
     return result, epochs
 
 
@@ -101,31 +112,6 @@ def test_global_random_state_is_neither_used_nor_changed(pairs: list[Pair]) -> N
     assert torch.equal(first.model.state_dict()[key], second.model.state_dict()[key])
 
 
-def test_void_pixels_do_not_change_the_loss() -> None:
-    torch.manual_seed(0)
-    logits = {name: torch.randn(2, 3, 8, 8) for name in ("out", "aux")}
-    labels = torch.randint(0, 3, (2, 8, 8))
-    labels[:, :4] = 255
-    changed = {name: value.clone() for name, value in logits.items()}
-    for value in changed.values():
-        value[:, :, :4] = 100 * torch.randn(2, 3, 4, 8)
-    expected = segmentation_loss(logits, labels, params())
-    torch.testing.assert_close(segmentation_loss(changed, labels, params()), expected)
-
-
-def test_dice_loss_of_a_worked_example() -> None:
-    # Two pixels of class 0 and 1, each predicted with probability 0.75: Dice is 2 * 0.75 / 2 both.
-    logits = torch.tensor([[[[3.0, 1.0]], [[1.0, 3.0]]]]).log()
-    labels = torch.tensor([[[0, 1]]])
-    assert dice_loss(logits, labels).item() == pytest.approx(0.25, abs=1e-6)
-
-
-def test_dice_loss_is_zero_for_a_certain_and_right_prediction() -> None:
-    labels = torch.tensor([[[0, 1, 1, 255]]])
-    logits = torch.nn.functional.one_hot(labels.where(labels < 2, 0), 2).permute(0, 3, 1, 2) * 100.0
-    assert dice_loss(logits, labels).item() == pytest.approx(0, abs=1e-6)
-
-
 def test_the_learning_rate_rises_in_a_line_and_falls_to_zero() -> None:
     factors = [learning_rate_factor(step, 100, 0.2) for step in range(101)]
     assert factors[:20] == pytest.approx([(step + 1) / 20 for step in range(20)])
@@ -140,3 +126,54 @@ def test_norms_and_biases_are_not_decayed() -> None:
     assert [p.ndim for p in decayed["params"]] == [4]
     assert len(others["params"]) == 3
     assert (decayed["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("last", [0, 1])
+def test_an_interrupted_run_goes_on_and_ends_with_the_same_weights(
+    pairs: list[Pair], last: int
+) -> None:
+    def interrupt(epoch: int) -> None:
+        if epoch == last:
+            raise Interrupted
+
+    whole, whole_epochs = run(pairs)
+    with pytest.raises(Interrupted):
+        run(pairs, after_epoch=interrupt)
+    resumed, resumed_epochs = run(pairs)
+    assert resumed_epochs == whole_epochs
+    assert resumed.summary() == whole.summary()
+    for key, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[key]), key
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
+    pairs: list[Pair],
+) -> None:
+    with pytest.raises(UserError, match="the loss became .* lower train.lr"):
+        run(pairs, lr=1e30, warmup=0.0, epochs=4)
+
+
+def test_a_damaged_photo_is_named_in_one_line_by_any_worker(pairs: list[Pair]) -> None:
+    pairs[3].image.write_bytes(pairs[3].image.read_bytes()[:500])
+    for workers in (0, 1):
+        with pytest.raises(UserError, match=r"^[^\n]*3\.jpg[^\n]*$"):
+            run(pairs, workers=workers, epochs=1)
+
+
+@pytest.mark.parametrize("architecture", ["lraspp_mobilenet_v3_large", "deeplabv3_resnet50"])
+def test_other_architectures_train_through_the_same_code(
+    pairs: list[Pair], architecture: str
+) -> None:
+    result, epochs = run(pairs, architecture=architecture, epochs=1, crop=64)
+    assert epochs[0]["loss"] > 0
+    assert result.card.architecture == architecture
+
+
+def test_bfloat16_trains_as_well(pairs: list[Pair]) -> None:
+    _, epochs = run(pairs, epochs=1, precision="bfloat16")
+    _, exact = run(pairs, epochs=1)
+    assert epochs[0]["loss"] == pytest.approx(exact[0]["loss"], rel=0.05)

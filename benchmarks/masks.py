@@ -1,0 +1,139 @@
+"""Painting masks, beside the loop that people write with pycocotools and Pillow.
+
+    python -m benchmarks.masks [--images 1000] [--workers 2] [--pairs 5]
+
+The plain loop paints `coco.annToMask` of each annotation into an array and saves it as a palette PNG
+with Pillow's defaults. The images repeat COCO's own annotations (without the mirror: the sample's).
+Both make the same pixels, which is checked. Loading the annotations is not counted for either.
+"""
+
+import argparse
+import contextlib
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.annotation_files import CLASSES, original_document, write_repeated
+from benchmarks.machine import machine
+from cocoseg.annotations import Instances, read_instances, select, write_selection
+from cocoseg.labels import PALETTE, VOID
+from cocoseg.rasterize import write_masks
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--peak-of", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.peak_of:
+        print(peak_memory(arguments.peak_of))
+        return
+    name, document = original_document()
+    print(machine("numpy", "pycocotools", "pillow"))
+    with tempfile.TemporaryDirectory() as folder:
+        file = write_selected(Path(folder) / "selection.json", document, arguments.images)
+        selection = read_instances(file).instances
+        print(f"annotations: {name}; {len(selection.images)} images")
+        _compare_speed(file, selection, arguments.workers, arguments.pairs)
+        _compare_memory(Path(folder), document, arguments.images)
+
+
+def write_selected(path: Path, document: dict[str, Any], images: int) -> Path:
+    """Write a selection of about so many images."""
+    enough = images * 3
+    write_repeated(path, document, enough)
+    read = read_instances(path)
+    selection = select(read, CLASSES, max_instances=10, max_images=images, prefer="random", seed=0)
+    write_selection(path, selection)
+    return path
+
+
+def _compare_speed(file: Path, selection: Instances, workers: int, pairs: int) -> None:
+    coco = load_coco(file)
+    seconds: dict[str, list[float]] = {"plain loop": [], "1 worker": [], f"{workers} workers": []}
+    for _ in range(pairs):
+        with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+            plain, one, many = (Path(folder) / name for name in ("plain", "one", "many"))
+            for path in (plain, one, many):
+                path.mkdir()
+            runs: list[Callable[[], object]] = [
+                lambda: paint_plainly(coco, plain),
+                lambda: write_masks(selection, one, overlap="last", crowd="void", workers=1),
+                lambda: write_masks(selection, many, overlap="last", crowd="void", workers=workers),
+            ]
+            for run, times in zip(runs, seconds.values(), strict=True):
+                started = time.perf_counter()
+                run()
+                times.append(time.perf_counter() - started)
+            _require_same_pixels(plain, one)
+            _require_same_pixels(plain, many)
+    for name, times in seconds.items():
+        ratios = [base / time for base, time in zip(seconds["plain loop"], times, strict=True)]
+        rate = statistics.median(len(selection.images) / time for time in times)
+        shown = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+        print(f"{name:11} {rate:6.0f} images/s, {statistics.median(ratios):.2f} times ({shown})")
+
+
+def load_coco(file: Path) -> Any:
+    from pycocotools.coco import COCO
+
+    with contextlib.redirect_stdout(None):
+        return COCO(file)
+
+
+def paint_plainly(coco: Any, folder: Path) -> None:
+    for image in coco.dataset["images"]:
+        labels = np.zeros((image["height"], image["width"]), np.uint8)
+        annotations = coco.loadAnns(coco.getAnnIds(imgIds=image["id"]))
+        for annotation in sorted(annotations, key=lambda annotation: -annotation["iscrowd"]):
+            label = VOID if annotation["iscrowd"] else annotation["category_id"]
+            labels[coco.annToMask(annotation) == 1] = label
+        mask = Image.fromarray(labels).convert("P")
+        mask.putpalette(PALETTE.tobytes())
+        mask.save(folder / f"{Path(image['file_name']).stem}.png")
+
+
+def _require_same_pixels(expected: Path, found: Path) -> None:
+    for path in expected.iterdir():
+        if not np.array_equal(
+            np.asarray(Image.open(path)), np.asarray(Image.open(found / path.name))
+        ):
+            raise SystemExit(f"error: {path.name} has other pixels")
+
+
+def _compare_memory(folder: Path, document: dict[str, Any], images: int) -> None:
+    for count in (images, 4 * images):
+        file = write_selected(folder / f"{count}.json", document, count)
+        command = [sys.executable, "-m", "benchmarks.masks", "--peak-of", file]
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        content = file.stat().st_size / 2**20
+        print(f"{count:6} images: peak {output.strip()} MiB (selection.json: {content:.1f} MiB)")
+
+
+def peak_memory(file: Path) -> str:
+    """MiB of this process before and after it has painted all masks of a selection."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    selection = read_instances(file).instances
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+    folder = file.with_suffix(".masks")
+    folder.mkdir()
+    write_masks(selection, folder, overlap="last", crowd="void", workers=1)
+    shutil.rmtree(folder)
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+    return f"{before:.0f} -> {after:.0f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""What training in several processes (torchrun, DDP) needs; does nothing in a single one."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def started_by_torchrun() -> bool:
+    """Whether this process is one of several that torchrun started."""
+    return "LOCAL_RANK" in os.environ
+
+
+def relaunch(module: str, processes: int) -> NoReturn:
+    """Replace this process by torchrun, which runs `python -m module` in `processes` processes."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    os.execv(sys.executable, [sys.executable, *launcher, "-m", module])
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[None]:
+    """Work together with the processes that torchrun started: by NCCL on GPUs, else by gloo."""
+    if not started_by_torchrun():
+        yield
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """This process's number; 0 is the one that writes."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def process_count() -> int:
+    """How many processes share the work."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def global_sum(local: Tensor) -> Tensor:
+    """The sum over all processes; its gradient is that of this process's share.
+
+    DDP averages the gradients: multiply the loss by `process_count()` before `backward`.
+    """
+    if process_count() == 1:
+        return local
+    total = local.detach().clone()
+    dist.all_reduce(total)
+    return local + (total - local.detach())
