@@ -7,6 +7,7 @@ update_images(source, selection.images, Path("data/images"))
 
 import io
 import logging
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -37,6 +38,9 @@ class Source(Protocol):
         Raises UserError when some could not be had; the others are kept.
         """
 
+    def dismiss_image(self, path: Path) -> None:
+        """Take a file that is no longer selected out of its folder."""
+
 
 @dataclass(frozen=True)
 class ImagesReport:
@@ -54,14 +58,14 @@ class ImagesReport:
 def open_source(
     params: DownloadParams, *, connections: int, workers: int, downloads: Path
 ) -> Source:
-    """The source that `params` names; `downloads` is the folder in which archives are kept."""
+    """The source that `params` names; `downloads` keeps archives and dismissed images."""
     if params.source == "sample":
         return SampleSource(params.sample, workers)
     return CocoSource(params.coco, connections, downloads)
 
 
 def update_images(source: Source, images: Sequence[ImageRecord], folder: Path) -> ImagesReport:
-    """Make `folder` hold exactly `images`: bring what is missing, then remove what is not selected.
+    """Make `folder` hold exactly `images`: bring what is missing, dismiss what is not selected.
 
     Files are replaced, never written in place: they may be links into DVC's cache. Raises
     UserError as the source does; then nothing but half files of a killed run has been removed.
@@ -73,6 +77,8 @@ def update_images(source: Source, images: Sequence[ImageRecord], folder: Path) -
     selected = {image.file_name for image in images}
     unselected = [path for path in folder.iterdir() if path.name not in selected]
     for path in unselected:
+        if path.is_file():
+            source.dismiss_image(path)
         remove(path)
     report = ImagesReport(kept=len(images) - brought, brought=brought, removed=len(unselected))
     logger.info("%s: %s", folder, ", ".join(f"{n} {what}" for what, n in asdict(report).items()))
@@ -81,7 +87,11 @@ def update_images(source: Source, images: Sequence[ImageRecord], folder: Path) -
 
 @dataclass(frozen=True)
 class CocoSource:
-    """COCO's server or a mirror; `connections` images are fetched at once."""
+    """COCO's server or a mirror; `connections` images are fetched at once.
+
+    Archives and dismissed images are kept in `downloads`, so that returning to an earlier selection
+    asks for nothing. (DVC cannot restore them: its run cache ignores stages with `persist: true`.)
+    """
 
     params: CocoParams
     connections: int
@@ -99,21 +109,38 @@ class CocoSource:
         )
 
     def bring_images(self, images: Sequence[ImageRecord], folder: Path) -> int:
-        missing = [
-            image
-            for image in images
-            if not is_whole(folder / image.file_name, image.width, image.height)
-        ]
-        if missing:
+        missing = [image for image in images if not _is_there(image, folder)]
+        for image in missing:
+            if _is_there(image, self._dismissed):
+                _move(self._dismissed / image.file_name, folder / image.file_name)
+        unknown = [image for image in missing if not _is_there(image, folder)]
+        if unknown:
             fetch_images(
                 self.params.base_url,
                 self.params.split,
-                missing,
+                unknown,
                 folder,
                 connections=self.connections,
                 patience=self.patience,
             )
         return len(missing)
+
+    def dismiss_image(self, path: Path) -> None:
+        _move(path, self._dismissed / path.name)
+
+    @property
+    def _dismissed(self) -> Path:
+        return self.downloads / "images"
+
+
+def _is_there(image: ImageRecord, folder: Path) -> bool:
+    return is_whole(folder / image.file_name, image.width, image.height)
+
+
+def _move(source: Path, target: Path) -> None:
+    """Move a file, also to another file system, so that `target` appears only when whole."""
+    with atomic_file(target) as temporary:
+        shutil.move(source, temporary)
 
 
 @dataclass(frozen=True)
@@ -131,6 +158,9 @@ class SampleSource:
         # Nothing in a file tells which seed and code drew it: each is drawn anew and compared.
         draw = partial(_draw_file, folder=folder, seed=self.params.seed)
         return sum(in_processes(draw, images, self.workers))
+
+    def dismiss_image(self, path: Path) -> None:
+        path.unlink()
 
 
 def _draw_file(image: ImageRecord, folder: Path, seed: int) -> bool:

@@ -299,10 +299,10 @@ def train(
             )
     crops = per_epoch * params.batch_size * (params.epochs - first)
     rate = round(crops / (time.perf_counter() - started), 2)
-    model = build_model(card.architecture, len(card.classes))
-    model.load_state_dict({name: tensor.cpu() for name, tensor in trainer.best.items()})
+    model = trainer.averaged_model()
+    model.load_state_dict(trainer.best)
     return TrainingResult(
-        model.eval(), card, trainer.best_figures() or {}, trainer.started_from, rate
+        model.eval().cpu(), card, trainer.best_figures() or {}, trainer.started_from, rate
     )
 
 

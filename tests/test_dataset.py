@@ -125,5 +125,5 @@ def test_a_stem_without_files_is_named(tmp_path: Path) -> None:
 def test_a_photo_of_another_size_than_its_labels_is_refused(tmp_path: Path) -> None:
     pair = make_pair(tmp_path)
     Image.new("RGB", (10, 10)).save(pair.image)
-    with pytest.raises(UserError, match="photo.png"):
+    with pytest.raises(UserError, match=r"photo\.png"):
         pair.read()

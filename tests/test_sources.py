@@ -48,6 +48,10 @@ def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
 def names_of(images: list[ImageRecord]) -> list[str]:
     return [image.file_name for image in images]
 
@@ -74,6 +78,34 @@ def test_selecting_fewer_makes_no_request(server: MisbehavingServer, tmp_path: P
     assert update_images(source, IMAGES[5:8], folder) == ImagesReport(3, 0, 0)
     assert server.requests == []
     assert names_in(folder) == names_of(IMAGES[5:8])
+
+
+def test_returning_to_an_earlier_selection_makes_no_request(
+    server: MisbehavingServer, tmp_path: Path
+) -> None:
+    source, folder = coco_source(server, tmp_path), tmp_path / "images"
+    update_images(source, IMAGES[:12], folder)
+    before = contents(folder)
+    update_images(source, IMAGES[:8], folder)
+    server.requests.clear()
+    assert update_images(source, IMAGES[:12], folder) == ImagesReport(8, 4, 0)
+    assert server.requests == []
+    assert contents(folder) == before
+
+
+def test_a_dismissed_image_that_was_damaged_is_fetched_anew(
+    server: MisbehavingServer, tmp_path: Path
+) -> None:
+    source, folder = coco_source(server, tmp_path), tmp_path / "images"
+    update_images(source, IMAGES[:2], folder)
+    before = contents(folder)
+    update_images(source, [], folder)
+    dismissed = tmp_path / "downloads" / "images" / IMAGES[0].file_name
+    dismissed.write_bytes(dismissed.read_bytes()[:-20])
+    server.requests.clear()
+    update_images(source, IMAGES[:2], folder)
+    assert server.request_counts() == {f"/val2017/{IMAGES[0].file_name}": 1}
+    assert contents(folder) == before
 
 
 def test_damaged_and_foreign_files_are_replaced(server: MisbehavingServer, tmp_path: Path) -> None:
@@ -187,10 +219,6 @@ def test_a_killed_update_is_continued(
 def sample_images(source: SampleSource, folder: Path) -> list[ImageRecord]:
     source.write_annotations(folder / "instances.json")
     return read_instances(folder / "instances.json").instances.images
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_the_sample_is_the_same_whoever_draws_it(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def params(**changes: Any) -> TrainParams:
 def run(
     pairs: list[Pair], workers: int = 0, after_epoch: Callable[[int], None] = int, **changes: Any
 ) -> tuple[TrainingResult, list[Any]]:
-    """Train on `pairs`, validate on two of them; `after_epoch` is called with each epoch's number."""
+    """Train on `pairs`, validate on two of them; `after_epoch` gets each epoch's number."""
     checkpoint = CheckpointFile(pairs[0].image.with_name("checkpoint.safetensors"), "test")
     epochs: list[Mapping[str, Any]] = []
 
@@ -153,7 +153,7 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_weights(
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
     pairs: list[Pair],
 ) -> None:
-    with pytest.raises(UserError, match="the loss became .* lower train.lr"):
+    with pytest.raises(UserError, match=r"the loss became .* lower train\.lr"):
         run(pairs, lr=1e30, warmup=0.0, epochs=4)
 
 
