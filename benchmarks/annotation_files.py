@@ -11,7 +11,7 @@ _ARCHIVE = Path("../shared/coco-mirror/annotations/annotations_trainval2017.zip"
 
 
 def original_document() -> tuple[str, dict[str, Any]]:
-    """What is repeated, and its name: COCO's own annotations, or the sample's without the mirror."""
+    """What is repeated, and its name: COCO's own annotations, without the mirror the sample's."""
     if _ARCHIVE.is_file():
         with zipfile.ZipFile(_ARCHIVE) as archive:
             return "COCO train2017 (mirror)", json.loads(

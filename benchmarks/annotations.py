@@ -4,8 +4,8 @@
     python -m benchmarks.annotations --images 5000 10000
 
 Each measurement is a process of its own, ours and pycocotools' in turns. The file repeats COCO's
-own annotations (without the mirror: the sample's) under new ids. Both select the same annotations by
-the same rules; `select` includes the check of every segmentation, `write` the selection's JSON.
+own annotations (without the mirror: the sample's) under new ids. Both select the same annotations
+by the same rules; `select` includes the check of every segmentation, `write` the selection's JSON.
 """
 
 import argparse

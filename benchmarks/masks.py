@@ -2,8 +2,8 @@
 
     python -m benchmarks.masks [--images 1000] [--workers 2] [--pairs 5]
 
-The plain loop paints `coco.annToMask` of each annotation into an array and saves it as a palette PNG
-with Pillow's defaults. The images repeat COCO's own annotations (without the mirror: the sample's).
+The plain loop paints `coco.annToMask` of each annotation into an array and saves it as a palette
+PNG with Pillow's defaults. The images repeat COCO's own annotations (without the mirror: the sample's).
 Both make the same pixels, which is checked. Loading the annotations is not counted for either.
 """
 
@@ -63,22 +63,22 @@ def write_selected(path: Path, document: dict[str, Any], images: int) -> Path:
 def _compare_speed(file: Path, selection: Instances, workers: int, pairs: int) -> None:
     coco = load_coco(file)
     seconds: dict[str, list[float]] = {"plain loop": [], "1 worker": [], f"{workers} workers": []}
+    runs: list[Callable[[Path], object]] = [
+        lambda folder: paint_plainly(coco, folder),
+        lambda folder: write_masks(selection, folder, overlap="last", crowd="void", workers=1),
+        lambda folder: write_masks(
+            selection, folder, overlap="last", crowd="void", workers=workers
+        ),
+    ]
     for _ in range(pairs):
-        with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-            plain, one, many = (Path(folder) / name for name in ("plain", "one", "many"))
-            for path in (plain, one, many):
-                path.mkdir()
-            runs: list[Callable[[], object]] = [
-                lambda: paint_plainly(coco, plain),
-                lambda: write_masks(selection, one, overlap="last", crowd="void", workers=1),
-                lambda: write_masks(selection, many, overlap="last", crowd="void", workers=workers),
-            ]
-            for run, times in zip(runs, seconds.values(), strict=True):
+        with tempfile.TemporaryDirectory(dir=file.parent) as parent:
+            for run, (name, times) in zip(runs, seconds.items(), strict=True):
+                folder = Path(parent) / name
+                folder.mkdir()
                 started = time.perf_counter()
-                run()
+                run(folder)
                 times.append(time.perf_counter() - started)
-            _require_same_pixels(plain, one)
-            _require_same_pixels(plain, many)
+                _require_same_pixels(Path(parent) / "plain loop", folder)
     for name, times in seconds.items():
         ratios = [base / time for base, time in zip(seconds["plain loop"], times, strict=True)]
         rate = statistics.median(len(selection.images) / time for time in times)

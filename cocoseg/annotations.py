@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 MAX_IMAGE_PIXELS = 1 << 26
 """Larger claims (than 8,192 squared) are malformed. With one pixel more, pycocotools can write
-beyond its buffer: it reserves six bytes a run; four runs of 2^24 pixels fill them, a NUL follows."""
+beyond its buffer: four runs of 2^24 pixels fill the six bytes reserved for each, a NUL follows."""
 
 MAX_OUTLINE = 1 << 20
 """The longest outline of one annotation, in pixels. pycocotools takes about 100 bytes for each, and
@@ -138,7 +138,7 @@ def read_instances(path: Path) -> ReadResult:
     """
     try:
         # NumPy takes huge pages, which makes this three times faster than path.read_bytes().
-        content = np.fromfile(path, np.uint8)
+        content = np.fromfile(path, np.uint8).data
     except FileNotFoundError:
         raise UserError(f"{path} not found: run `dvc repro`, which makes it") from None
     try:

@@ -24,8 +24,8 @@ def in_processes(
     """Yield `function(item)` for each item, in order, computed by `workers` processes.
 
     Up to one worker means this process. Only a few chunks are under way at a time, so that neither
-    the items nor the results pile up in memory. What `function` raises is raised here, and UserError
-    when the system kills a worker.
+    the items nor the results pile up in memory. What `function` raises is raised here; UserError is
+    raised when the system kills a worker.
     """
     if workers <= 1:
         yield from map(function, items)

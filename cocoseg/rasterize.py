@@ -25,7 +25,7 @@ from cocoseg.labels import VOID, Labels, write_label_png
 from cocoseg.parallel import in_processes
 
 RLE = dict[str, Any]
-"""pycocotools' compact form of a region: `size` [height, width], `counts` as `decode_counts` reads."""
+"""pycocotools' compact form of a region: its `size` [height, width], its `counts` compressed."""
 
 
 @dataclass
