@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro coco test lint
+.PHONY: help install repro coco test lint bench
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -32,6 +32,9 @@ coco: install ## run on COCO val2014: presets/coco_val2014.yaml becomes params.y
 
 test: install ## run the whole test suite
 	@pytest -n auto
+
+bench: install ## measure what is claimed to be fast (half an hour); benchmarks/README.md has results
+	@for name in annotations masks transfer loader training; do python -m benchmarks.$$name || exit; done
 
 lint: install ## check style (ruff) and types (mypy)
 	@ruff check .

@@ -11,7 +11,6 @@ by the same rules; `select` includes the check of every segmentation, `write` th
 import argparse
 import contextlib
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.annotation_files import CLASSES, original_document, write_repeated
-from benchmarks.machine import machine
+from benchmarks.machine import machine, peak_memory
 from cocoseg.annotations import read_instances, select, write_selection
 from cocoseg.randomness import sort_key
 
@@ -159,11 +158,10 @@ def _is_valid(annotation: dict[str, Any], image: dict[str, Any]) -> bool:
 
 
 def _result(times: list[float], kept: list[int]) -> dict[str, Any]:
-    unit = 1 if sys.platform == "darwin" else 1024
     steps = zip(("read", "select", "write"), times, times[1:], strict=False)
     return {
         **{step: end - start for step, start, end in steps},
-        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20,
+        "peak": peak_memory(),
         "kept": [len(kept), hash(tuple(kept))],
     }
 

@@ -3,13 +3,12 @@
     python -m benchmarks.masks [--images 1000] [--workers 2] [--pairs 5]
 
 The plain loop paints `coco.annToMask` of each annotation into an array and saves it as a palette
-PNG with Pillow's defaults. The images repeat COCO's own annotations (without the mirror: the sample's).
-Both make the same pixels, which is checked. Loading the annotations is not counted for either.
+PNG with Pillow's defaults. The images repeat COCO's own annotations (without the mirror: the
+sample's). Both make the same pixels, which is checked. Neither's loading of annotations is counted.
 """
 
 import argparse
 import contextlib
-import resource
 import shutil
 import statistics
 import subprocess
@@ -24,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.annotation_files import CLASSES, original_document, write_repeated
-from benchmarks.machine import machine
+from benchmarks.machine import machine, peak_memory
 from cocoseg.annotations import Instances, read_instances, select, write_selection
 from cocoseg.labels import PALETTE, VOID
 from cocoseg.rasterize import write_masks
@@ -38,7 +37,7 @@ def main() -> None:
     parser.add_argument("--peak-of", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.peak_of:
-        print(peak_memory(arguments.peak_of))
+        print(memory_of_painting(arguments.peak_of))
         return
     name, document = original_document()
     print(machine("numpy", "pycocotools", "pillow"))
@@ -119,20 +118,20 @@ def _compare_memory(folder: Path, document: dict[str, Any], images: int) -> None
         command = [sys.executable, "-m", "benchmarks.masks", "--peak-of", file]
         output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         content = file.stat().st_size / 2**20
-        print(f"{count:6} images: peak {output.strip()} MiB (selection.json: {content:.1f} MiB)")
+        print(
+            f"{count:6} images, peak MiB: {output.strip()} painting (selection: {content:.1f} MiB)"
+        )
 
 
-def peak_memory(file: Path) -> str:
-    """MiB of this process before and after it has painted all masks of a selection."""
-    unit = 1 if sys.platform == "darwin" else 1024
+def memory_of_painting(file: Path) -> str:
+    """The peak in MiB before and after this process has painted all masks of a selection."""
     selection = read_instances(file).instances
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+    before = peak_memory()
     folder = file.with_suffix(".masks")
     folder.mkdir()
     write_masks(selection, folder, overlap="last", crowd="void", workers=1)
     shutil.rmtree(folder)
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
-    return f"{before:.0f} -> {after:.0f}"
+    return f"{before:.0f} before, {peak_memory():.0f} after"
 
 
 if __name__ == "__main__":

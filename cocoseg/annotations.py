@@ -148,17 +148,21 @@ def read_instances(path: Path) -> ReadResult:
         return _read_entry_by_entry(path, content.tobytes())
 
 
+# The second is for half a surrogate pair, which JSON can spell and UTF-8 cannot.
+_WrongType = (msgspec.ValidationError, UnicodeEncodeError)
+
+
 def _read_entry_by_entry(path: Path, content: bytes) -> ReadResult:
     document = _load_document(path, content)
     try:
         categories = msgspec.convert(document["categories"], list[Category])
-    except msgspec.ValidationError as error:
+    except _WrongType as error:
         raise UserError(f"{path} is no COCO instances file: categories: {error}") from None
     result = ReadResult(Instances([], [], categories))
     for entry in document["images"]:
         try:
             result.instances.images.append(msgspec.convert(entry, ImageRecord))
-        except msgspec.ValidationError as error:
+        except _WrongType as error:
             image_id = _integer(entry, "id")
             result.rejections.append(
                 Rejection("image", image_id, None, "malformed_image", str(error))
@@ -166,7 +170,7 @@ def _read_entry_by_entry(path: Path, content: bytes) -> ReadResult:
     for entry in document["annotations"]:
         try:
             result.instances.annotations.append(_convert_annotation(entry))
-        except msgspec.ValidationError as error:
+        except _WrongType as error:
             image_id, annotation_id, category_id = (
                 _integer(entry, key) for key in ("image_id", "id", "category_id")
             )
@@ -476,7 +480,8 @@ def _labels_by_category(categories: Iterable[Category], classes: Sequence[str]) 
     names = [category.name for category in categories]
     for name in classes:
         if name not in names:
-            shown = ", ".join(ascii(name)[1:-1] for name in names[:80])
+            # COCO has 80 names; what a damaged file has may be of any length.
+            shown = ", ".join(ascii(name)[1:-1] for name in names)[:1000]
             raise UserError(
                 f"filter.classes: unknown class {name!r}; the annotations have: {shown}"
             )

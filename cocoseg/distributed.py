@@ -2,6 +2,8 @@
 
 import os
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -28,11 +30,19 @@ def process_group(device: torch.device) -> Iterator[None]:
     if not started_by_torchrun():
         yield
         return
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def _end_with_parent(parent: int) -> None:
+    """End this process when torchrun is gone: killed, it leaves its processes behind."""
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os._exit(1)
 
 
 def rank() -> int:

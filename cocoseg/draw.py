@@ -1,4 +1,4 @@
-"""Pictures of labels: overlays on photos, and example panels with a legend."""
+"""Pictures of labels: overlays on photos, errors, and example panels with a legend."""
 
 from collections.abc import Sequence
 
@@ -11,6 +11,18 @@ from cocoseg.labels import PALETTE, VOID
 Picture = NDArray[np.uint8]
 """uint8 (H, W, 3), RGB."""
 
+Colour = tuple[int, int, int]
+
+ERRORS: dict[str, Colour] = {
+    "missed": (0, 114, 178),
+    "false alarm": (230, 130, 0),
+    "wrong class": (200, 60, 160),
+}
+"""Kinds of errors: a class taken for background, background for a class, a class for another. The
+colours are told apart by colour-blind people too (after Okabe and Ito, 2008)."""
+
+_VOID_NAME = "void (not scored)"
+_INK = (60, 60, 60)
 _MARGIN = 8
 _TEXT_SIZE = 14
 _LINE = _TEXT_SIZE + _MARGIN
@@ -37,6 +49,38 @@ def overlay_labels(photo: Picture, labels: NDArray[np.uint8], opacity: float = 0
     return mixed.round().astype(np.uint8)
 
 
+def overlay_errors(
+    photo: Picture, truth: NDArray[np.uint8], prediction: NDArray[np.uint8]
+) -> Picture:
+    """The photo (H, W, 3), pale and grey, with wrong pixels of labels (H, W) in ERRORS' colours.
+
+    Void pixels of the truth are no errors.
+    """
+    grey = np.asarray(Image.fromarray(photo).convert("L"), np.float64)
+    picture = np.repeat((grey * 0.5 + 127)[..., None], 3, axis=2)
+    wrong = (truth != prediction) & (truth != VOID)
+    kinds = (
+        wrong & (prediction == 0),
+        wrong & (truth == 0),
+        wrong & (truth != 0) & (prediction != 0),
+    )
+    for pixels, colour in zip(kinds, ERRORS.values(), strict=True):
+        picture[pixels] = colour
+    return picture.round().astype(np.uint8)
+
+
+def draw_panels(
+    photo: Picture, truth: NDArray[np.uint8], prediction: NDArray[np.uint8]
+) -> dict[str, Picture]:
+    """The four views of an example, by title."""
+    return {
+        "photo": photo,
+        "truth": overlay_labels(photo, truth),
+        "prediction": overlay_labels(photo, prediction),
+        "errors": overlay_errors(photo, truth, prediction),
+    }
+
+
 def draw_example(
     photo: Picture,
     truth: NDArray[np.uint8],
@@ -45,35 +89,57 @@ def draw_example(
     caption: str,
     panel_height: int = 288,
 ) -> Image.Image:
-    """Photo, truth and prediction side by side, with a legend of the labels that occur.
+    """Photo, truth, prediction and errors side by side, a caption above and a legend below.
 
-    `names` are the classes' names in label order, background first.
+    `names` are the classes' names in label order, background first; the legend has those that
+    occur.
     """
-    panels = [
-        (f"photo {caption}", photo),
-        ("truth", overlay_labels(photo, truth)),
-        ("prediction", overlay_labels(photo, prediction)),
+    panels = draw_panels(photo, truth, prediction)
+    # A very long photo is shown smaller rather than beyond all screens.
+    scale = min(panel_height / photo.shape[0], 2 * panel_height / photo.shape[1])
+    width = max(1, round(photo.shape[1] * scale))
+    height = max(1, round(photo.shape[0] * scale))
+    entries: list[tuple[str, NDArray[np.uint8] | None]] = [("labels", None)]
+    entries += [
+        (_VOID_NAME if label == VOID else names[label], PALETTE[label])
+        for label in np.union1d(truth, prediction)
+        if label != 0
     ]
-    width = round(panel_height * photo.shape[1] / photo.shape[0])
-    page = Image.new(
-        "RGB",
-        (3 * width + 4 * _MARGIN, panel_height + 2 * _LINE + 2 * _MARGIN),
-        (255, 255, 255),
-    )
-    draw = ImageDraw.Draw(page)
+    entries += [("errors", None)]
+    entries += [(name, np.array(colour, np.uint8)) for name, colour in ERRORS.items()]
     font = ImageFont.load_default(_TEXT_SIZE)
-    for column, (title, picture) in enumerate(panels):
+    page_width = max(len(panels) * (width + _MARGIN) + _MARGIN, 480)
+    places = _place_legend([name for name, _ in entries], page_width, font)
+    top = 2 * _LINE + _MARGIN
+    bottom = top + height + _MARGIN
+    page = Image.new("RGB", (page_width, bottom + _LINE * (places[-1][1] + 1)), (255, 255, 255))
+    draw = ImageDraw.Draw(page)
+    draw.text((_MARGIN, _MARGIN), caption, (0, 0, 0), font)
+    for column, (title, picture) in enumerate(panels.items()):
         left = _MARGIN + column * (width + _MARGIN)
-        draw.text((left, _MARGIN // 2), title, (60, 60, 60), font)
-        scaled = Image.fromarray(picture).resize((width, panel_height), Image.Resampling.LANCZOS)
-        page.paste(scaled, (left, _LINE))
-    left, top = _MARGIN, panel_height + _LINE + _MARGIN
-    for label in np.union1d(truth, prediction):
-        if label == 0:
-            continue
-        name = "void (not scored)" if label == VOID else names[label]
-        colour = tuple(int(part) for part in PALETTE[label])
-        draw.rectangle((left, top, left + _TEXT_SIZE, top + _TEXT_SIZE), colour)
-        draw.text((left + _LINE, top - 2), name, (60, 60, 60), font)
-        left += _LINE + round(font.getlength(name)) + 2 * _MARGIN
+        draw.text((left, _MARGIN + _LINE), title, _INK, font)
+        scaled = Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS)
+        page.paste(scaled, (left, top))
+    for (name, colour), (left, line) in zip(entries, places, strict=True):
+        line_top = bottom + line * _LINE
+        if colour is not None:
+            box = (left, line_top, left + _TEXT_SIZE, line_top + _TEXT_SIZE)
+            draw.rectangle(box, tuple(int(part) for part in colour))
+            left += _LINE
+        draw.text((left, line_top - 2), name + ":" * (colour is None), _INK, font)
     return page
+
+
+def _place_legend(
+    names: Sequence[str], width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
+) -> list[tuple[int, int]]:
+    """Where each entry starts: (pixels from the left, line), in as many lines as are needed."""
+    places: list[tuple[int, int]] = []
+    left, line = _MARGIN, 0
+    for name in names:
+        taken = _LINE + round(font.getlength(name)) + 2 * _MARGIN
+        if left > _MARGIN and left + taken > width:
+            left, line = _MARGIN, line + 1
+        places.append((left, line))
+        left += taken
+    return places

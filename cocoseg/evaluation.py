@@ -1,103 +1,153 @@
-"""Scoring a model on the test images, and showing what it does with some of them."""
+"""Scoring a model on the test images.
 
-import csv
+Everything is counted image by image, so that any sum over images is made of the same whole numbers
+whatever the batches were.
+"""
+
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
 
+from cocoseg.annotations import Annotation
+from cocoseg.boundary import count_boundaries
+from cocoseg.calibration import calibration_error, count_confidence
 from cocoseg.dataset import Pair
-from cocoseg.draw import draw_example
-from cocoseg.inference import predict_pairs
-from cocoseg.metrics import Confusion, count_confusion, mean_iou, summarize_scores
+from cocoseg.inference import predict_with_confidence
+from cocoseg.metrics import (
+    Confusion,
+    count_confusion,
+    dice_scores,
+    interval_95,
+    iou_scores,
+    mean_iou,
+    mean_of_defined,
+    precision_scores,
+    ratio,
+    recall_scores,
+    resample_ious,
+    rounded,
+    summarize_scores,
+)
 from cocoseg.model import ModelCard, SegmentationNetwork
+from cocoseg.objects import count_objects, summarize_objects
 
 
 @dataclass
 class Evaluation:
-    """The confusion matrix (classes, classes) of each pair, in the order of the pairs."""
+    """What was counted on each pair, in the order of the pairs: arrays (pairs, ...).
+
+    `confusions` (classes, classes), `boundaries` (classes, 2) of `count_boundaries`, `objects`
+    (sizes, 4) of `count_objects`, `confidences` (bins, 3) of `count_confidence`.
+    """
 
     pairs: Sequence[Pair]
     classes: Sequence[str]
-    confusions: list[Confusion]
+    confusions: NDArray[np.int64]
+    boundaries: NDArray[np.int64]
+    objects: NDArray[np.int64]
+    confidences: NDArray[np.float64]
     images_per_second: float
 
     @property
     def confusion(self) -> Confusion:
         """The confusion matrix over all images."""
-        total: Confusion = np.sum(self.confusions, axis=0)
+        total: Confusion = self.confusions.sum(axis=0)
         return total
 
-    def scores(self) -> dict[str, Any]:
-        """The content of `metrics/test.json`."""
-        return {**summarize_scores(self.confusion, self.classes), "images": len(self.pairs)}
+    def image_scores(self) -> list[float]:
+        """The mean IoU of each image, over the classes in its truth or its prediction."""
+        return [mean_iou(confusion) for confusion in self.confusions]
 
-    def spread_by_score(self, count: int) -> list[int]:
-        """Indices of `count` images from the best to the worst by their own mean IoU."""
-        order = sorted(range(len(self.pairs)), key=lambda i: -mean_iou(self.confusions[i]))
-        places = np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)
-        return [order[place] for place in places]
+    def scores(self) -> dict[str, Any]:
+        """The content of `metrics/test.json`: what is worth a column in a table of runs."""
+        low, high = interval_95(mean_of_defined(resample_ious(self.confusions)))
+        scores = summarize_scores(self.confusion, self.classes)
+        return {
+            "miou": scores.pop("miou"),
+            "miou_interval": {"low": low, "high": high},
+            "boundary_miou": rounded(float(mean_of_defined(self._boundary_ious()))),
+            **scores,
+            "images": len(self.pairs),
+        }
+
+    def details(self) -> dict[str, Any]:
+        """The content of `metrics/test_details.json`: what stands behind the scores."""
+        confusion = self.confusion
+        columns = {
+            "iou": iou_scores(confusion),
+            "dice": dice_scores(confusion),
+            "precision": precision_scores(confusion),
+            "recall": recall_scores(confusion),
+            "boundary_iou": self._boundary_ious(),
+        }
+        resampled = resample_ious(self.confusions)
+        pixels = self.confusions.sum(axis=2)
+        return {
+            "classes": {
+                name: {
+                    **{column: rounded(values[label]) for column, values in columns.items()},
+                    "iou_interval": dict(
+                        zip(("low", "high"), interval_95(resampled[:, label]), strict=True)
+                    ),
+                    "images": int((pixels[:, label] > 0).sum()),
+                    "pixels": int(pixels[:, label].sum()),
+                }
+                for label, name in enumerate(self.classes)
+            },
+            "sizes": summarize_objects(self.objects.sum(axis=0)),
+            "calibration_error": rounded(calibration_error(self.confidences.sum(axis=0))),
+        }
+
+    def _boundary_ious(self) -> NDArray[np.float64]:
+        intersections, unions = self.boundaries.sum(axis=0).T
+        return ratio(intersections, unions)
 
 
 def evaluate(
     model: SegmentationNetwork,
     card: ModelCard,
     pairs: Sequence[Pair],
+    objects: Mapping[str, Sequence[Annotation]],
     *,
     batch_size: int,
     workers: int,
     device: torch.device,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
 ) -> Evaluation:
-    """Predict every pair at its original resolution and count the pixels."""
+    """Predict every pair at its original resolution and count.
+
+    `objects` are those of each image's stem, their category ids labels; `scales` and `flip` are the
+    test-time augmentation of `predict_with_confidence`.
+    """
     started = time.perf_counter()
-    confusions: dict[int, Confusion] = {}
-    for index, truth, prediction in predict_pairs(
-        model.to(device), card, pairs, batch_size=batch_size, workers=workers, device=device
-    ):
-        confusions[index] = count_confusion(truth.numpy(), prediction.numpy(), len(card.classes))
-    rate = len(pairs) / (time.perf_counter() - started)
-    return Evaluation(pairs, card.classes, [confusions[i] for i in range(len(pairs))], rate)
-
-
-def write_confusion_plot(path: Path, confusion: Confusion, names: Sequence[str]) -> None:
-    """Write the share of each class's pixels that went to each class, as CSV for a DVC plot."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["truth", "prediction", "share", "pixels"])
-        for truth, row in zip(names, confusion, strict=True):
-            total = max(int(row.sum()), 1)
-            for prediction, pixels in zip(names, row, strict=True):
-                writer.writerow([truth, prediction, round(int(pixels) / total, 4), int(pixels)])
-
-
-def write_examples(
-    folder: Path, evaluation: Evaluation, model: SegmentationNetwork, card: ModelCard, count: int
-) -> None:
-    """Write photo, truth and prediction of `count` images, best to worst, as PNG files."""
-    chosen = evaluation.spread_by_score(count)
-    device = next(model.parameters()).device
-    predictions = predict_pairs(
-        model,
+    classes = len(card.classes)
+    counts: dict[int, tuple[NDArray[Any], ...]] = {}
+    predictions = predict_with_confidence(
+        model.to(device),
         card,
-        [evaluation.pairs[index] for index in chosen],
-        batch_size=1,
-        workers=0,
+        pairs,
+        batch_size=batch_size,
+        workers=workers,
         device=device,
+        scales=scales,
+        flip=flip,
     )
-    for place, truth, prediction in predictions:
-        index = chosen[place]
-        pair = evaluation.pairs[index]
-        photo, _ = pair.read()
-        score = mean_iou(evaluation.confusions[index])
-        picture = draw_example(
-            photo.permute(1, 2, 0).numpy(),
-            truth.numpy(),
-            prediction.numpy(),
-            card.classes,
-            f"{pair.image.stem}, mean IoU {score:.2f}",
+    for found in tqdm(predictions, total=len(pairs), unit="image", disable=None):
+        truth, prediction = found.truth.numpy(), found.labels.numpy()
+        counts[found.index] = (
+            count_confusion(truth, prediction, classes),
+            count_boundaries(truth, prediction, classes),
+            count_objects(objects[pairs[found.index].image.stem], truth, prediction),
+            count_confidence(truth, prediction, found.confidence.numpy()),
         )
-        picture.save(folder / f"{place + 1:02d}_{pair.image.stem}.png")
+    rate = round(len(pairs) / (time.perf_counter() - started), 2)
+    in_order = zip(*(counts[index] for index in range(len(pairs))), strict=True)
+    confusions, boundaries, of_objects, confidences = map(np.stack, in_order)
+    return Evaluation(pairs, card.classes, confusions, boundaries, of_objects, confidences, rate)

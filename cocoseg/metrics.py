@@ -1,7 +1,7 @@
-"""From a confusion matrix to scores.
+"""From confusion matrices to scores.
 
-Definitions: Long, Shelhamer and Darrell, "Fully Convolutional Networks for Semantic Segmentation",
-2015, section 5.
+IoU and accuracies: Long, Shelhamer and Darrell, "Fully Convolutional Networks for Semantic
+Segmentation", 2015, section 5.
 """
 
 from collections.abc import Sequence
@@ -11,9 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cocoseg.labels import VOID
+from cocoseg.randomness import generator
 
 Confusion = NDArray[np.int64]
 """Pixel counts (classes, classes): rows are the truth, columns the prediction."""
+
+Scores = NDArray[np.float64]
+"""A score of 0 to 1 for each class; NaN where it is not defined."""
 
 
 def count_confusion(truth: NDArray[Any], prediction: NDArray[Any], classes: int) -> Confusion:
@@ -23,11 +27,30 @@ def count_confusion(truth: NDArray[Any], prediction: NDArray[Any], classes: int)
     return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
 
 
-def iou_scores(confusion: Confusion) -> NDArray[np.float64]:
-    """Intersection over union of each class; NaN for one in neither truth nor prediction."""
-    intersection = np.diag(confusion).astype(np.float64)
-    union = confusion.sum(axis=0) + confusion.sum(axis=1) - intersection
-    return _ratio(intersection, union)
+def iou_scores(confusion: Confusion) -> Scores:
+    """Intersection over union of each class; NaN for one in neither truth nor prediction.
+
+    `confusion` may be a stack (..., classes, classes); the result is (..., classes) then.
+    """
+    intersection = np.diagonal(confusion, axis1=-2, axis2=-1)
+    union = confusion.sum(axis=-1) + confusion.sum(axis=-2) - intersection
+    return ratio(intersection, union)
+
+
+def dice_scores(confusion: Confusion) -> Scores:
+    """Twice the intersection over the sum of both areas (Dice, 1945), which is the F1 score."""
+    intersection = np.diagonal(confusion)
+    return ratio(2 * intersection, confusion.sum(axis=0) + confusion.sum(axis=1))
+
+
+def precision_scores(confusion: Confusion) -> Scores:
+    """The share of each class's predicted pixels that are right; NaN for one never predicted."""
+    return ratio(np.diagonal(confusion), confusion.sum(axis=0))
+
+
+def recall_scores(confusion: Confusion) -> Scores:
+    """The share of each class's true pixels that are found; NaN for one that never occurs."""
+    return ratio(np.diagonal(confusion), confusion.sum(axis=1))
 
 
 def mean_iou(confusion: Confusion) -> float:
@@ -35,24 +58,58 @@ def mean_iou(confusion: Confusion) -> float:
     return float(np.nanmean(iou_scores(confusion))) if confusion.any() else 0.0
 
 
+def resample_ious(
+    confusions: NDArray[np.int64], resamples: int = 1000, seed: int = 0
+) -> NDArray[np.float64]:
+    """The IoU of each class (resamples, classes) over images drawn again with replacement.
+
+    `confusions` (images, classes, classes) holds each image's own matrix. The bootstrap of Efron,
+    1979; images are the unit, as the pixels of one image are not independent of each other.
+    """
+    images, classes, _ = confusions.shape
+    drawn = generator(seed, "bootstrap").integers(images, size=(resamples, images))
+    times = np.zeros((resamples, images))
+    np.add.at(times, (np.arange(resamples)[:, None], drawn), 1)
+    # float64 holds these whole numbers exactly, and has a fast matrix product.
+    totals = times @ confusions.reshape(images, -1).astype(np.float64)
+    return iou_scores(totals.astype(np.int64).reshape(resamples, classes, classes))
+
+
+def mean_of_defined(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The mean along the last axis without NaN; NaN where nothing else is there."""
+    return ratio(np.nansum(scores, axis=-1), (~np.isnan(scores)).sum(axis=-1))
+
+
+def interval_95(samples: NDArray[np.float64]) -> list[float | None]:
+    """The range of the middle 95% of samples, rounded to 6 digits; None without any."""
+    defined = samples[~np.isnan(samples)]
+    if not len(defined):
+        return [None, None]
+    return [rounded(value) for value in np.percentile(defined, [2.5, 97.5])]
+
+
 def summarize_scores(confusion: Confusion, names: Sequence[str]) -> dict[str, Any]:
     """The scores of `metrics/test.json`, rounded to 6 digits; None for a class that never occurs.
 
     `names` are the classes' names in label order, background first.
     """
-    accuracy = _ratio(np.diag(confusion).astype(np.float64), confusion.sum(axis=1))
     return {
-        "miou": round(mean_iou(confusion), 6),
-        "pixel_accuracy": round(float(np.trace(confusion) / max(confusion.sum(), 1)), 6),
-        "mean_accuracy": round(float(np.nanmean(accuracy)), 6) if confusion.any() else 0.0,
-        "iou": {
-            name: None if np.isnan(iou) else round(float(iou), 6)
-            for name, iou in zip(names, iou_scores(confusion), strict=True)
-        },
+        "miou": rounded(mean_iou(confusion)),
+        "pixel_accuracy": rounded(np.trace(confusion) / max(confusion.sum(), 1)),
+        "mean_accuracy": (
+            rounded(np.nanmean(recall_scores(confusion))) if confusion.any() else 0.0
+        ),
+        "iou": dict(zip(names, map(rounded, iou_scores(confusion)), strict=True)),
     }
 
 
-def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
-    ratio = np.full(len(part), np.nan)
-    np.divide(part, whole, out=ratio, where=whole > 0)
-    return ratio
+def ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
+    """`part` / `whole`; NaN where `whole` is zero."""
+    quotient = np.full(np.shape(whole), np.nan)
+    np.divide(part, whole, out=quotient, where=np.asarray(whole) > 0)
+    return quotient
+
+
+def rounded(value: float | np.floating[Any]) -> float | None:
+    """A score with 6 digits, for JSON; None for NaN."""
+    return None if np.isnan(value) else round(float(value), 6)

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import WeightsEnum, get_model, get_model_weights
+from torchvision.models.segmentation.deeplabv3 import ASPPPooling
 from torchvision.models.segmentation.lraspp import LRASPPHead
 
 from cocoseg.errors import UserError
@@ -108,6 +109,16 @@ class LiteHead(LRASPPHead):  # type: ignore[misc]
         return logits
 
 
+class PooledBranch(ASPPPooling):  # type: ignore[misc]
+    """DeepLabV3's image-level features, spread over the map without interpolating one pixel."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        pooled = input
+        for module in self:
+            pooled = module(pooled)
+        return pooled.expand(-1, -1, *input.shape[-2:])
+
+
 class SegmentationNetwork(nn.Module):
     """Backbone and heads of one of torchvision's segmentation networks, under the same names."""
 
@@ -146,6 +157,8 @@ def build_model(architecture: str, classes: int) -> SegmentationNetwork:
                 setattr(module, name, _as_dilated(child))
             elif type(child) is LRASPPHead:
                 child.__class__ = LiteHead
+            elif type(child) is ASPPPooling:
+                child.__class__ = PooledBranch
     return SegmentationNetwork(model).to(memory_format=torch.channels_last)
 
 

@@ -135,6 +135,18 @@ class EvaluateParams(Section):
     batch_size: PositiveInt
     threads: PositiveInt
     examples: NonNegativeInt
+    scales: Annotated[list[PositiveFloat], Field(min_length=1, max_length=8)]
+    flip: bool
+
+
+class ExportParams(Section):
+    opset: Annotated[int, Field(ge=13, le=20)]
+    batch_size: PositiveInt
+    threads: PositiveInt
+
+
+class ReportParams(Section):
+    title: Annotated[str, Field(min_length=1)]
 
 
 class Params(Section):
@@ -144,6 +156,8 @@ class Params(Section):
     split: SplitParams
     train: TrainParams
     evaluate: EvaluateParams
+    export: ExportParams
+    report: ReportParams
     runtime: RuntimeParams
 
 

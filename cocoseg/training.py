@@ -141,7 +141,7 @@ class Trainer:
                 for group in self.optimizer.param_groups:
                     group["lr"] = self.params.lr * factor
                 try:
-                    losses.append(self._optimize(images, labels))
+                    losses.append(self.optimize(images, labels))
                 except torch.OutOfMemoryError:
                     raise UserError(
                         f"train: the memory of {self.device} is too small: "
@@ -156,10 +156,11 @@ class Trainer:
                 bar.update()
         return float(np.mean(losses))
 
-    def _optimize(self, images: Tensor, labels: Tensor) -> float:
+    def optimize(self, images: Tensor, labels: Tensor) -> float:
+        """One step on a batch, uint8 (B, 3, H, W) and (B, H, W); returns its loss."""
         images = images.to(self.device, non_blocking=True)
         labels = labels.to(self.device, non_blocking=True)
-        loss = self._loss(images, labels)
+        loss = self.loss(images, labels)
         value = loss.item()
         if not math.isfinite(value):
             raise UserError(
@@ -172,7 +173,8 @@ class Trainer:
         self.average.update_parameters(self.model)
         return value
 
-    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The loss of uint8 images (B, 3, H, W) and labels (B, H, W), over all processes."""
         reduced = self.params.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=reduced):
             logits = self.in_parallel(normalize(images, self.card))

@@ -1,7 +1,8 @@
 """Score the model on the test images and show what it does with some of them.
 
-Reads   data/images/, data/masks/, data/splits/test.txt, models/model.safetensors
-Writes  metrics/test.json, metrics/plots/, metrics/examples/
+Reads   data/images/, data/masks/, data/splits/test.txt, data/selection.json, the model
+Writes  metrics/test.json, metrics/test_details.json, metrics/plots/, metrics/examples/,
+        metrics/panels/
 Run     python -m stages.evaluate
 """
 
@@ -10,12 +11,16 @@ from typing import Any
 
 import torch
 
+from cocoseg.annotations import read_instances
 from cocoseg.dataset import read_pairs
 from cocoseg.devices import choose_device
-from cocoseg.evaluation import evaluate, write_confusion_plot, write_examples
+from cocoseg.evaluation import evaluate
+from cocoseg.examples import choose_examples, write_examples
 from cocoseg.files import atomic_folder, write_json
 from cocoseg.model import load_model
+from cocoseg.objects import objects_by_stem
 from cocoseg.params import load_params
+from cocoseg.plots import write_plots
 from cocoseg.stage import run_stage
 
 
@@ -24,20 +29,29 @@ def main() -> dict[str, Any]:
     torch.set_num_threads(params.evaluate.threads)
     model, card = load_model(Path("models/model.safetensors"))
     pairs = read_pairs(Path("data/splits/test.txt"), Path("data/images"), Path("data/masks"))
+    objects = objects_by_stem(read_instances(Path("data/selection.json")).instances)
     device = choose_device(params.runtime.device)
     result = evaluate(
         model,
         card,
         pairs,
+        objects,
         batch_size=params.evaluate.batch_size,
         workers=params.runtime.worker_count(),
         device=device,
+        scales=params.evaluate.scales,
+        flip=params.evaluate.flip,
     )
-    write_json(Path("metrics/test.json"), result.scores())
     with atomic_folder(Path("metrics/plots")) as folder:
-        write_confusion_plot(folder / "confusion.csv", result.confusion, card.classes)
-    with atomic_folder(Path("metrics/examples")) as folder:
-        write_examples(folder, result, model, card, params.evaluate.examples)
+        write_plots(folder, result)
+    with (
+        atomic_folder(Path("metrics/examples")) as pictures,
+        atomic_folder(Path("metrics/panels")) as panels,
+    ):
+        chosen = choose_examples(result, params.evaluate.examples)
+        examples = write_examples(pictures, panels, result, chosen, model, card)
+    write_json(Path("metrics/test_details.json"), {**result.details(), "examples": examples})
+    write_json(Path("metrics/test.json"), result.scores())
     return {"device": str(device), "images_per_second": result.images_per_second}
 
 

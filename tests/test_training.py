@@ -10,13 +10,16 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cocoseg.checkpoint import CheckpointFile
 from cocoseg.dataset import Pair
 from cocoseg.errors import UserError
 from cocoseg.labels import write_label_png
+from cocoseg.model import ModelCard
 from cocoseg.params import TrainParams
 from cocoseg.training import (
+    Trainer,
     TrainingResult,
     learning_rate_factor,
     parameter_groups,
@@ -177,3 +180,33 @@ def test_bfloat16_trains_as_well(pairs: list[Pair]) -> None:
     _, epochs = run(pairs, epochs=1, precision="bfloat16")
     _, exact = run(pairs, epochs=1)
     assert epochs[0]["loss"] == pytest.approx(exact[0]["loss"], rel=0.05)
+
+
+class RecordedOperations(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        self.names.add(function.overloadpacket.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "architecture", ["deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large"]
+)
+def test_a_step_uses_no_operation_that_is_not_deterministic_on_cuda(architecture: str) -> None:
+    """The operations that torch.use_deterministic_algorithms refuses or warns about on CUDA."""
+    card = ModelCard(architecture, ("background", "red"), 64)
+    trainer = Trainer(card, params(architecture=architecture), torch.device("cpu"))
+    with RecordedOperations() as recorded:
+        trainer.model.train()
+        trainer.optimize(
+            torch.zeros(2, 3, 64, 64, dtype=torch.uint8), torch.ones(2, 64, 64, dtype=torch.uint8)
+        )
+    assert "convolution_backward" in recorded.names
+    refused = ("upsample", "nll_loss2d", "adaptive", "scatter", "index_add", "put_", "histc")
+    found = {name for name in recorded.names if name.lstrip("_").startswith(refused)}
+    assert not found

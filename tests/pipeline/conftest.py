@@ -65,6 +65,11 @@ class Project:
             section[name] = value
         path.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
 
+    def copy(self, folder: Path) -> "Project":
+        """The same project, with its cache, in another folder."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return Project(folder)
+
     def commit(self, message: str) -> None:
         self.succeed("git", "add", "-A")
         self.succeed("git", "commit", "-qm", message)
@@ -101,5 +106,4 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
 @pytest.fixture
 def project(finished: Project, tmp_path: Path) -> Project:
     """A copy of the finished project, with its cache, to change at will."""
-    shutil.copytree(finished.folder, tmp_path / "project", symlinks=True)
-    return Project(tmp_path / "project")
+    return finished.copy(tmp_path / "project")

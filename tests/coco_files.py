@@ -1,0 +1,59 @@
+"""Small COCO instances files, made entry by entry."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from cocoseg.annotations import Annotation, Selection, read_instances, select
+
+SQUARE = [[2.0, 2.0, 8.0, 2.0, 8.0, 8.0, 2.0, 8.0]]
+CATEGORIES = [{"id": 10, "name": "cat"}, {"id": 20, "name": "dog"}, {"id": 30, "name": "cow"}]
+
+
+def image(id: int, width: int = 20, height: int = 10, **others: Any) -> dict[str, Any]:
+    return {"id": id, "file_name": f"{id}.jpg", "width": width, "height": height, **others}
+
+
+def annotation(id: int, image_id: int, segmentation: Any = SQUARE, **others: Any) -> dict[str, Any]:
+    return {
+        "id": id,
+        "image_id": image_id,
+        "category_id": 10,
+        "segmentation": segmentation,
+        "iscrowd": 0,
+        **others,
+    }
+
+
+def write_instances(
+    path: Path, images: list[Any], annotations: list[Any], categories: Any = CATEGORIES
+) -> Path:
+    document = {"images": images, "annotations": annotations, "categories": categories}
+    path.write_text(json.dumps(document))
+    return path
+
+
+def select_from(
+    path: Path,
+    classes: tuple[str, ...] = ("cat", "dog"),
+    *,
+    max_instances: int = 10,
+    max_images: int = 100,
+    prefer: Literal["rare", "random", "first"] = "rare",
+    seed: int = 0,
+) -> Selection:
+    return select(
+        read_instances(path),
+        classes,
+        max_instances=max_instances,
+        max_images=max_images,
+        prefer=prefer,
+        seed=seed,
+    )
+
+
+def painted(segmentation: Any, label: int, id: int = 1, iscrowd: Literal[0, 1] = 0) -> Annotation:
+    """An annotation of a selection, whose category is a label."""
+    return Annotation(id, 1, label, msgspec.Raw(json.dumps(segmentation).encode()), iscrowd)

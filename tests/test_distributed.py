@@ -1,0 +1,72 @@
+"""Several processes compute what one computes on the same global batch."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).resolve().parents[1]
+
+SCRIPT = """
+import sys
+import torch
+from safetensors.torch import save_file
+from cocoseg.distributed import process_count, process_group, rank
+from cocoseg.inference import normalize
+from cocoseg.model import ModelCard
+from cocoseg.training import Trainer
+from tests.test_training import params
+
+CPU = torch.device("cpu")
+with process_group(CPU):
+    card = ModelCard("deeplabv3_mobilenet_v3_large", ("background", "red", "blue"), 48)
+    trainer = Trainer(card, params(), CPU)
+    random = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (4, 3, 48, 48), generator=random, dtype=torch.uint8)
+    labels = torch.randint(0, 3, (4, 48, 48), generator=random, dtype=torch.uint8)
+    labels[1, :40] = 255  # unequal shares of void: the mean must be over all pixels
+    trainer.in_parallel.train()
+    # Dropout and batch statistics differ between processes by their nature: hold them still.
+    for module in trainer.model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.eval()
+        elif isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        trainer.model(normalize(images, card))
+    for module in trainer.model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+    share = slice(rank(), None, process_count())
+    loss = trainer.loss(images[share], labels[share])
+    (loss * process_count()).backward()
+    if rank() == 0:
+        gradients = {n: p.grad.contiguous() for n, p in trainer.model.named_parameters()}
+        save_file({"loss": loss.detach(), **gradients}, sys.argv[1])
+"""
+
+
+def run(folder: Path, processes: int) -> dict[str, torch.Tensor]:
+    (folder / "step.py").write_text(SCRIPT, encoding="utf-8")
+    output = folder / f"{processes}.safetensors"
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    result = subprocess.run(
+        [sys.executable, *(launcher if processes > 1 else []), folder / "step.py", output],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    return load_file(output)
+
+
+def test_gradients_of_two_processes_equal_those_of_one(tmp_path: Path) -> None:
+    one, two = run(tmp_path, 1), run(tmp_path, 2)
+    assert two["loss"].item() == pytest.approx(one["loss"].item(), rel=1e-5)
+    assert one["classifier.4.weight"].abs().max() > 1e-3
+    for name, gradient in one.items():
+        torch.testing.assert_close(two[name], gradient, rtol=1e-3, atol=1e-5, msg=name)
