@@ -24,7 +24,7 @@ from cocoseg.annotations import Instances, read_instances, select
 from cocoseg.checkpoint import CheckpointFile
 from cocoseg.dataset import Pair
 from cocoseg.inference import confusion_of_pairs
-from cocoseg.metrics import mean_iou
+from cocoseg.metrics import iou_scores, mean_iou
 from cocoseg.model import ModelCard, SegmentationNetwork, build_model
 from cocoseg.params import Params, TrainParams
 from cocoseg.rasterize import write_masks
@@ -118,6 +118,7 @@ def score(
             report_epoch=lambda epoch, figures: None,
         ).model
     confusion = confusion_of_pairs(model, card, val_pairs, batch_size=4, workers=0, device=CPU)
+    print(f"  {recipe} {seed}:", *(f"{iou:.2f}" for iou in iou_scores(confusion)), flush=True)
     return mean_iou(confusion)
 
 

@@ -49,7 +49,7 @@ def line_chart(
     for tick in y_ticks:
         _, y = place(first_x, tick)
         parts.append(f'<path d="M{_LEFT} {y}H{_RIGHT}" stroke="{_GRID}"/>')
-        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4}" text-anchor="end">{tick:g}</text>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:g}" text-anchor="end">{tick:g}</text>')
     for tick in x_ticks:
         if tick <= last_x:
             x, _ = place(tick, 0)
@@ -75,7 +75,7 @@ def line_chart(
             parts += [f'<circle cx="{x}" cy="{y}" r="3.5" fill="{colour}"/>' for x, y in placed]
     return (
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}" '
-        f'font-size="12" fill="{_INK}">{"".join(parts)}</svg>'
+        f'font-size="11" fill="{_INK}">{"".join(parts)}</svg>'
     )
 
 

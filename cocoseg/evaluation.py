@@ -18,6 +18,7 @@ from cocoseg.annotations import Annotation
 from cocoseg.boundary import count_boundaries
 from cocoseg.calibration import calibration_error, count_confidence
 from cocoseg.dataset import Pair
+from cocoseg.errors import UserError
 from cocoseg.inference import predict_with_confidence
 from cocoseg.metrics import (
     Confusion,
@@ -124,8 +125,10 @@ def evaluate(
     """Predict every pair at its original resolution and count.
 
     `objects` are those of each image's stem, their category ids labels; `scales` and `flip` are the
-    test-time augmentation of `predict_with_confidence`.
+    test-time augmentation of `predict_with_confidence`. Raises UserError without any pair.
     """
+    if not pairs:
+        raise UserError("split.ratios.test: the split has no images, there is nothing to score")
     started = time.perf_counter()
     classes = len(card.classes)
     counts: dict[int, tuple[NDArray[Any], ...]] = {}

@@ -11,7 +11,7 @@ from PIL import Image
 
 from cocoseg.draw import draw_example, draw_panels
 from cocoseg.evaluation import Evaluation
-from cocoseg.inference import predict_pairs
+from cocoseg.inference import predict_with_confidence
 from cocoseg.metrics import iou_scores
 from cocoseg.model import ModelCard, SegmentationNetwork
 
@@ -66,27 +66,32 @@ def write_examples(
     examples: Sequence[Example],
     model: SegmentationNetwork,
     card: ModelCard,
+    *,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
 ) -> list[dict[str, Any]]:
     """Write each example as one picture, `NAME.png`, and as four panels, `NAME_photo.jpg`, …
 
-    Returns what `metrics/test_details.json` says about them.
+    `scales` and `flip` are those of the evaluation. Returns what `metrics/test_details.json` says
+    about the examples.
     """
     scores = evaluation.image_scores()
-    predictions = predict_pairs(
+    predictions = predict_with_confidence(
         model,
         card,
         [evaluation.pairs[example.index] for example in examples],
         batch_size=1,
         workers=0,
         device=next(model.parameters()).device,
+        scales=scales,
+        flip=flip,
     )
-    for place, truth, prediction in predictions:
-        example = examples[place]
+    for found in predictions:
+        example = examples[found.index]
         pair = evaluation.pairs[example.index]
         image, _ = pair.read()
-        photo = image.permute(1, 2, 0).numpy()
         caption = f"{pair.image.name}: mean IoU {scores[example.index]:.3f} ({example.reason})"
-        views = photo, truth.numpy(), prediction.numpy()
+        views = image.permute(1, 2, 0).numpy(), found.truth.numpy(), found.labels.numpy()
         draw_example(*views, card.classes, caption).save(pictures / f"{example.name}.png")
         for title, picture in draw_panels(*views).items():
             panel = Image.fromarray(picture)

@@ -48,8 +48,16 @@ def main() -> dict[str, Any]:
         atomic_folder(Path("metrics/examples")) as pictures,
         atomic_folder(Path("metrics/panels")) as panels,
     ):
-        chosen = choose_examples(result, params.evaluate.examples)
-        examples = write_examples(pictures, panels, result, chosen, model, card)
+        examples = write_examples(
+            pictures,
+            panels,
+            result,
+            choose_examples(result, params.evaluate.examples),
+            model,
+            card,
+            scales=params.evaluate.scales,
+            flip=params.evaluate.flip,
+        )
     write_json(Path("metrics/test_details.json"), {**result.details(), "examples": examples})
     write_json(Path("metrics/test.json"), result.scores())
     return {"device": str(device), "images_per_second": result.images_per_second}

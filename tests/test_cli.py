@@ -63,11 +63,10 @@ def test_a_damaged_photo_is_named_the_others_go_on_and_the_status_is_one(
     assert written(tmp_path / "out") == names
 
 
-def test_a_missing_model_is_one_line(tmp_path: Path) -> None:
-    result = cocoseg("predict", photo(tmp_path / "a.jpg"), "--model", tmp_path / "no.safetensors")
-    assert result.returncode == 1
-    assert result.stderr.startswith(f"error: {tmp_path / 'no.safetensors'} not found: ")
-    assert result.stderr.count("\n") == 1
+@pytest.mark.parametrize("name", ["model.safetensors", "model.onnx"])
+def test_a_missing_model_is_one_line(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match=rf"{name} not found: `dvc repro \w+` makes it"):
+        label([photo(tmp_path / "a.jpg")], tmp_path / name, tmp_path)
 
 
 def test_labels_overlay_and_probabilities_have_the_photos_own_size(

@@ -3,6 +3,7 @@
 import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from PIL import ExifTags, Image
 
 import cocoseg
+from cocoseg import prediction
 from cocoseg.dataset import Pair, resize_shorter_side
 from cocoseg.draw import overlay_labels
 from cocoseg.errors import UserError
@@ -163,6 +165,26 @@ def test_many_photos_are_labelled_as_each_alone_and_bad_files_are_named(
         assert isinstance(result, Prediction)
         # A batch may sum in another order: some pixel on a border may be of the other class.
         assert (result.labels == predictor.predict(path).labels).mean() > 0.999
+
+
+def test_photos_do_not_pile_up_in_memory_while_they_wait_for_others_of_their_shape(
+    tmp_path: Path, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prediction, "_WAITING", 30_000)
+    opened: list[Path] = []
+
+    def paths() -> Iterator[Path]:
+        for number in range(6):
+            path = tmp_path / f"{number}.png"
+            Image.fromarray(blotches(60, 80 + 10 * number)).save(path)  # 14,400 bytes or more
+            opened.append(path)
+            yield path
+
+    labelled = []
+    for path, _ in predictor.predict_files(paths(), batch_size=8):
+        labelled.append(path)
+        assert len(opened) <= len(labelled) + 3
+    assert labelled == opened
 
 
 def test_the_onnx_file_is_used_in_the_same_way(tmp_path: Path, predictor: Predictor) -> None:
