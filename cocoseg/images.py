@@ -70,7 +70,7 @@ def read_rgb(path: Path, width: int | None = None, height: int | None = None) ->
         with _open(path) as image:
             if width is None or height is None or _is_rotated(image, width, height):
                 image = ImageOps.exif_transpose(image)
-            return _to_rgb(image)
+            return to_rgb(image)
     except FileNotFoundError:
         raise UserError(f"{path} not found") from None
     except DamagedImage as error:
@@ -113,7 +113,7 @@ def _is_rotated(image: Image.Image, width: int, height: int) -> bool:
     )
 
 
-def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     if image.mode.startswith("I"):
         # 16 bits of gray: Pillow would clip them at 255 instead of scaling.
         values: NDArray[Any] = np.asarray(image).clip(0, 65535).astype(np.uint32)

@@ -28,7 +28,7 @@ from cocoseg.devices import choose_device
 from cocoseg.draw import Picture, overlay_labels
 from cocoseg.errors import UserError
 from cocoseg.export import Network, load_onnx, torch_network
-from cocoseg.images import _to_rgb, read_rgb
+from cocoseg.images import to_rgb, read_rgb
 from cocoseg.labels import Labels
 from cocoseg.model import ModelCard, load_model, resize_bilinear
 
@@ -174,7 +174,7 @@ def _read_photo(image: str | Path | Image.Image | NDArray[np.uint8]) -> Picture:
             raise ValueError(f"uint8 (H, W, 3) is needed, not {photo.dtype} {photo.shape}")
         name = "the photo"
     elif isinstance(image, Image.Image):
-        photo = _to_rgb(ImageOps.exif_transpose(image))
+        photo = to_rgb(ImageOps.exif_transpose(image))
         name = "the photo"
     else:
         try:

@@ -75,7 +75,7 @@ def make_report(metrics: Path, params: Mapping[str, Any], lock: Path, title: str
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(score=_score, count=_count, size=_size, words=_words)
+    environment.filters.update(score=_score, count=_count, size=_size, words=_words, plain=_plain)
     return environment.get_template(TEMPLATE.name).render(
         title=title,
         params=params,
@@ -266,6 +266,17 @@ def _size(value: float) -> str:
         value /= 1000
         units.pop(0)
     return f"{value:.3g} {units[0]}"
+
+
+def _plain(value: Any) -> str:
+    """A parameter or figure as people write it."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    if isinstance(value, list):
+        return ", ".join(map(_plain, value))
+    if isinstance(value, int) and abs(value) >= 100_000:
+        return f"{value:,}"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _words(key: str) -> str:

@@ -6,23 +6,31 @@ online, disabled), WANDB_PROJECT, WANDB_API_KEY.
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import wandb
 from dvclive import Live
+from numpy.typing import NDArray
 
 from cocoseg.errors import UserError
+from cocoseg.labels import VOID
 
 
 class Tracker:
     """Passes figures on; made by `track`. Without destinations it does nothing."""
 
-    def __init__(self, live: Live | None = None, run: "wandb.Run | None" = None) -> None:
+    def __init__(
+        self,
+        live: Live | None = None,
+        run: "wandb.Run | None" = None,
+        classes: Sequence[str] = (),
+    ) -> None:
         self._live = live
         self._run = run
+        self._names = {0: "background", VOID: "void"} | dict(enumerate(classes, start=1))
 
     def log_epoch(self, epoch: int, figures: Mapping[str, Any]) -> None:
         """Add a point to each curve; nested figures become names such as `val/iou/person`."""
@@ -34,6 +42,28 @@ class Tracker:
         if self._run:
             self._run.log(flat, step=epoch)
 
+    def log_predictions(
+        self, epoch: int, views: Sequence[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]
+    ) -> None:
+        """Show photos (H, W, 3) with their true and predicted labels (H, W) in W&B."""
+        if self._run:
+            pictures = [
+                wandb.Image(
+                    photo,
+                    masks={
+                        "truth": {"mask_data": truth, "class_labels": self._names},
+                        "prediction": {"mask_data": labels, "class_labels": self._names},
+                    },
+                )
+                for photo, truth, labels in views
+            ]
+            self._run.log({"predictions": pictures}, step=epoch)
+
+    def log_model(self, path: Path) -> None:
+        """Store the model as an artifact, if W&B is online."""
+        if self._run and not self._run.offline:
+            self._run.log_model(path, name="model")
+
     def summarize(self, figures: Mapping[str, Any]) -> None:
         """Set the run's final figures, in place of those of the last epoch."""
         if self._live:
@@ -43,11 +73,13 @@ class Tracker:
 
 
 @contextmanager
-def track(folder: Path, config: Mapping[str, Any], *, active: bool = True) -> Iterator[Tracker]:
+def track(
+    folder: Path, config: Mapping[str, Any], classes: Sequence[str], *, active: bool = True
+) -> Iterator[Tracker]:
     """Track one training run. dvclive writes `metrics.json` and `plots/metrics/` below `folder`.
 
-    Not `active`, for all but one of several processes, tracks nothing. Raises UserError when W&B is
-    to be online and cannot be.
+    `classes` name the labels 1, 2, …. Not `active`, for all but one of several processes, tracks
+    nothing. Raises UserError when W&B is to be online and cannot be.
     """
     if not active:
         yield Tracker()
@@ -72,7 +104,7 @@ def track(folder: Path, config: Mapping[str, Any], *, active: bool = True) -> It
             f"W&B does not start: {error}; WANDB_MODE=offline needs no server"
         ) from None
     with run, Live(str(folder), save_dvc_exp=False, dvcyaml=False) as live:
-        yield Tracker(live, run)
+        yield Tracker(live, run, classes)
 
 
 def _flatten(figures: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -33,7 +34,8 @@ from cocoseg.dataset import (
 )
 from cocoseg.distributed import process_count, rank
 from cocoseg.errors import UserError
-from cocoseg.inference import confusion_of_pairs, normalize
+from cocoseg.inference import confusion_of_pairs, normalize, predict_pairs
+from cocoseg.labels import Labels
 from cocoseg.losses import segmentation_loss
 from cocoseg.metrics import Confusion, summarize_scores
 from cocoseg.model import ModelCard, SegmentationNetwork, build_model, load_pretrained
@@ -43,6 +45,10 @@ from cocoseg.randomness import generator
 logger = logging.getLogger(__name__)
 
 Figures = Mapping[str, Any]
+View = tuple[NDArray[np.uint8], Labels, Labels]
+"""A photo (H, W, 3), its true labels and its predicted ones."""
+
+_VIEWS = 4
 
 
 @dataclass
@@ -235,13 +241,15 @@ def train(
     workers: int,
     checkpoint: CheckpointFile,
     report_epoch: Callable[[int, Figures], None],
+    report_predictions: Callable[[int, Sequence[View]], None] | None = None,
 ) -> TrainingResult:
     """Train a network and return that of the epoch with the best validation mean IoU.
 
     `classes` are the classes' names in label order, without the background. Validation uses the
     exponential moving average of the weights, which is also what is kept. `report_epoch` gets the
-    number and the figures of every epoch, those before an interruption included. Under torchrun,
-    all processes call this alike, and process 0 alone writes the checkpoint.
+    number and the figures of every epoch, those before an interruption included;
+    `report_predictions`, every fifth epoch, a few validation photos. Under torchrun, all processes
+    call this alike, and process 0 alone writes the checkpoint.
     """
     torch.set_num_threads(params.threads)
     if params.batch_size % process_count():
@@ -291,6 +299,8 @@ def train(
             if rank() == 0:
                 checkpoint.save(trainer.checkpoint())
             report_epoch(epoch, figures)
+            if report_predictions and (epoch + 1) % 5 == 0 and rank() == 0:
+                report_predictions(epoch, _views(trainer, val_pairs[:_VIEWS]))
             bar.clear()
             logger.info(
                 "epoch %d/%d: loss %.3f, validation mean IoU %.3f",
@@ -306,6 +316,21 @@ def train(
     return TrainingResult(
         model.eval().cpu(), card, trainer.best_figures() or {}, trainer.started_from, rate
     )
+
+
+def _views(trainer: Trainer, pairs: Sequence[Pair]) -> list[View]:
+    predictions = predict_pairs(
+        trainer.averaged_model(),
+        trainer.card,
+        pairs,
+        batch_size=1,
+        workers=0,
+        device=trainer.device,
+    )
+    return [
+        (pairs[index].read()[0].permute(1, 2, 0).numpy(), truth.numpy(), labels.numpy())
+        for index, truth, labels in predictions
+    ]
 
 
 def _validate(trainer: Trainer, pairs: Sequence[Pair], workers: int) -> Confusion:

@@ -38,13 +38,14 @@ def main() -> dict[str, Any]:
             [file for pairs in splits.values() for pair in pairs for file in pair.files()],
         ),
     )
+    config, classes = params.model_dump(), params.filter.classes
     with (
         process_group(device),
-        track(Path("metrics/train"), params.model_dump(), active=rank() == 0) as tracker,
+        track(Path("metrics/train"), config, classes, active=rank() == 0) as tracker,
     ):
-        check_training_data(splits, params.filter.classes, workers)
+        check_training_data(splits, classes, workers)
         result = train(
-            params.filter.classes,
+            classes,
             splits["train"],
             splits["val"],
             params.train,
@@ -52,10 +53,12 @@ def main() -> dict[str, Any]:
             workers=workers,
             checkpoint=checkpoint,
             report_epoch=tracker.log_epoch,
+            report_predictions=tracker.log_predictions,
         )
         tracker.summarize(result.summary())
         if rank() == 0:
             save_model(Path("models/model.safetensors"), result.model, result.card)
+            tracker.log_model(Path("models/model.safetensors"))
             checkpoint.remove()
     return {"device": str(device), "crops_per_second": result.crops_per_second}
 

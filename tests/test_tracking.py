@@ -8,13 +8,16 @@ from pathlib import Path
 
 SCRIPT = """
 from pathlib import Path
+import numpy as np
 from cocoseg.stage import run_stage
 from cocoseg.tracking import track
 
 def main():
-    with track(Path("train"), {"lr": 1}) as tracker:
+    with track(Path("train"), {"lr": 1}, ["car"]) as tracker:
         for epoch, miou in enumerate([0.25, 0.5]):
             tracker.log_epoch(epoch, {"loss": 1.0, "val": {"miou": miou, "iou": {"car": None}}})
+        photo, labels = np.zeros((4, 6, 3), np.uint8), np.array([[0, 1, 255]], np.uint8)
+        tracker.log_predictions(1, [(photo, labels.repeat(4, 0), labels.repeat(4, 0))])
         tracker.summarize({"epoch": 1, "val": {"miou": 0.25}})
 
 run_stage(main, Path("figures.json"))
@@ -45,6 +48,7 @@ def test_wandb_is_offline_by_default_and_keeps_the_run(tmp_path: Path) -> None:
     result = run_script(tmp_path)
     assert result.returncode == 0, result.stderr
     assert len(list(tmp_path.glob("wandb/offline-run-*/*.wandb"))) == 1
+    assert list(tmp_path.glob("wandb/offline-run-*/files/media/images/predictions_*.png"))
 
 
 def test_online_without_a_key_fails_at_once_in_one_line(tmp_path: Path) -> None:
