@@ -41,9 +41,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "without averaging": {"ema_decay": 0.0},
     "without colour": {"colour": 0.0},
     "momentum 0.01 in norms": {"norm_momentum": 0.01},
-    "lr 0.0005": {"lr": 0.0005},
-    "lr 0.002": {"lr": 0.002},
-    "lr 0.004": {"lr": 0.004},
+    "lr 0.001": {"lr": 0.001},
+    "lr 0.00025": {"lr": 0.00025},
     "scale 0.75 to 1.5": {"scale": [0.75, 1.5]},
     "weight decay 0.05": {"weight_decay": 0.05},
 }

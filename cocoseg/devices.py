@@ -28,5 +28,7 @@ def choose_device(name: str) -> torch.device:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError):
-        raise UserError(f"runtime.device: {name} is not available here; auto finds one") from None
+        raise UserError(
+            f"runtime.device (or --device): {name} is not available here; auto finds one"
+        ) from None
     return device

@@ -1,6 +1,7 @@
 """Pictures of labels: overlays on photos, errors, and example panels with a legend."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +22,11 @@ ERRORS: dict[str, Colour] = {
 """Kinds of errors: a class taken for background, background for a class, a class for another. The
 colours are told apart by colour-blind people too (after Okabe and Ito, 2008)."""
 
-_VOID_NAME = "void (not scored)"
 _INK = (60, 60, 60)
 _MARGIN = 8
 _TEXT_SIZE = 14
 _LINE = _TEXT_SIZE + _MARGIN
+_FONT = ImageFont.load_default(_TEXT_SIZE)
 
 
 def overlay_labels(photo: Picture, labels: NDArray[np.uint8], opacity: float = 0.6) -> Picture:
@@ -87,7 +88,7 @@ def draw_example(
     prediction: NDArray[np.uint8],
     names: Sequence[str],
     caption: str,
-    panel_height: int = 288,
+    panel_height: int = 240,
 ) -> Image.Image:
     """Photo, truth, prediction and errors side by side, a caption above and a legend below.
 
@@ -99,47 +100,60 @@ def draw_example(
     scale = min(panel_height / photo.shape[0], 2 * panel_height / photo.shape[1])
     width = max(1, round(photo.shape[1] * scale))
     height = max(1, round(photo.shape[0] * scale))
-    entries: list[tuple[str, NDArray[np.uint8] | None]] = [("labels", None)]
-    entries += [
-        (_VOID_NAME if label == VOID else names[label], PALETTE[label])
-        for label in np.union1d(truth, prediction)
-        if label != 0
-    ]
-    entries += [("errors", None)]
-    entries += [(name, np.array(colour, np.uint8)) for name, colour in ERRORS.items()]
-    font = ImageFont.load_default(_TEXT_SIZE)
     page_width = max(len(panels) * (width + _MARGIN) + _MARGIN, 480)
-    places = _place_legend([name for name, _ in entries], page_width, font)
+    legend = _place_legend(_legend_entries(np.union1d(truth, prediction), names), page_width)
     top = 2 * _LINE + _MARGIN
     bottom = top + height + _MARGIN
-    page = Image.new("RGB", (page_width, bottom + _LINE * (places[-1][1] + 1)), (255, 255, 255))
+    page = Image.new("RGB", (page_width, bottom + _LINE * (legend[-1][2] + 1)), (255, 255, 255))
     draw = ImageDraw.Draw(page)
-    draw.text((_MARGIN, _MARGIN), caption, (0, 0, 0), font)
+    draw.text((_MARGIN, _MARGIN), caption, (0, 0, 0), _FONT)
     for column, (title, picture) in enumerate(panels.items()):
         left = _MARGIN + column * (width + _MARGIN)
-        draw.text((left, _MARGIN + _LINE), title, _INK, font)
+        draw.text((left, _MARGIN + _LINE), title, _INK, _FONT)
         scaled = Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS)
         page.paste(scaled, (left, top))
-    for (name, colour), (left, line) in zip(entries, places, strict=True):
+    for entry, left, line in legend:
         line_top = bottom + line * _LINE
-        if colour is not None:
+        if entry.colour:
             box = (left, line_top, left + _TEXT_SIZE, line_top + _TEXT_SIZE)
-            draw.rectangle(box, tuple(int(part) for part in colour))
-            left += _LINE
-        draw.text((left, line_top - 2), name + ":" * (colour is None), _INK, font)
+            draw.rectangle(box, entry.colour)
+        draw.text((left + entry.indent, line_top - 2), entry.text, _INK, _FONT)
     return page
 
 
+@dataclass(frozen=True)
+class _LegendEntry:
+    """A colour and its meaning, or a heading, which has no colour."""
+
+    text: str
+    colour: Colour | None = None
+
+    @property
+    def indent(self) -> int:
+        return _LINE if self.colour else 0
+
+
+def _legend_entries(labels: NDArray[np.uint8], names: Sequence[str]) -> list[_LegendEntry]:
+    """The labels but the background, then the kinds of errors."""
+    entries = [_LegendEntry("labels:")]
+    for label in labels[labels > 0].tolist():
+        red, green, blue = PALETTE[label].tolist()
+        name = "void (not scored)" if label == VOID else names[label]
+        entries.append(_LegendEntry(name, (red, green, blue)))
+    entries.append(_LegendEntry("errors:"))
+    return entries + [_LegendEntry(name, colour) for name, colour in ERRORS.items()]
+
+
 def _place_legend(
-    names: Sequence[str], width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
-) -> list[tuple[int, int]]:
-    """Where each entry starts: (pixels from the left, line), in as many lines as are needed."""
-    places: list[tuple[int, int]] = []
+    entries: Sequence[_LegendEntry], width: int
+) -> list[tuple[_LegendEntry, int, int]]:
+    """Each entry with its pixels from the left and its line; as many lines as it takes."""
+    placed = []
     left, line = _MARGIN, 0
-    for name in names:
-        taken = _LINE + round(font.getlength(name)) + 2 * _MARGIN
-        if left > _MARGIN and left + taken > width:
+    for entry in entries:
+        length = entry.indent + round(_FONT.getlength(entry.text)) + 2 * _MARGIN
+        if left > _MARGIN and left + length > width:
             left, line = _MARGIN, line + 1
-        places.append((left, line))
-        left += taken
-    return places
+        placed.append((entry, left, line))
+        left += length
+    return placed

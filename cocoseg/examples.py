@@ -67,12 +67,13 @@ def write_examples(
     model: SegmentationNetwork,
     card: ModelCard,
     *,
+    batch_size: int,
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
 ) -> list[dict[str, Any]]:
     """Write each example as one picture, `NAME.png`, and as four panels, `NAME_photo.jpg`, …
 
-    `scales` and `flip` are those of the evaluation. Returns what `metrics/test_details.json` says
+    The other arguments are those of the evaluation. Returns what `metrics/test_details.json` says
     about the examples.
     """
     scores = evaluation.image_scores()
@@ -80,7 +81,7 @@ def write_examples(
         model,
         card,
         [evaluation.pairs[example.index] for example in examples],
-        batch_size=1,
+        batch_size=batch_size,
         workers=0,
         device=next(model.parameters()).device,
         scales=scales,

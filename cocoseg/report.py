@@ -31,12 +31,12 @@ PUBLISHED_IOU = {
     "airplane": 0.43,
 }
 PUBLISHED_MIOU = 0.524
-"""The published result of the same network for COCO val2014 under `_PROTOCOL`."""
+"""The published result for the five classes of COCO under `_PROTOCOL`."""
 
+_PROTOCOL_IMAGES = 8000
 _PROTOCOL = {
     "download.coco.split": "val2014",
     "filter.max_instances": 10,
-    "filter.max_images": 8000,
     "split.ratios": {"train": 8, "val": 1, "test": 1},
 }
 
@@ -66,6 +66,7 @@ def make_report(metrics: Path, params: Mapping[str, Any], lock: Path, title: str
     test = _read_json(metrics / "test.json")
     details = _read_json(metrics / "test_details.json")
     train = _read_json(metrics / "train/metrics.json")
+    filtered = _read_json(metrics / "filter.json")
     names = list(test["iou"])
     machine = read_machine_figures(metrics / "machine")
     environment = Environment(
@@ -83,8 +84,8 @@ def make_report(metrics: Path, params: Mapping[str, Any], lock: Path, title: str
         details=details,
         train=train,
         published={"miou": PUBLISHED_MIOU, "iou": PUBLISHED_IOU} if is_comparable(params) else None,
-        deviations=deviations_from_protocol(params),
-        filtered=_read_json(metrics / "filter.json"),
+        deviations=deviations_from_protocol(params, filtered["images_kept"]),
+        filtered=filtered,
         masks=_read_json(metrics / "mask.json"),
         splits=_read_json(metrics / "split.json"),
         export=flatten(_read_json(metrics / "export.json", {})),
@@ -112,15 +113,17 @@ def is_comparable(params: Mapping[str, Any]) -> bool:
     return params["download"]["source"] == "coco" and classes == list(PUBLISHED_IOU)
 
 
-def deviations_from_protocol(params: Mapping[str, Any]) -> list[str]:
-    """In which parameters a run differs from the published one: `filter.max_images is 100, …`."""
+def deviations_from_protocol(params: Mapping[str, Any], images: int) -> list[str]:
+    """In what a run with so many images differs from the published one, a phrase for each."""
     deviations = []
     for key, published in _PROTOCOL.items():
         value: Any = params
         for name in key.split("."):
             value = value[name]
         if value != published:
-            deviations.append(f"{key} is {value}, not {published}")
+            deviations.append(f"{key} is {_plain(value)}, not {_plain(published)}")
+    if images != _PROTOCOL_IMAGES:
+        deviations.append(f"it has {images:,} images, not {_PROTOCOL_IMAGES:,}")
     return deviations
 
 
@@ -274,6 +277,8 @@ def _plain(value: Any) -> str:
         return {True: "yes", False: "no", None: "none"}[value]
     if isinstance(value, list):
         return ", ".join(map(_plain, value))
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items())
     if isinstance(value, int) and abs(value) >= 100_000:
         return f"{value:,}"
     return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -55,6 +55,7 @@ def main() -> dict[str, Any]:
             choose_examples(result, params.evaluate.examples),
             model,
             card,
+            batch_size=params.evaluate.batch_size,
             scales=params.evaluate.scales,
             flip=params.evaluate.flip,
         )

@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from cocoseg.annotations import Annotation, Category, ImageRecord, Instances
@@ -221,7 +222,7 @@ def test_examples_are_pictures_and_panels_named_by_reason(
     pictures.mkdir()
     panels.mkdir()
     chosen = choose_examples(evaluation, 3)
-    listed = write_examples(pictures, panels, evaluation, chosen, model, CARD)
+    listed = write_examples(pictures, panels, evaluation, chosen, model, CARD, batch_size=2)
     names = ["1_best", "2_median", "3_worst"]
     assert sorted(path.stem for path in pictures.glob("*.png")) == names
     assert [example["name"] for example in listed] == names
@@ -255,6 +256,16 @@ def test_the_plots_hold_what_was_counted(tmp_path: Path, pairs: list[Pair]) -> N
     assert rows("reliability.csv") == [{"confidence": "1.0", "accuracy": "1.0", "pixels": "1"}]
 
 
+def test_no_title_of_a_plot_ends_a_string_in_the_script_of_dvcs_page() -> None:
+    """DVC puts titles between apostrophes unescaped: with one inside, the plot stays blank."""
+    plots = yaml.safe_load((Path(__file__).parents[1] / "dvc.yaml").read_text(encoding="utf-8"))[
+        "plots"
+    ]
+    titles = [title for plot in plots for title in (plot if isinstance(plot, dict) else [plot])]
+    assert len(titles) > 5
+    assert not [title for title in titles if "'" in title]
+
+
 def test_an_overlay_colours_labels_and_leaves_background_clear() -> None:
     photo = np.full((20, 20, 3), 100, np.uint8)
     labels = np.zeros((20, 20), np.uint8)
@@ -284,7 +295,7 @@ def test_an_example_shows_four_panels_and_a_legend_whatever_the_photos_shape(
     names = ["background", *(f"class number {label}" for label in range(1, 12))]
     prediction = truth + np.arange(width, dtype=np.uint8) % 11 + 1
     page = draw_example(photo, truth, prediction, names, "caption")
-    assert page.width <= 4 * 2 * 288 + 5 * 8
+    assert page.width <= 4 * 2 * 240 + 5 * 8
     pixels = np.asarray(page).reshape(-1, 3)
     for label in np.unique(prediction):
         assert (pixels == PALETTE[label]).all(axis=1).sum() > 100  # a swatch of the legend

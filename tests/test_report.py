@@ -280,11 +280,15 @@ def test_the_sample_is_not_compared_with_published_scores(page: str) -> None:
 def test_coco_with_the_five_classes_is_compared_and_deviations_are_named(metrics: Path) -> None:
     params = preset("coco_val2014")
     text = str(Text(make_report(metrics, params, metrics / "dvc.lock", "x")))
-    assert "0.524" in text and "+0.019 above" in text
-    assert deviations_from_protocol(params) == []
-    params["filter"]["max_images"] = 100
-    text = str(Text(make_report(metrics, params, metrics / "dvc.lock", "x")))
-    assert "filter.max_images is 100, not 8000" in text
+    assert "0.524" in text and "0.019 above" in text
+    assert "it has 60 images, not 8,000" in text
+    assert deviations_from_protocol(params, 8000) == []
+    params["filter"]["max_instances"] = 15
+    params["split"]["ratios"] = {"train": 7.0, "val": 1.0, "test": 2.0}
+    assert deviations_from_protocol(params, 8000) == [
+        "filter.max_instances is 15, not 10",
+        "split.ratios is train 7, val 1, test 2, not train 8, val 1, test 1",
+    ]
     params["filter"]["classes"] = ["person"]
     text = str(Text(make_report(metrics, params, metrics / "dvc.lock", "x")))
     assert "used other classes" in text

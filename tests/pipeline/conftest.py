@@ -49,10 +49,6 @@ class Project:
         assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
         return result.stdout
 
-    def repro(self) -> list[str]:
-        """Run `dvc repro`; returns the stages that really ran, in order."""
-        return re.findall(r"Running stage '(\w+)'", self.succeed("dvc", "repro"))
-
     def set_params(self, values: dict[str, Any]) -> None:
         """Change params.yaml: keys such as `filter.max_instances`."""
         path = self.folder / "params.yaml"
@@ -73,6 +69,11 @@ class Project:
     def commit(self, message: str) -> None:
         self.succeed("git", "add", "-A")
         self.succeed("git", "commit", "-qm", message)
+
+
+def stages_run(output: str) -> list[str]:
+    """The stages that dvc really ran, in order, by what it printed."""
+    return re.findall(r"Running stage '(\w+)'", output)
 
 
 def make_project(folder: Path) -> Project:
@@ -98,7 +99,7 @@ def make_project(folder: Path) -> Project:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project in which `dvc repro` has run and been committed. Not to be changed by a test."""
     project = make_project(tmp_path_factory.mktemp("finished"))
-    project.repro()
+    project.succeed("dvc", "repro")
     project.commit("a run")
     return project
 
