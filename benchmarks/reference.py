@@ -1,8 +1,8 @@
 """torchvision's reference recipe for segmentation, as people write it: what ours is compared with.
 
 SGD 0.01 with momentum 0.9 and weight decay 1e-4 on everything, polynomial decay 0.9 by step,
-cross-entropy plus half the auxiliary head's, scale 0.5 to 2, flip, crop. Pillow decodes, polygons are
-rasterised anew in every step, tensors are contiguous.
+cross-entropy plus half the auxiliary head's, scale 0.5 to 2, flip, crop. Pillow decodes, polygons
+are rasterised anew in every step, tensors are contiguous.
 """
 
 import json

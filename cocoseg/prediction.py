@@ -28,7 +28,7 @@ from cocoseg.devices import choose_device
 from cocoseg.draw import Picture, overlay_labels
 from cocoseg.errors import UserError
 from cocoseg.export import Network, load_onnx, torch_network
-from cocoseg.images import to_rgb, read_rgb
+from cocoseg.images import read_rgb, to_rgb
 from cocoseg.labels import Labels
 from cocoseg.model import ModelCard, load_model, resize_bilinear
 

@@ -9,9 +9,10 @@ from typing import Any
 
 _RESULTS = {
     "model": "models/model.safetensors",
+    "ONNX": "models/model.onnx",
     "scores": "metrics/test.json",
     "examples": "metrics/examples/",
-    "learning curves": "metrics/train/plots/metrics/",
+    "report": "metrics/report.html",
 }
 
 
@@ -37,7 +38,6 @@ def main() -> None:
     print(f"\n{format_scores(scores)}\n")
     for name, path in _RESULTS.items():
         print(f"  {name:<16} {path}")
-    print("\n  dvc metrics show, dvc plots show: scores and plots as DVC draws them")
 
 
 if __name__ == "__main__":
