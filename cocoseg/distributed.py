@@ -4,7 +4,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -53,6 +53,13 @@ def rank() -> int:
 def process_count() -> int:
     """How many processes share the work."""
     return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def broadcast_from_first(tensors: Iterable[Tensor]) -> None:
+    """Overwrite the tensors by those of process 0."""
+    if process_count() > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor, 0)
 
 
 def global_sum(local: Tensor) -> Tensor:

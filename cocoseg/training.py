@@ -32,7 +32,7 @@ from cocoseg.dataset import (
     load_batches,
     training_batches,
 )
-from cocoseg.distributed import process_count, rank
+from cocoseg.distributed import broadcast_from_first, process_count, rank
 from cocoseg.errors import UserError
 from cocoseg.inference import confusion_of_pairs, normalize, predict_pairs
 from cocoseg.labels import Labels
@@ -160,6 +160,9 @@ class Trainer:
                     refresh=False,
                 )
                 bar.update()
+        # Without SyncBatchNorm each process has statistics of its own, but one set is saved.
+        broadcast_from_first(self.model.buffers())
+        broadcast_from_first(self.average.module.buffers())
         return float(np.mean(losses))
 
     def optimize(self, images: Tensor, labels: Tensor) -> float:
