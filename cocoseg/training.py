@@ -53,21 +53,31 @@ _VIEWS = 4
 
 @dataclass
 class TrainingResult:
-    """The network of the best epoch, in evaluation mode on the CPU, and that epoch's figures."""
+    """The network of the best epoch, in evaluation mode on the CPU, and every epoch's figures."""
 
     model: SegmentationNetwork
     card: ModelCard
-    best: Figures
+    history: Sequence[Figures]
     started_from: str
     crops_per_second: float
 
     def summary(self) -> dict[str, Any]:
-        """The best epoch's figures and what the run started from, for `metrics/train/`.
+        """Which epoch is kept, and what the run started from: `metrics/train/metrics.json`.
 
         torchvision's COCO weights have seen most of val2014: scores on it are optimistic.
         """
-        overlap = self.started_from.startswith("torchvision's COCO")
-        return {**self.best, "weights": self.started_from, "pretraining_overlap": overlap}
+        best = best_epoch(self.history)
+        return {
+            "epoch": best + 1,
+            "val": {"miou": self.history[best]["val"]["miou"]},
+            "weights": self.started_from,
+            "pretraining_overlap": self.started_from.startswith("torchvision's COCO"),
+        }
+
+
+def best_epoch(history: Sequence[Figures]) -> int:
+    """The first epoch, from 0, with the highest validation mean IoU."""
+    return max(range(len(history)), key=lambda epoch: history[epoch]["val"]["miou"])
 
 
 @contextmanager
@@ -130,14 +140,10 @@ class Trainer:
         assert isinstance(model, SegmentationNetwork)
         return model
 
-    def best_figures(self) -> Figures | None:
-        """The figures of the first epoch with the highest validation mean IoU so far."""
-        return max(self.history, key=lambda figures: figures["val"]["miou"], default=None)
-
     def train_epoch(self, batches: Iterable[tuple[Tensor, Tensor]], steps: int, bar: Any) -> float:
         """One pass over an epoch's batches of `steps`; returns the mean loss."""
         epoch = len(self.history)
-        best = self.best_figures()
+        best = max((figures["val"]["miou"] for figures in self.history), default=0.0)
         total_steps = steps * self.params.epochs
         losses: list[float] = []
         self.in_parallel.train()
@@ -156,7 +162,7 @@ class Trainer:
                 bar.set_postfix(
                     epoch=f"{epoch + 1}/{self.params.epochs}",
                     loss=f"{losses[-1]:.3f}",
-                    miou=f"{best['val']['miou']:.3f}" if best else "-",
+                    miou=f"{best:.3f}",
                     refresh=False,
                 )
                 bar.update()
@@ -195,15 +201,13 @@ class Trainer:
         """Note an epoch's figures, and its averaged weights if they are the best so far."""
         scores = summarize_scores(confusion, self.card.classes)
         figures = {
-            "epoch": len(self.history) + 1,
             "loss": loss,
             "lr": self.optimizer.param_groups[0]["lr"],
             "val": scores,
         }
-        best = self.best_figures()
-        if best is None or scores["miou"] > best["val"]["miou"]:
-            self.best = {k: v.detach().clone() for k, v in self.average.module.state_dict().items()}
         self.history.append(figures)
+        if best_epoch(self.history) == len(self.history) - 1:
+            self.best = {k: v.detach().clone() for k, v in self.average.module.state_dict().items()}
         return figures
 
     def checkpoint(self) -> Checkpoint:
@@ -316,9 +320,7 @@ def train(
     rate = round(crops / (time.perf_counter() - started), 2)
     model = trainer.averaged_model()
     model.load_state_dict(trainer.best)
-    return TrainingResult(
-        model.eval().cpu(), card, trainer.best_figures() or {}, trainer.started_from, rate
-    )
+    return TrainingResult(model.eval().cpu(), card, trainer.history, trainer.started_from, rate)
 
 
 def _views(trainer: Trainer, pairs: Sequence[Pair]) -> list[View]:

@@ -15,7 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cocoseg.checkpoint import CheckpointFile
 from cocoseg.dataset import Pair
 from cocoseg.errors import UserError
+from cocoseg.inference import confusion_of_pairs
 from cocoseg.labels import write_label_png
+from cocoseg.metrics import mean_iou
 from cocoseg.model import ModelCard
 from cocoseg.params import TrainParams
 from cocoseg.training import (
@@ -84,12 +86,23 @@ def test_it_learns_what_the_photos_show(pairs: list[Pair]) -> None:
     short = {"epochs": 12, "ema_decay": 0.5, "norm_momentum": 0.5}
     result, epochs = run(pairs, size=96, crop=96, scale=[1.0, 1.0], **short)
     assert epochs[-1]["loss"] < epochs[0]["loss"] / 2
-    assert result.best["val"]["miou"] > 0.6
+    assert result.summary()["val"]["miou"] > 0.6
 
 
 def test_the_best_epoch_is_the_one_that_is_kept(pairs: list[Pair]) -> None:
     result, epochs = run(pairs)
-    assert result.best["val"]["miou"] == max(figures["val"]["miou"] for figures in epochs)
+    best = max(figures["val"]["miou"] for figures in epochs)
+    summary = result.summary()
+    assert summary["val"]["miou"] == best == epochs[summary["epoch"] - 1]["val"]["miou"]
+    kept = confusion_of_pairs(
+        result.model,
+        result.card,
+        pairs[:2],
+        batch_size=1,
+        workers=0,
+        device=torch.device("cpu"),
+    )
+    assert mean_iou(kept) == pytest.approx(best, abs=1e-6)
 
 
 def test_two_runs_give_the_same_weights_whatever_the_number_of_workers(pairs: list[Pair]) -> None:
