@@ -84,7 +84,7 @@ def make_report(metrics: Path, params: Mapping[str, Any], lock: Path, title: str
         details=details,
         train=train,
         published={"miou": PUBLISHED_MIOU, "iou": PUBLISHED_IOU} if is_comparable(params) else None,
-        deviations=deviations_from_protocol(params, filtered["images_kept"]),
+        deviations=deviations_from_protocol(params, filtered["images_kept"], test["iou"]),
         filtered=filtered,
         masks=_read_json(metrics / "mask.json"),
         splits=_read_json(metrics / "split.json"),
@@ -113,8 +113,13 @@ def is_comparable(params: Mapping[str, Any]) -> bool:
     return params["download"]["source"] == "coco" and classes == list(PUBLISHED_IOU)
 
 
-def deviations_from_protocol(params: Mapping[str, Any], images: int) -> list[str]:
-    """In what a run with so many images differs from the published one, a phrase for each."""
+def deviations_from_protocol(
+    params: Mapping[str, Any], images: int, ious: Mapping[str, float | None]
+) -> list[str]:
+    """In what a run with so many images differs from the published one, a phrase for each.
+
+    `ious` are the scores by class, None for a class that no test image shows.
+    """
     deviations = []
     for key, published in _PROTOCOL.items():
         value: Any = params
@@ -124,6 +129,9 @@ def deviations_from_protocol(params: Mapping[str, Any], images: int) -> list[str
             deviations.append(f"{key} is {_plain(value)}, not {_plain(published)}")
     if images != _PROTOCOL_IMAGES:
         deviations.append(f"it has {images:,} images, not {_PROTOCOL_IMAGES:,}")
+    unseen = [name for name, iou in ious.items() if iou is None]
+    if unseen:
+        deviations.append(f"its mean leaves out {', '.join(unseen)}, which no test image shows")
     return deviations
 
 

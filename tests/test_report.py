@@ -282,10 +282,14 @@ def test_coco_with_the_five_classes_is_compared_and_deviations_are_named(metrics
     text = str(Text(make_report(metrics, params, metrics / "dvc.lock", "x")))
     assert "0.524" in text and "0.019 above" in text
     assert "it has 60 images, not 8,000" in text
-    assert deviations_from_protocol(params, 8000) == []
+    seen = {"background": 0.9, "person": 0.7}
+    assert deviations_from_protocol(params, 8000, seen) == []
+    assert deviations_from_protocol(params, 8000, {**seen, "bicycle": None}) == [
+        "its mean leaves out bicycle, which no test image shows"
+    ]
     params["filter"]["max_instances"] = 15
     params["split"]["ratios"] = {"train": 7.0, "val": 1.0, "test": 2.0}
-    assert deviations_from_protocol(params, 8000) == [
+    assert deviations_from_protocol(params, 8000, seen) == [
         "filter.max_instances is 15, not 10",
         "split.ratios is train 7, val 1, test 2, not train 8, val 1, test 1",
     ]
