@@ -37,7 +37,13 @@ from cocoseg.errors import UserError
 from cocoseg.files import atomic_file
 from cocoseg.inference import normalize
 from cocoseg.metrics import Confusion, count_confusion, iou_scores, mean_iou
-from cocoseg.model import DilatedConv2d, LiteHead, ModelCard, SegmentationNetwork
+from cocoseg.model import (
+    DilatedConv2d,
+    LiteHead,
+    ModelCard,
+    SegmentationNetwork,
+    fold_batch_norms,
+)
 
 Network = Callable[[Tensor, tuple[int, int]], Tensor]
 """From uint8 RGB photos (B, 3, h, w), resized for the network, and the (H, W) that is wanted to
@@ -48,12 +54,12 @@ MAX_SCORE_DIFFERENCE = 0.001
 
 
 def torch_network(model: SegmentationNetwork, card: ModelCard, device: torch.device) -> Network:
-    """The model, in evaluation mode on `device`, as a Network; the logits stay on the device."""
-    model = model.to(device).eval()
+    """The model on `device` as a Network; the logits stay on the device."""
+    network = fold_batch_norms(model).to(device)
 
     def run(images: Tensor, size: tuple[int, int]) -> Tensor:
         with torch.inference_mode():
-            logits: Tensor = model(normalize(images.to(device), card), size)["out"]
+            logits: Tensor = network(normalize(images.to(device), card), size)["out"]
         return logits
 
     return run
@@ -185,7 +191,9 @@ def compare_networks(
     for indices in batches_of_equal_size(pairs, batch_size):
         images, truths = map(torch.stack, zip(*(photos[index] for index in indices), strict=True))
         height, width = truths.shape[-2:]
-        labels = [network(images, (height, width)).argmax(dim=1) for network in (first, second)]
+        labels = [
+            network(images, (height, width)).max(dim=1).indices for network in (first, second)
+        ]
         equal += int((labels[0] == labels[1]).sum())
         pixels += truths.numel()
         for total, prediction in zip(confusions, labels, strict=True):

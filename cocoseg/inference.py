@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from cocoseg.dataset import Pair, WholePhotos, batches_of_equal_size, load_batches
 from cocoseg.metrics import Confusion, count_confusion
-from cocoseg.model import ModelCard, SegmentationNetwork
+from cocoseg.model import ModelCard, SegmentationNetwork, fold_batch_norms
 
 
 def normalize(images: Tensor, card: ModelCard) -> Tensor:
@@ -48,7 +48,7 @@ def predict_with_confidence(
     """Predict every pair at its original size, in the order of photo sizes, not of indices.
 
     Probabilities are averaged over the photo at each of `scales` times the model's input size and,
-    with `flip`, mirrored left to right as well. Puts the model into evaluation mode.
+    with `flip`, mirrored left to right as well.
     """
     batches = batches_of_equal_size(pairs, batch_size)
     loaders = [
@@ -61,12 +61,12 @@ def predict_with_confidence(
         )
         for scale in scales
     ]
-    model.eval()
+    network = fold_batch_norms(model)
     for indices, *by_scale in zip(batches, *map(load_batches, loaders), strict=True):
         truth = by_scale[0][1]
         inputs = [normalize(images.to(device), card) for images, _ in by_scale]
         with torch.inference_mode():
-            confidence, labels = _most_probable(model, inputs, truth.shape[-2:], flip)
+            confidence, labels = _most_probable(network, inputs, truth.shape[-2:], flip)
         yield from map(Prediction, indices, truth, labels.to(torch.uint8).cpu(), confidence.cpu())
 
 
@@ -82,27 +82,10 @@ def _most_probable(
             mirrored = model(images.flip(-1), tuple(size))["out"]
             total = total + mirrored.flip(-1).softmax(dim=1)
     confidence, labels = (total / (len(inputs) * (1 + flip))).max(dim=1)
-    # Of one view alone, the logits decide: after softmax, the highest two may have become equal.
-    return confidence, labels if flip or len(inputs) > 1 else logits.argmax(dim=1)
-
-
-def predict_pairs(
-    model: SegmentationNetwork,
-    card: ModelCard,
-    pairs: Sequence[Pair],
-    *,
-    batch_size: int,
-    workers: int,
-    device: torch.device,
-) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Yield (index, truth, prediction) of every pair, uint8 (H, W) at the original size.
-
-    The order is by photo size, not by index. Puts the model into evaluation mode.
-    """
-    for found in predict_with_confidence(
-        model, card, pairs, batch_size=batch_size, workers=workers, device=device
-    ):
-        yield found.index, found.truth, found.labels
+    if len(inputs) == 1 and not flip:
+        # After softmax, the highest two may have become equal. (`argmax` takes 15 times as long.)
+        labels = logits.max(dim=1).indices
+    return confidence, labels
 
 
 def confusion_of_pairs(
@@ -117,8 +100,8 @@ def confusion_of_pairs(
     """The confusion matrix over all pixels of the pairs."""
     classes = len(card.classes)
     total = np.zeros((classes, classes), np.int64)
-    for _, truth, prediction in predict_pairs(
+    for found in predict_with_confidence(
         model, card, pairs, batch_size=batch_size, workers=workers, device=device
     ):
-        total += count_confusion(truth.numpy(), prediction.numpy(), classes)
+        total += count_confusion(found.truth.numpy(), found.labels.numpy(), classes)
     return total

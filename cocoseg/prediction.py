@@ -149,7 +149,7 @@ class Predictor:
         for photo, logits in zip(photos, self.network(batch, (height, width)), strict=True):
             labels = np.empty(photo.shape[:2], np.uint8)
             for rows, enlarged in _enlarged(logits, labels.shape):
-                labels[rows] = enlarged.argmax(dim=0).to(torch.uint8).cpu().numpy()
+                labels[rows] = enlarged.max(dim=0).indices.to(torch.uint8).cpu().numpy()
             yield Prediction(photo, labels, self.card.classes, logits)
 
 

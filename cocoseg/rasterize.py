@@ -3,14 +3,16 @@
 A painted pixel is exactly a pixel that pycocotools' own decode sets.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from pycocotools import mask as coco_mask
 
 from cocoseg.annotations import (
@@ -79,28 +81,45 @@ def paint_labels(
     or void. Crowd regions become void beneath all instances, are painted as instances, or left out.
     """
     labels = np.zeros((height, width), np.uint8)
-    instances: list[tuple[RLE, int]] = []
+    instances: list[tuple[int, Polygons | RunLengths]] = []
     for annotation in annotations:
         if annotation.iscrowd and crowd == "drop":
             continue
         segmentation = parse_segmentation(annotation.segmentation, width, height)
-        encoded = encode_region(segmentation, width, height)
         if annotation.iscrowd and crowd == "void":
-            region = decode_region(encoded)
+            region = decode_region(encode_region(segmentation, width, height))
             region.of(labels)[region.pixels] = VOID
         else:
-            instances.append((encoded, annotation.category_id))
+            instances.append((annotation.category_id, segmentation))
     if overlap == "small":
-        instances.sort(key=lambda instance: coco_mask.area(instance[0]), reverse=True)
+        instances.sort(
+            key=lambda instance: coco_mask.area(encode_region(instance[1], width, height)),
+            reverse=True,
+        )
     painted = np.zeros((height, width), np.bool_)
-    for encoded, label in instances:
-        region = decode_region(encoded)
+    for label, segmentation in instances if overlap == "void" else _joined(instances):
+        region = decode_region(encode_region(segmentation, width, height))
         region.of(labels)[region.pixels] = label
         if overlap == "void":
             before = region.of(painted)
             region.of(labels)[before & region.pixels] = VOID
             before |= region.pixels
     return labels
+
+
+def _joined(
+    instances: Iterable[tuple[int, Polygons | RunLengths]],
+) -> Iterator[tuple[int, Polygons | RunLengths]]:
+    """Polygons of one label that follow one another as one: most of the time goes into decoding."""
+    for label, group in itertools.groupby(instances, itemgetter(0)):
+        polygons: Polygons = []
+        for _, segmentation in group:
+            if isinstance(segmentation, RunLengths):
+                yield label, segmentation
+            else:
+                polygons += segmentation
+        if polygons:
+            yield label, polygons
 
 
 def write_masks(
@@ -122,15 +141,15 @@ def write_masks(
         _MaskJob(image, annotations[image.id], folder / f"{image.stem}.png", overlap, crowd)
         for image in selection.images
     )
-    pixels = np.zeros(256, np.int64)
+    pixels: Counter[int] = Counter()
     for counted in in_processes(_write_mask, jobs, workers):
-        pixels += counted
+        pixels.update(counted)
     names = {0: "background", VOID: "void"} | {c.id: c.name for c in selection.categories}
-    total = int(pixels.sum())
+    total = pixels.total()
     return {
         "masks": len(selection.images),
         "pixels": total,
-        "share": {name: round(int(pixels[label]) / total, 6) for label, name in names.items()},
+        "share": {name: round(pixels[label] / total, 6) for label, name in names.items()},
     }
 
 
@@ -143,10 +162,12 @@ class _MaskJob:
     crowd: Literal["void", "paint", "drop"]
 
 
-def _write_mask(job: _MaskJob) -> NDArray[np.int64]:
-    """Paint and write one mask; returns its pixel count by label, (256,)."""
+def _write_mask(job: _MaskJob) -> dict[int, int]:
+    """Paint and write one mask; returns its pixel count by label."""
     labels = paint_labels(
         job.annotations, job.image.width, job.image.height, overlap=job.overlap, crowd=job.crowd
     )
     write_label_png(job.path, labels)
-    return np.array(Image.fromarray(labels).histogram())
+    painted = {annotation.category_id for annotation in job.annotations} | {VOID}
+    counted = {label: int(np.count_nonzero(labels == label)) for label in painted}
+    return {**counted, 0: labels.size - sum(counted.values())}

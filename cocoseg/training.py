@@ -34,7 +34,7 @@ from cocoseg.dataset import (
 )
 from cocoseg.distributed import broadcast_from_first, process_count, rank
 from cocoseg.errors import UserError
-from cocoseg.inference import confusion_of_pairs, normalize, predict_pairs
+from cocoseg.inference import confusion_of_pairs, normalize, predict_with_confidence
 from cocoseg.labels import Labels
 from cocoseg.losses import segmentation_loss
 from cocoseg.metrics import Confusion, summarize_scores
@@ -59,6 +59,7 @@ class TrainingResult:
     card: ModelCard
     history: Sequence[Figures]
     started_from: str
+    pretraining_overlap: bool
     crops_per_second: float
 
     def summary(self) -> dict[str, Any]:
@@ -71,7 +72,7 @@ class TrainingResult:
             "epoch": best + 1,
             "val": {"miou": self.history[best]["val"]["miou"]},
             "weights": self.started_from,
-            "pretraining_overlap": self.started_from.startswith("torchvision's COCO"),
+            "pretraining_overlap": self.pretraining_overlap,
         }
 
 
@@ -320,11 +321,18 @@ def train(
     rate = round(crops / (time.perf_counter() - started), 2)
     model = trainer.averaged_model()
     model.load_state_dict(trainer.best)
-    return TrainingResult(model.eval().cpu(), card, trainer.history, trainer.started_from, rate)
+    return TrainingResult(
+        model.eval().cpu(),
+        card,
+        trainer.history,
+        trainer.started_from,
+        pretraining_overlap=params.weights == "coco",
+        crops_per_second=rate,
+    )
 
 
 def _views(trainer: Trainer, pairs: Sequence[Pair]) -> list[View]:
-    predictions = predict_pairs(
+    predictions = predict_with_confidence(
         trainer.averaged_model(),
         trainer.card,
         pairs,
@@ -333,8 +341,12 @@ def _views(trainer: Trainer, pairs: Sequence[Pair]) -> list[View]:
         device=trainer.device,
     )
     return [
-        (pairs[index].read()[0].permute(1, 2, 0).numpy(), truth.numpy(), labels.numpy())
-        for index, truth, labels in predictions
+        (
+            pairs[found.index].read()[0].permute(1, 2, 0).numpy(),
+            found.truth.numpy(),
+            found.labels.numpy(),
+        )
+        for found in predictions
     ]
 
 

@@ -14,6 +14,7 @@ from cocoseg.model import (
     DilatedConv2d,
     ModelCard,
     build_model,
+    fold_batch_norms,
     load_model,
     load_pretrained,
     save_model,
@@ -51,6 +52,26 @@ def test_the_network_equals_torchvisions() -> None:
     images = torch.randn(1, 3, 96, 128)
     with torch.inference_mode():
         torch.testing.assert_close(ours(images)["out"], theirs(images)["out"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [ARCHITECTURE, "lraspp_mobilenet_v3_large", "deeplabv3_resnet50", "deeplabv3_resnet101"],
+)
+def test_folding_the_batch_norms_away_changes_nothing(architecture: str) -> None:
+    torch.manual_seed(0)
+    model = build_model(architecture, 6).double()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.running_mean, module.bias):
+                nn.init.normal_(tensor, std=0.1)
+            for tensor in (module.running_var, module.weight):
+                nn.init.uniform_(tensor, 0.5, 1.5)
+    folded = fold_batch_norms(model)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    images = torch.randn(2, 3, 64, 96, dtype=torch.float64)
+    with torch.inference_mode():
+        torch.testing.assert_close(folded(images)["out"], model.eval()(images)["out"])
 
 
 def test_a_saved_model_comes_back_and_explains_itself(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from cocoseg.dataset import Pair, resize_shorter_side
 from cocoseg.draw import overlay_labels
 from cocoseg.errors import UserError
 from cocoseg.export import write_onnx
-from cocoseg.inference import normalize, predict_pairs
-from cocoseg.model import ModelCard, build_model, save_model
+from cocoseg.inference import normalize, predict_with_confidence
+from cocoseg.model import ModelCard, build_model, fold_batch_norms, save_model
 from cocoseg.prediction import MAX_ASPECT, OUTPUT_STRIDES, Prediction, Predictor
 from tests.test_dataset import make_pair
 from tests.test_export import NAMES, blotches, lively_model
@@ -46,11 +46,13 @@ def save_pair(folder: Path, stem: str, width: int, height: int) -> Pair:
 def test_labels_are_those_that_the_evaluation_scores(tmp_path: Path, predictor: Predictor) -> None:
     model, card = lively_model()
     pairs = [save_pair(tmp_path, "wide", 131, 77), save_pair(tmp_path, "high", 48, 64)]
-    scored = predict_pairs(model, card, pairs, batch_size=1, workers=0, device=torch.device("cpu"))
-    for index, _, labels in scored:
-        result = predictor.predict(pairs[index].image)
+    scored = predict_with_confidence(
+        model, card, pairs, batch_size=1, workers=0, device=torch.device("cpu")
+    )
+    for found in scored:
+        result = predictor.predict(pairs[found.index].image)
         assert len(np.unique(result.labels)) > 1
-        assert np.array_equal(result.labels, labels.numpy())
+        assert np.array_equal(result.labels, found.labels.numpy())
         assert result.classes == NAMES
 
 
@@ -60,7 +62,7 @@ def test_a_large_photo_is_labelled_in_strips_as_it_would_be_at_once(predictor: P
     result = predictor.predict(photo)
     images = resize_shorter_side(torch.from_numpy(photo).permute(2, 0, 1), card.size)[None]
     with torch.inference_mode():
-        logits = model(normalize(images, card), (1700, 2000))["out"][0]
+        logits = fold_batch_norms(model)(normalize(images, card), (1700, 2000))["out"][0]
     assert len(np.unique(result.labels)) > 1
     assert np.array_equal(result.labels, logits.argmax(dim=0).numpy())
     assert np.array_equal(np.asarray(result.overlay()), overlay_labels(photo, result.labels))
