@@ -217,9 +217,10 @@ def load_pretrained(model: nn.Module, weights: str, card: ModelCard) -> str:
             f"train.weights: {weights} is none of none, imagenet, coco, and no such file exists"
         )
     state = _read_safetensors(path)
+    # The name alone: the answer is committed, and folders differ from machine to machine.
     if any(key.startswith("backbone.") for key in state):
-        return _load_whole(model, state, weights)
-    return _load_backbone(model, state, weights)
+        return _load_whole(model, state, path.name)
+    return _load_backbone(model, state, path.name)
 
 
 def _download(weights: WeightsEnum) -> dict[str, Tensor]:

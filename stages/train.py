@@ -31,14 +31,16 @@ def main() -> dict[str, Any]:
         for name in ("train", "val")
     }
     workers = params.runtime.worker_count()
+    config, classes = params.model_dump(), params.filter.classes
+    read = [file for pairs in splits.values() for pair in pairs for file in pair.files()]
+    weights = Path(params.train.weights)
     checkpoint = CheckpointFile(
         Path("models/checkpoint.safetensors"),
         fingerprint(
-            {"train": params.train.model_dump(), "classes": params.filter.classes},
-            [file for pairs in splits.values() for pair in pairs for file in pair.files()],
+            {"train": params.train.model_dump(), "classes": classes},
+            [*read, weights] if weights.is_file() else read,
         ),
     )
-    config, classes = params.model_dump(), params.filter.classes
     with (
         process_group(device),
         track(Path("metrics/train"), config, classes, active=rank() == 0) as tracker,

@@ -113,7 +113,8 @@ def test_a_whole_model_file_replaces_everything(tmp_path: Path) -> None:
     trained = build_model(ARCHITECTURE, len(NAMES))
     save_model(tmp_path / "trained.safetensors", trained, CARD)
     model = build_model(ARCHITECTURE, len(NAMES))
-    load_pretrained(model, str(tmp_path / "trained.safetensors"), CARD)
+    started_from = load_pretrained(model, str(tmp_path / "trained.safetensors"), CARD)
+    assert started_from == "whole model from trained.safetensors"
     for key, value in trained.state_dict().items():
         assert torch.equal(model.state_dict()[key], value), key
 

@@ -1,0 +1,203 @@
+"""The same bytes in another place: nothing of the machine, the user or the time is in a result."""
+
+import datetime
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.check_lock import differing_outputs, missing_stages, output_hashes
+
+from .conftest import ROOT, Project, stages_run
+
+pytestmark = pytest.mark.xdist_group("same_bytes")
+
+STAGES = list(yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"])
+
+ANOTHER_MACHINE = '''
+"""Python runs this at its start: one core, strict rights, another name, folders in other orders."""
+
+import os
+import platform
+import socket
+import zlib
+
+os.umask(0o077)
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+socket.gethostname = platform.node = lambda: "elsewhere-host"
+
+listdir, scandir = os.listdir, os.scandir
+
+
+def in_another_order(entries):
+    return sorted(entries, key=lambda entry: zlib.crc32(os.fsencode(getattr(entry, "name", entry))))
+
+
+class Scan:
+    def __init__(self, path="."):
+        with scandir(path) as entries:
+            self.entries = iter(in_another_order(entries))
+
+    def __iter__(self):
+        return self.entries
+
+    def __next__(self):
+        return next(self.entries)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def close(self):
+        pass
+
+
+os.listdir = lambda path=".": in_another_order(listdir(path))
+os.scandir = Scan
+'''
+
+
+@pytest.fixture(scope="module")
+def elsewhere(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A clone of the finished project in which all has run again, and all around it is another."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    finished.succeed("git", "clone", "-q", str(finished.folder), str(folder / "project"))
+    (folder / "python").mkdir()
+    (folder / "python/sitecustomize.py").write_text(ANOTHER_MACHINE, encoding="utf-8")
+    (folder / "home").mkdir()
+    project = Project(folder / "project")
+    project.set_params({"runtime.workers": 3, "runtime.connections": 1})
+    project.succeed("dvc", "config", "--local", "cache.type", "symlink")
+    images = project.folder / "data/images"
+    images.mkdir(parents=True)
+    # Some images are there, and old; one is there that does not belong there.
+    for path in sorted((finished.folder / "data/images").iterdir(), reverse=True)[:15]:
+        os.utime(shutil.copy(path, images), (1e9, 1e9))
+    (images / "elsewhere.jpg").touch()
+    output = project.succeed(
+        "dvc",
+        "repro",
+        HOME=str(folder / "home"),
+        LC_ALL="C",
+        LOGNAME="elsewhere-user",
+        PYTHONCOERCECLOCALE="0",
+        PYTHONHASHSEED="12345",
+        PYTHONPATH=str(folder / "python"),
+        PYTHONUTF8="0",
+        TZ="LINT-14",
+        USER="elsewhere-user",
+    )
+    assert stages_run(output) == STAGES
+    assert (project.folder / "metrics/filter.json").stat().st_mode & 0o077 == 0  # the umask's doing
+    return project
+
+
+def read_lock(project: Project) -> str:
+    return (project.folder / "dvc.lock").read_text(encoding="utf-8")
+
+
+def output_files(project: Project) -> list[Path]:
+    """All files that the stages wrote, but for machine figures and the report."""
+    paths = [
+        project.folder / path for path in output_hashes(yaml.safe_load(read_lock(project)), STAGES)
+    ]
+    files = [file for path in paths for file in ([path] if path.is_file() else path.rglob("*"))]
+    return sorted(file for file in files if file.is_file())
+
+
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "report"])
+def test_a_stage_writes_the_same_bytes_elsewhere(
+    finished: Project, elsewhere: Project, stage: str
+) -> None:
+    here, there = (
+        output_hashes(yaml.safe_load(read_lock(project)), [stage])
+        for project in (finished, elsewhere)
+    )
+    assert here
+    assert there == here
+
+
+def test_dvc_lock_is_the_same_elsewhere_but_for_machine_figures_and_the_report(
+    finished: Project, elsewhere: Project
+) -> None:
+    differs = (
+        r"(path: metrics/(?:machine/\w+\.json|report\.html)\n +hash: md5\n) +md5: .*\n +size: .*\n"
+    )
+    here, there = (re.sub(differs, r"\1", read_lock(project)) for project in (finished, elsewhere))
+    assert there == here
+
+
+def traces() -> list[bytes]:
+    """What a file could hold of the user, the machine, the folders and the day."""
+    # The clone's folder, the home, the user and the host all have `elsewhere` in their name.
+    names = ["elsewhere", f"{ROOT}/", "site-packages", "lib/python3"]
+    today = datetime.datetime.now(datetime.UTC)
+    for days in (-1, 0, 1):
+        day = today + datetime.timedelta(days)
+        forms = ("%Y-%m-%d", "%Y/%m/%d", "%Y:%m:%d", "%Y%m%d", "%b %d", "%d %b")
+        names += [day.strftime(form) for form in forms]
+    return [name.encode() for name in names]
+
+
+def test_no_output_holds_a_path_a_name_or_the_day(elsewhere: Project) -> None:
+    files = output_files(elsewhere)
+    assert {"instances.json", "rejected.csv", "train.txt", "loss.tsv", "model.onnx"} <= {
+        path.name for path in files
+    }
+    # Today in seconds since 1970: ten digits that do not follow a decimal point.
+    stamps = {str(int(time.time()) - ago)[:5] for ago in (0, 3600)}
+    seconds = re.compile(rf"[^\d.](?:{'|'.join(stamps)})\d{{5}}".encode())
+    found = []
+    for path in files:
+        content = path.read_bytes()
+        found += [(path.name, trace) for trace in traces() if trace in content]
+        found += [(path.name, match) for match in seconds.findall(content)]
+    assert found == []
+
+
+def png_chunks(content: bytes) -> Iterator[bytes]:
+    start = 8
+    while start < len(content):
+        yield content[start + 4 : start + 8]
+        start += 12 + int.from_bytes(content[start : start + 4])
+
+
+def jpeg_markers(content: bytes) -> Iterator[int]:
+    start = 2
+    while content[start + 1] != 0xDA:  # the pixels start here
+        yield content[start + 1]
+        start += 2 + int.from_bytes(content[start + 2 : start + 4])
+
+
+def test_pictures_hold_no_time_no_text_and_no_exif(elsewhere: Project) -> None:
+    chunks: set[bytes] = set()
+    markers: set[int] = set()
+    for path in output_files(elsewhere):
+        if path.suffix == ".png":
+            chunks |= set(png_chunks(path.read_bytes()))
+        elif path.suffix == ".jpg":
+            markers |= set(jpeg_markers(path.read_bytes()))
+    jfif, tables, frame, huffman = 0xE0, 0xDB, 0xC0, 0xC4
+    assert chunks == {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
+    assert markers == {jfif, tables, frame, huffman}
+
+
+def test_the_check_of_the_lock_names_what_differs(finished: Project) -> None:
+    lock, other = (yaml.safe_load(read_lock(finished)) for _ in range(2))
+    assert missing_stages(lock) == differing_outputs(lock, other) == []
+    for stage in other["stages"].values():
+        for out in stage["outs"]:
+            if out["path"] in ("metrics/machine/mask.json", "metrics/test.json", "data/masks"):
+                out["md5"] = "0" * 32
+    assert differing_outputs(lock, other) == ["data/masks"]
+    del other["stages"]["split"]
+    assert missing_stages(other) == ["split"]
+    assert differing_outputs(lock, other) == ["data/masks", "data/splits", "metrics/split.json"]
