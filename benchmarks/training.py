@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from benchmarks.machine import machine
 from benchmarks.reference import build_reference, reference_loss
-from cocoseg.inference import normalize
+from cocoseg.export import torch_network
 from cocoseg.model import IMAGENET_MEAN, IMAGENET_STD, ModelCard
 from cocoseg.params import Params
 from cocoseg.training import Trainer
@@ -96,12 +96,11 @@ def main() -> None:
             size = (height, width)
             functional.interpolate(logits, size, mode="bilinear").argmax(dim=1)
 
-    @torch.inference_mode()
+    network = torch_network(trainer.averaged_model(), trainer.card, CPU)
+
     def our_evaluation() -> None:
-        model = trainer.averaged_model().eval()
         for image in photo:
-            inputs = normalize(image[None], trainer.card)
-            model(inputs, (height, width))["out"].argmax(dim=1)
+            network(image[None], (height, width)).max(dim=1)
 
     print(machine("torch", "torchvision"), f"{options.threads} threads", sep=", ")
     print(f"crop {options.crop}, batch {options.batch_size}; evaluation of 640x480 photos, singly")

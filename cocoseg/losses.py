@@ -14,13 +14,13 @@ def one_hot(labels: Tensor, classes: int) -> Tensor:
     return (labels[:, None] == numbers).float()
 
 
-def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+def cross_entropy(log_probabilities: Tensor, target: Tensor) -> Tensor:
     """Mean cross-entropy of the pixels that are not void; both (B, classes, H, W)."""
-    total = global_sum((logits.log_softmax(dim=1) * target).sum())
+    total = global_sum((log_probabilities * target).sum())
     return -total / global_sum(target.sum()).clamp(min=1)
 
 
-def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
+def dice_loss(log_probabilities: Tensor, target: Tensor) -> Tensor:
     """One minus the mean soft Dice coefficient of the classes that occur in the batch.
 
     Milletari, Navab and Ahmadi, "V-Net", 2016, section 3, over all pixels of the batch that are not
@@ -28,7 +28,7 @@ def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
     """
     pixels = (0, 2, 3)
     counted = target.sum(dim=1, keepdim=True)
-    probabilities = logits.softmax(dim=1) * counted
+    probabilities = log_probabilities.exp() * counted
     intersection = global_sum((probabilities * target).sum(pixels))
     true = global_sum(target.sum(pixels))
     total = global_sum(probabilities.sum(pixels)) + true
@@ -45,11 +45,11 @@ def segmentation_loss(
     Cross-entropy of the main head, plus `dice_weight` times its soft Dice loss, plus `aux_weight`
     times the cross-entropy of the auxiliary head, if the network has one.
     """
-    main = logits["out"].float()
+    main = logits["out"].float().log_softmax(dim=1)
     target = one_hot(labels, main.shape[1])
     loss = cross_entropy(main, target)
     if dice_weight:
         loss = loss + dice_weight * dice_loss(main, target)
     if aux_weight and "aux" in logits:
-        loss = loss + aux_weight * cross_entropy(logits["aux"].float(), target)
+        loss = loss + aux_weight * cross_entropy(logits["aux"].float().log_softmax(dim=1), target)
     return loss

@@ -24,7 +24,7 @@ def test_cross_entropy_equals_torchs_in_value_and_gradient() -> None:
     logits, labels = random_batch()
     logits.requires_grad_()
     expected = functional.cross_entropy(logits, labels.long(), ignore_index=255)
-    result = cross_entropy(logits, one_hot(labels, 5))
+    result = cross_entropy(logits.log_softmax(dim=1), one_hot(labels, 5))
     torch.testing.assert_close(result, expected)
     torch.testing.assert_close(gradient(result, logits), gradient(expected, logits))
 
@@ -57,18 +57,18 @@ def test_void_pixels_do_not_change_the_loss() -> None:
 def test_a_batch_of_void_only_has_no_loss_and_no_gradient() -> None:
     logits = torch.randn(1, 3, 4, 4, requires_grad=True)
     labels = torch.full((1, 4, 4), 255, dtype=torch.uint8)
-    loss = cross_entropy(logits, one_hot(labels, 3))
+    loss = cross_entropy(logits.log_softmax(dim=1), one_hot(labels, 3))
     assert loss.item() == 0
     assert (gradient(loss, logits) == 0).all()
 
 
 def test_dice_loss_of_a_worked_example() -> None:
     # Two pixels of class 0 and 1, each predicted with probability 0.75: Dice is 2 * 0.75 / 2 both.
-    logits = torch.tensor([[[[3.0, 1.0]], [[1.0, 3.0]]]]).log()
+    probabilities = torch.tensor([[[[0.75, 0.25]], [[0.25, 0.75]]]])
     target = one_hot(torch.tensor([[[0, 1]]]), 2)
-    assert dice_loss(logits, target).item() == pytest.approx(0.25, abs=1e-6)
+    assert dice_loss(probabilities.log(), target).item() == pytest.approx(0.25, abs=1e-6)
 
 
 def test_dice_loss_is_zero_for_a_certain_and_right_prediction() -> None:
     target = one_hot(torch.tensor([[[0, 1, 1, 255]]]), 3)
-    assert dice_loss(target * 100, target).item() == pytest.approx(0, abs=1e-6)
+    assert dice_loss((target * 100).log_softmax(dim=1), target).item() == pytest.approx(0, abs=1e-6)
