@@ -133,7 +133,7 @@ class Trainer:
         if process_count() > 1:
             if device.type == "cuda":
                 self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
-            self.in_parallel = DistributedDataParallel(self.model, broadcast_buffers=True)
+            self.in_parallel = DistributedDataParallel(self.model)
 
     def averaged_model(self) -> SegmentationNetwork:
         """The network with the moving average of the weights."""

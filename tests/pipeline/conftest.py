@@ -1,5 +1,6 @@
 """A small project in a temporary Git repository, driven through the real dvc command line."""
 
+import hashlib
 import os
 import re
 import shutil
@@ -64,6 +65,16 @@ class Project:
             section[name] = value
         path.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
 
+    def results(self, *paths: str) -> dict[str, str]:
+        """The MD5 of each file that stages have written, or of those at `paths`, by its name."""
+        roots = [self.folder / path for path in paths or ("data", "models", "metrics")]
+        files = [file for root in roots for file in ([root] if root.is_file() else root.rglob("*"))]
+        return {
+            file.relative_to(self.folder).as_posix(): hashlib.md5(file.read_bytes()).hexdigest()
+            for file in sorted(files)
+            if file.is_file() and file.name != ".gitignore"
+        }
+
     def copy(self, folder: Path) -> "Project":
         """The same project, with its cache, in another folder."""
         shutil.copytree(self.folder, folder, symlinks=True)
@@ -77,6 +88,11 @@ class Project:
 def stages_run(output: str) -> list[str]:
     """The stages that dvc really ran, in order, by what it printed."""
     return re.findall(r"Running stage '(\w+)'", output)
+
+
+def stages_restored(output: str) -> list[str]:
+    """The stages whose results dvc took from its run cache, in order, by what it printed."""
+    return re.findall(r"Stage '(\w+)' is cached - skipping run", output)
 
 
 def make_project(folder: Path) -> Project:

@@ -1,0 +1,160 @@
+"""Which parameter makes which stage rerun: what dvc.yaml says, and what dvc answers.
+
+python -m tests.contract        prints the table of README.md
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import chdir
+from pathlib import Path
+from typing import Any
+
+import yaml
+from dvc.repo import Repo
+from pydantic import ValidationError
+
+from cocoseg.params import Params
+
+ROOT = Path(__file__).resolve().parents[1]
+PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+
+ITSELF = "●"
+AFTER = "○"
+
+
+def leaves(params: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of nested parameters by their full keys, such as `filter.max_instances`."""
+    found: dict[str, Any] = {}
+    for name, value in params.items():
+        key = f"{prefix}{name}"
+        found |= leaves(value, f"{key}.") if isinstance(value, dict) else {key: value}
+    return found
+
+
+def stages_that_depend(key: str) -> set[str]:
+    """The stages that have the parameter `key` in dvc.yaml, by its name or its section's."""
+    return {
+        name
+        for name, stage in STAGES.items()
+        if any(f"{key}.".startswith(f"{param}.") for param in stage.get("params", []))
+    }
+
+
+def with_later_stages(names: Iterable[str]) -> set[str]:
+    """These stages and all that read what one of them writes, directly or not, by dvc.yaml."""
+    found: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += [later for later in STAGES if _reads(later, name)]
+    return found
+
+
+def _reads(later: str, earlier: str) -> bool:
+    return any(
+        f"{dep}/".startswith(f"{out}/") or f"{out}/".startswith(f"{dep}/")
+        for dep in STAGES[later]["deps"]
+        for out in outputs(earlier)
+    )
+
+
+def changed_stages(repo: Repo) -> set[str]:
+    """The stages that `dvc status` calls changed."""
+    with chdir(repo.root_dir):
+        return set(repo.status())
+
+
+def stages_to_run(repo: Repo) -> set[str]:
+    """What `dvc repro --dry --force-downstream` names: changed stages and all that come after."""
+    with chdir(repo.root_dir):
+        return {stage.addressing for stage in repo.reproduce(dry=True, force_downstream=True)}
+
+
+def outputs(stage: str) -> list[str]:
+    """The paths that a stage writes, metrics and plots as well."""
+    entries = [
+        entry for kind in ("outs", "metrics", "plots") for entry in STAGES[stage].get(kind, [])
+    ]
+    return [entry if isinstance(entry, str) else next(iter(entry)) for entry in entries]
+
+
+def other_value(params: dict[str, Any], key: str) -> Any:
+    """A value for `key` that differs from the one in `params`, and that cocoseg.params accepts."""
+    *sections, name = key.split(".")
+    for value in _candidates(leaves(params)[key]):
+        changed = yaml.safe_load(yaml.safe_dump(params))
+        section = changed
+        for part in sections:
+            section = section[part]
+        section[name] = value
+        try:
+            Params.model_validate(changed)
+        except ValidationError:
+            continue
+        return value
+    raise LookupError(f"{key}: no other value that is valid; add one to tests/contract.py")
+
+
+def _candidates(value: Any) -> Iterator[Any]:
+    """Other values of the same type; which of them is valid is for cocoseg.params to say."""
+    match value:
+        case bool():
+            yield not value
+        case int():
+            yield from (value + 1, value - 1)
+        case float():
+            yield from (value / 2, value + 0.5)
+        case str():
+            choices = [*_choices(Params.model_json_schema()), "cpu", "auto"]
+            yield from (f"{value}, changed", value[::-1])
+            yield from (choice for choice in choices if choice != value)
+            yield 1  # where a word such as `auto` stands for a number
+        case list():
+            yield from (value[:-1], [*value, *value[-1:]], value[:1] * len(value))
+        case None:
+            yield "0" * 32
+
+
+def _choices(schema: Any) -> Iterator[str]:
+    """Every string that some parameter can only choose from."""
+    if isinstance(schema, dict):
+        yield from (choice for choice in schema.get("enum", []) if isinstance(choice, str))
+        schema = list(schema.values())
+    if isinstance(schema, list):
+        for part in schema:
+            yield from _choices(part)
+
+
+def groups() -> dict[str, list[str]]:
+    """The rows of the table: a label, and the keys of params.yaml for which it stands.
+
+    The keys of a section on which the same stages depend share a row `section.*`; any other key has
+    its own.
+    """
+    found: dict[str, list[str]] = {}
+    for section in PARAMS:
+        stages = {key: stages_that_depend(key) for key in leaves({section: PARAMS[section]})}
+        most = max(stages.values(), key=list(stages.values()).count)
+        found[f"{section}.*"] = [key for key in stages if stages[key] == most]
+        found |= {key: [key] for key in stages if stages[key] != most}
+    return found
+
+
+def table() -> str:
+    """All parameters and stages in Markdown."""
+    lines = [_line(["parameter", *STAGES]), _line(["---", *[":-:"] * len(STAGES)])]
+    for label, keys in groups().items():
+        own = stages_that_depend(keys[0])
+        marks = dict.fromkeys(with_later_stages(own), AFTER) | dict.fromkeys(own, ITSELF)
+        lines.append(_line([f"`{label}`", *(marks.get(stage, "") for stage in STAGES)]))
+    return "\n".join(lines)
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+if __name__ == "__main__":
+    print(table())

@@ -1,0 +1,135 @@
+"""What reruns when a parameter or a line of code changes: README's table, asked of dvc."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+from dvc.repo import Repo, lock_repo
+
+from tests.contract import (
+    PARAMS,
+    ROOT,
+    STAGES,
+    changed_stages,
+    groups,
+    leaves,
+    other_value,
+    stages_that_depend,
+    stages_to_run,
+    table,
+    with_later_stages,
+)
+from tests.import_graph import imported_files
+
+from .conftest import Project, stages_restored, stages_run
+
+pytestmark = [
+    pytest.mark.xdist_group("contract"),
+    pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning"),  # dvc's own
+]
+
+IMPORTS = {stage: imported_files(ROOT / f"stages/{stage}.py", ROOT) for stage in STAGES}
+CODE = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("[cs]*/*.py"))
+
+
+@pytest.fixture(scope="module")
+def asked(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A copy of the finished project for questions to dvc; a test puts back what it changes."""
+    return finished.copy(tmp_path_factory.mktemp("asked") / "project")
+
+
+@pytest.fixture(scope="module")
+def changed(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A copy of the finished project for the command line; tests leave it as their last run did."""
+    return finished.copy(tmp_path_factory.mktemp("changed") / "project")
+
+
+def test_the_readme_has_the_table_that_dvc_yaml_gives() -> None:
+    assert f"\n\n{table()}\n\n" in (ROOT / "README.md").read_text(encoding="utf-8"), (
+        "put the output of `python -m tests.contract` into README.md"
+    )
+
+
+@pytest.mark.parametrize("preset", sorted((ROOT / "presets").glob("*.yaml")), ids=lambda p: p.stem)
+def test_a_preset_has_no_key_that_the_table_leaves_out(preset: Path) -> None:
+    assert (
+        leaves(yaml.safe_load(preset.read_text(encoding="utf-8"))).keys() == leaves(PARAMS).keys()
+    )
+
+
+@pytest.fixture(scope="module")
+def repo(asked: Project) -> Iterator[Repo]:
+    """DVC in this process. While it is locked, it reads dvc.yaml and dvc.lock once only."""
+    with Repo(str(asked.folder)) as opened, lock_repo(opened):
+        yield opened
+
+
+@contextmanager
+def changed_text(path: Path) -> Iterator[str]:
+    """The content of a file that may be changed; it is put back."""
+    before = path.read_text(encoding="utf-8")
+    try:
+        yield before
+    finally:
+        path.write_text(before, encoding="utf-8")
+
+
+@contextmanager
+def changed_value(project: Project, key: str) -> Iterator[None]:
+    with changed_text(project.folder / "params.yaml") as text:
+        project.set_params({key: other_value(yaml.safe_load(text), key)})
+        yield
+
+
+@pytest.mark.parametrize("key", leaves(PARAMS))
+def test_a_changed_parameter_changes_exactly_the_stages_that_depend_on_it(
+    asked: Project, repo: Repo, key: str
+) -> None:
+    with changed_value(asked, key):
+        assert changed_stages(repo) == stages_that_depend(key)
+
+
+@pytest.mark.parametrize("key", [keys[0] for keys in groups().values()])
+def test_only_later_stages_can_follow(asked: Project, repo: Repo, key: str) -> None:
+    with changed_value(asked, key):
+        assert stages_to_run(repo) == with_later_stages(stages_that_depend(key))
+
+
+@pytest.mark.parametrize("key", ["filter.classes", "runtime.connections"])
+def test_the_command_line_says_the_same(changed: Project, key: str) -> None:
+    with changed_value(changed, key):
+        status = json.loads(changed.succeed("dvc", "status", "--json"))
+        to_run = stages_run(changed.succeed("dvc", "repro", "--dry", "--force-downstream"))
+    assert set(status) == stages_that_depend(key)
+    assert set(to_run) == with_later_stages(stages_that_depend(key))
+
+
+@pytest.mark.parametrize("file", CODE)
+def test_changed_code_changes_exactly_the_stages_that_import_it(
+    asked: Project, repo: Repo, file: str
+) -> None:
+    path = asked.folder / file
+    with changed_text(path) as text:
+        path.write_text(f"{text}# changed\n", encoding="utf-8")
+        assert changed_stages(repo) == {stage for stage in STAGES if file in IMPORTS[stage]}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "stages"),
+    [
+        ("report.title", "Another title", ["report"]),
+        ("evaluate.flip", True, ["evaluate", "report"]),
+        ("runtime.workers", 1, []),
+    ],
+)
+def test_a_run_after_a_change_runs_these_stages(
+    changed: Project, key: str, value: object, stages: list[str]
+) -> None:
+    changed.set_params({key: value})
+    output = changed.succeed("dvc", "repro")
+    assert stages_run(output) == stages
+    assert stages_restored(output) == []
+    assert stages_that_depend(key) <= set(stages) <= with_later_stages(stages_that_depend(key))

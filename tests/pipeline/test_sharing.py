@@ -1,0 +1,82 @@
+"""Results that were there once are never computed again: they come from DVC's cache or a remote."""
+
+import shutil
+from contextlib import chdir
+from pathlib import Path
+
+import pytest
+from dvc.repo import Repo
+
+from tests.contract import STAGES, outputs
+
+from .conftest import Project, stages_restored, stages_run
+
+pytestmark = [
+    pytest.mark.xdist_group("sharing"),
+    pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning"),  # dvc's own
+]
+
+
+@pytest.fixture(scope="module")
+def whole(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A copy of the finished project; tests delete files, and get them back."""
+    return finished.copy(tmp_path_factory.mktemp("whole") / "project")
+
+
+def delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def test_going_back_to_an_earlier_selection_only_looks_at_its_images(project: Project) -> None:
+    data = ["dvc", "repro", "images", "mask", "split"]
+    before = project.results("data")
+    project.set_params({"filter.max_instances": 3})
+    assert stages_run(project.succeed(*data)) == ["filter", "images", "mask", "split"]
+    assert project.results("data/images") != before
+
+    project.set_params({"filter.max_instances": 10})
+    output = project.succeed(*data)
+    assert stages_run(output) == ["images"]  # `persist: true` keeps it out of the run cache
+    assert stages_restored(output) == ["filter", "mask", "split"]
+    assert project.results("data") == before
+
+
+@pytest.mark.parametrize("out", [out for stage in STAGES for out in outputs(stage)])
+def test_a_deleted_output_comes_back_without_a_run(
+    whole: Project, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    before = whole.results(out)
+    assert before
+    delete(whole.folder / out)
+    monkeypatch.setenv("PATH", "")  # no stage could run
+    with chdir(whole.folder), Repo() as repo:
+        if out in outputs("images"):
+            repo.checkout([out])
+        else:
+            [stage] = (stage for stage in STAGES if out in outputs(stage))
+            repo.reproduce(stage, single_item=True)
+    assert whole.results(out) == before
+
+
+def test_everything_deleted_comes_back_without_a_run(whole: Project) -> None:
+    before = whole.results()
+    for folder in ("data", "models", "metrics"):
+        delete(whole.folder / folder)
+    whole.succeed("git", "checkout", "data", "models", "metrics")
+    whole.succeed("dvc", "checkout")
+    assert "Data and pipelines are up to date." in whole.succeed("dvc", "repro")
+    assert whole.results() == before
+
+
+def test_another_clone_gets_everything_from_a_remote(project: Project, tmp_path: Path) -> None:
+    project.succeed("dvc", "remote", "add", "--default", "storage", str(tmp_path / "storage"))
+    project.commit("a remote")
+    project.succeed("dvc", "push")
+    project.succeed("git", "clone", "-q", ".", str(tmp_path / "clone"))
+    clone = Project(tmp_path / "clone")
+    clone.succeed("dvc", "pull")
+    assert "Data and pipelines are up to date." in clone.succeed("dvc", "repro")
+    assert clone.results() == project.results()
