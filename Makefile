@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro coco test lint bench
+.PHONY: help install repro coco test coverage lint bench
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -19,6 +19,8 @@ install: .venv/installed ## make .venv and install everything into it
 	@touch $@
 
 repro: install ## run the pipeline as params.yaml says; only what changed is run again
+	@git rev-parse --quiet --verify HEAD >/dev/null 2>&1 || { echo "error: DVC wants a Git repository" \
+		"with a commit: run 'git init && git add -A && git commit -m start' first" >&2; exit 1; }
 	@dvc repro
 	@python -m cocoseg.summary
 
@@ -32,6 +34,9 @@ coco: install ## run on COCO val2014: presets/coco_val2014.yaml becomes params.y
 
 test: install ## run the whole test suite
 	@pytest -n auto
+
+coverage: install ## run the test suite and list the lines and branches that it misses
+	@pytest -n auto --cov --cov-report=term-missing:skip-covered
 
 bench: install ## measure what is claimed to be fast (half an hour); benchmarks/README.md has results
 	@for name in annotations masks transfer loader training; do python -m benchmarks.$$name || exit; done

@@ -1,5 +1,9 @@
-"""What training in several processes (torchrun, DDP) needs; does nothing in a single one."""
+"""What training in several processes (torchrun, DDP) needs; does nothing in a single one.
 
+python -m cocoseg.distributed   is torchrun itself, but quiet about a process that has failed
+"""
+
+import logging
 import os
 import sys
 import threading
@@ -11,6 +15,8 @@ from typing import NoReturn
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import run as torchrun
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 
 def started_by_torchrun() -> bool:
@@ -20,7 +26,7 @@ def started_by_torchrun() -> bool:
 
 def relaunch(module: str, processes: int) -> NoReturn:
     """Replace this process by torchrun, which runs `python -m module` in `processes` processes."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    launcher = ["-m", "cocoseg.distributed", "--standalone", f"--nproc-per-node={processes}"]
     os.execv(sys.executable, [sys.executable, *launcher, "-m", module])
 
 
@@ -32,6 +38,8 @@ def process_group(device: torch.device) -> Iterator[None]:
         return
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    if dist.get_rank():
+        logging.getLogger("cocoseg").setLevel(logging.WARNING)  # process 0 tells how it goes
     try:
         yield
     finally:
@@ -72,3 +80,22 @@ def global_sum(local: Tensor) -> Tensor:
     total = local.detach().clone()
     dist.all_reduce(total)
     return local + (total - local.detach())
+
+
+def main() -> None:
+    """Run torchrun, but leave it to a process that fails to say why; one that is killed cannot."""
+    logging.disable(logging.ERROR)
+    try:
+        torchrun.main()
+    except ChildFailedError as error:
+        process, failure = error.get_first_failure()
+        if failure.exitcode < 0:
+            sys.exit(
+                f"error: training process {process} was ended by {failure.signal_name()}, perhaps "
+                "for want of memory: lower train.batch_size, train.processes or runtime.workers"
+            )
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

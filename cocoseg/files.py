@@ -1,6 +1,8 @@
 """Files and folders that appear under their final name only when they are whole."""
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,8 +34,9 @@ def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path to write to; it replaces `path` if the block ends without an error."""
     temporary = _temporary_sibling(path)
     try:
-        yield temporary
-        temporary.replace(path)
+        with _full_disk_named(path):
+            yield temporary
+            temporary.replace(path)
     finally:
         remove(temporary)
 
@@ -44,11 +47,27 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     temporary = _temporary_sibling(path)
     temporary.mkdir()
     try:
-        yield temporary
-        remove(path)
-        temporary.replace(path)
+        with _full_disk_named(path):
+            yield temporary
+            remove(path)
+            temporary.replace(path)
     finally:
         remove(temporary)
+
+
+@contextmanager
+def _full_disk_named(path: Path) -> Iterator[None]:
+    """Raise every error for want of room as an OSError that names `path`.
+
+    That of a write names no file, and safetensors has an exception of its own.
+    """
+    try:
+        yield
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else None
+        if number == errno.ENOSPC or f"(os error {errno.ENOSPC})" in str(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from None
+        raise
 
 
 def write_text(path: Path, text: str) -> None:

@@ -64,7 +64,8 @@ def read_rgb(path: Path, width: int | None = None, height: int | None = None) ->
 
     With `width` and `height` of the annotation the rule above holds; without, as for a user's own
     photo, it is shown as a viewer shows it (EXIF). Alpha is dropped, 16 bits are scaled to 8, of an
-    animation the first frame is taken. Raises UserError if the file is missing or damaged.
+    animation the first frame is taken. Raises UserError if the file is missing or damaged; of an
+    annotated image it says how to have it brought again.
     """
     try:
         with _open(path) as image:
@@ -74,7 +75,8 @@ def read_rgb(path: Path, width: int | None = None, height: int | None = None) ->
     except FileNotFoundError:
         raise UserError(f"{path} not found") from None
     except DamagedImage as error:
-        raise UserError(f"{path}: {error}; remove the file, then run again") from None
+        remedy = "" if width is None else "; remove the file, and `dvc repro` brings it again"
+        raise UserError(f"{path}: {error}{remedy}") from None
 
 
 @contextmanager

@@ -5,11 +5,21 @@ params.filter.max_instances
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from ruamel.yaml import YAML, YAMLError
 
 from cocoseg.errors import UserError
 
@@ -18,6 +28,27 @@ NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+def _matching(pattern: str, wanted: str) -> AfterValidator:
+    """Texts that match `pattern` as a whole; an error says in words what is `wanted`."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"should be {wanted}")
+        return text
+
+    return AfterValidator(check)
+
+
+Address = Annotated[
+    str,
+    _matching(r"https?://[^/\s].*|file:///.*", "an http://, https:// or file:/// address"),
+]
+Md5 = Annotated[str, _matching("[0-9a-f]{32}", "32 hexadecimal digits, or null for no check")]
+Device = Annotated[
+    str, _matching(r"auto|cpu|mps|cuda(:\d+)?", "auto, cpu, mps, cuda or cuda:NUMBER")
+]
 
 
 class Section(BaseModel):
@@ -34,9 +65,9 @@ class SampleParams(Section):
 
 
 class CocoParams(Section):
-    base_url: Annotated[str, Field(pattern=r"^(https?|file)://")]
+    base_url: Address
     split: Literal["train2014", "val2014", "train2017", "val2017"]
-    md5: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None
+    md5: Md5 | None
 
 
 class DownloadParams(Section):
@@ -88,7 +119,7 @@ class SplitParams(Section):
 
 
 class RuntimeParams(Section):
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+    device: Device
     workers: NonNegativeInt | Literal["auto"]
     connections: Annotated[int, Field(gt=0, le=256)]
 
@@ -130,6 +161,14 @@ class TrainParams(Section):
             raise ValueError("the smaller scale comes first")
         return scale
 
+    @field_validator("processes")
+    @classmethod
+    def _equal_shares(cls, processes: int, others: ValidationInfo) -> int:
+        batch_size = others.data.get("batch_size", 0)
+        if batch_size % processes:
+            raise ValueError(f"should divide train.batch_size, which is {batch_size}")
+        return processes
+
 
 class EvaluateParams(Section):
     batch_size: PositiveInt
@@ -168,18 +207,30 @@ def load_params(path: Path) -> Params:
     `params.yaml: filter.max_instances: input should be greater than 0 (is -1)`.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path)
     except FileNotFoundError:
         raise UserError(f"{path} not found: run from the project's folder") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} is not valid YAML: {reason}") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder; presets/ has whole files to start from") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no sections; presets/ has whole files to start from")
     try:
         return Params.model_validate(content)
     except ValidationError as error:
         raise UserError(f"{path}: " + "; ".join(map(_describe, error.errors()))) from None
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file, as DVC reads it: YAML 1.2, in which 1e-05 is a number.
+
+    Raises UserError with the line where it is no YAML.
+    """
+    try:
+        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except (YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a date such as 2026-99-99
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        reason = f"line {mark.line + 1}: {problem}" if mark else " ".join(str(error).split())
+        raise UserError(f"{path} is not valid YAML: {reason}") from None
 
 
 def _describe(error: Any) -> str:
@@ -190,10 +241,15 @@ def _describe(error: Any) -> str:
         return f"{key}: unknown key; remove or correct it"
     if error["type"] == "missing":
         return f"{key}: missing; presets/ shows every key"
+    if error["type"] == "model_type":
+        return f"{key}: should be a section with keys of its own; presets/ shows them"
     message = error["msg"].removeprefix("Value error, ")
+    described = f"{key}: {message[0].lower()}{message[1:]}"
+    if isinstance(error["input"], dict):
+        return described
     shown = repr(error["input"])
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    return f"{key}: {message[0].lower()}{message[1:]} (is {shown})"
+    return f"{described} (is {shown})"
 
 
 def _is_union_branch(part: Any) -> bool:

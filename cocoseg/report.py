@@ -12,13 +12,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from cocoseg.charts import line_chart
 from cocoseg.draw import ERRORS
+from cocoseg.errors import UserError
 from cocoseg.labels import PALETTE
+from cocoseg.params import read_yaml
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
@@ -158,7 +159,7 @@ def read_hashes(lock: Path) -> list[dict[str, Any]]:
     """Path, MD5, size in bytes and number of files of the data and the model, from dvc.lock."""
     if not lock.is_file():
         return []
-    stages = yaml.safe_load(lock.read_text(encoding="utf-8")).get("stages", {})
+    stages = read_yaml(lock).get("stages", {})
     return [
         {"path": out["path"], "md5": out["md5"], "size": out["size"], "files": out.get("nfiles", 1)}
         for name in _STAGES
@@ -176,7 +177,10 @@ def read_machine_figures(folder: Path) -> dict[str, dict[str, Any]]:
 def _read_json(path: Path, default: Any = None) -> Any:
     if default is not None and not path.is_file():
         return default
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise UserError(f"{path} is damaged: remove it, and `dvc repro` makes it anew") from None
 
 
 def _read_rows(path: Path, delimiter: str = ",") -> list[dict[str, str]]:

@@ -1,6 +1,6 @@
 """Where annotations and images come from: COCO's server, or a sample that is drawn on the spot.
 
-source = open_source(params.download, connections=32, workers=2, downloads=Path("data/downloads"))
+source = open_source(load_params(Path("params.yaml")), downloads=Path("data/downloads"))
 source.write_annotations(Path("data/annotations/instances.json"))
 update_images(source, selection.images, Path("data/images"))
 """
@@ -20,7 +20,7 @@ from cocoseg.coco import fetch_annotations, fetch_images
 from cocoseg.files import atomic_file, remove, write_text
 from cocoseg.images import is_whole
 from cocoseg.parallel import in_processes
-from cocoseg.params import CocoParams, DownloadParams, SampleParams
+from cocoseg.params import CocoParams, Params, SampleParams
 from cocoseg.sample import annotations_json, draw_image
 
 logger = logging.getLogger(__name__)
@@ -55,13 +55,11 @@ class ImagesReport:
         return {f"images_{name}": number for name, number in asdict(self).items()}
 
 
-def open_source(
-    params: DownloadParams, *, connections: int, workers: int, downloads: Path
-) -> Source:
+def open_source(params: Params, downloads: Path) -> Source:
     """The source that `params` names; `downloads` keeps archives and dismissed images."""
-    if params.source == "sample":
-        return SampleSource(params.sample, workers)
-    return CocoSource(params.coco, connections, downloads)
+    if params.download.source == "sample":
+        return SampleSource(params.download.sample, params.runtime.worker_count())
+    return CocoSource(params.download.coco, params.runtime.connections, downloads)
 
 
 def update_images(source: Source, images: Sequence[ImageRecord], folder: Path) -> ImagesReport:

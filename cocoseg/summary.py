@@ -4,6 +4,7 @@ python -m cocoseg.summary
 """
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,10 @@ def format_scores(scores: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    scores = json.loads(Path("metrics/test.json").read_text(encoding="utf-8"))
+    try:
+        scores = json.loads(Path("metrics/test.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        sys.exit("error: metrics/test.json not found: run `make repro`, which makes it")
     print(f"\n{format_scores(scores)}\n")
     for name, path in _RESULTS.items():
         print(f"  {name:<16} {path}")

@@ -14,6 +14,7 @@ from typing import Any
 import wandb
 from dvclive import Live
 from numpy.typing import NDArray
+from scmrepo.exceptions import SCMError
 
 from cocoseg.errors import UserError
 from cocoseg.labels import VOID
@@ -47,17 +48,18 @@ class Tracker:
     ) -> None:
         """Show photos (H, W, 3) with their true and predicted labels (H, W) in W&B."""
         if self._run:
-            pictures = [
-                wandb.Image(
+            # A list of pictures would have to be of one size.
+            pictures = {
+                f"predictions/{number}": wandb.Image(
                     photo,
                     masks={
                         "truth": {"mask_data": truth, "class_labels": self._names},
                         "prediction": {"mask_data": labels, "class_labels": self._names},
                     },
                 )
-                for photo, truth, labels in views
-            ]
-            self._run.log({"predictions": pictures}, step=epoch)
+                for number, (photo, truth, labels) in enumerate(views, start=1)
+            }
+            self._run.log(pictures, step=epoch)
 
     def log_model(self, path: Path) -> None:
         """Store the model as an artifact, if W&B is online."""
@@ -79,7 +81,7 @@ def track(
     """Track one training run. dvclive writes `metrics.json` and `plots/metrics/` below `folder`.
 
     `classes` name the labels 1, 2, …. Not `active`, for all but one of several processes, tracks
-    nothing. Raises UserError when W&B is to be online and cannot be.
+    nothing. Raises UserError when W&B is to be online and cannot be, or WANDB_MODE is misspelt.
     """
     if not active:
         yield Tracker()
@@ -89,22 +91,36 @@ def track(
     os.environ.setdefault("ITERATIVE_DO_NOT_TRACK", "true")  # dvclive's usage statistics
     logging.getLogger("dvclive").setLevel(logging.WARNING)
     mode = os.environ.get("WANDB_MODE", "offline")
-    if mode == "online" and not wandb.login(prompt=False):
-        raise UserError(
-            "WANDB_MODE is online but there is no key: set WANDB_API_KEY or run `wandb login`"
-        )
+    if mode not in ("offline", "online", "disabled"):
+        raise UserError(f"WANDB_MODE should be offline, online or disabled (is {mode!r})")
     try:
+        if mode == "online" and not wandb.login(prompt=False):
+            raise UserError(
+                "WANDB_MODE is online but there is no key: set WANDB_API_KEY or run `wandb login`"
+            )
         run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "cocoseg"),
             config=dict(config),
             settings=wandb.Settings(mode=mode, console="off"),  # type: ignore[arg-type]
         )
-    except wandb.Error as error:
+    except (wandb.Error, ValueError) as error:  # ValueError: another of its variables is wrong
         raise UserError(
             f"W&B does not start: {error}; WANDB_MODE=offline needs no server"
         ) from None
-    with run, Live(str(folder), save_dvc_exp=False, dvcyaml=False) as live:
-        yield Tracker(live, run, classes)
+    exit_code = 1
+    try:
+        with _open_live(folder) as live:
+            yield Tracker(live, run, classes)
+        exit_code = 0
+    finally:
+        run.finish(exit_code)  # `with run` would print a traceback, of a UserError as well
+
+
+def _open_live(folder: Path) -> Live:
+    try:
+        return Live(str(folder), save_dvc_exp=False, dvcyaml=False)
+    except SCMError as error:
+        raise UserError(f"Git: {error}; dvclive wants a repository with a commit") from None
 
 
 def _flatten(figures: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

@@ -122,7 +122,7 @@ class Trainer:
                 module.momentum = params.norm_momentum
         self.model.to(device)
         self.optimizer = torch.optim.AdamW(
-            parameter_groups(self.model, params.weight_decay), lr=params.lr, fused=True
+            parameter_groups(self.model, params.weight_decay), lr=params.lr
         )
         self.average = AveragedModel(
             self.model, multi_avg_fn=get_ema_multi_avg_fn(params.ema_decay), use_buffers=True

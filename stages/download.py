@@ -13,13 +13,7 @@ from cocoseg.stage import run_stage
 
 
 def main() -> None:
-    params = load_params(Path("params.yaml"))
-    source = open_source(
-        params.download,
-        connections=params.runtime.connections,
-        workers=params.runtime.worker_count(),
-        downloads=Path("data/downloads"),
-    )
+    source = open_source(load_params(Path("params.yaml")), downloads=Path("data/downloads"))
     source.write_annotations(Path("data/annotations/instances.json"))
 
 

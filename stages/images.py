@@ -14,13 +14,7 @@ from cocoseg.stage import run_stage
 
 
 def main() -> dict[str, int]:
-    params = load_params(Path("params.yaml"))
-    source = open_source(
-        params.download,
-        connections=params.runtime.connections,
-        workers=params.runtime.worker_count(),
-        downloads=Path("data/downloads"),
-    )
+    source = open_source(load_params(Path("params.yaml")), downloads=Path("data/downloads"))
     selection = read_instances(Path("data/selection.json")).instances
     report = update_images(source, selection.images, Path("data/images"))
     return report.figures()

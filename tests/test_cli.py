@@ -53,6 +53,7 @@ def test_a_damaged_photo_is_named_the_others_go_on_and_the_status_is_one(
     assert result.returncode == 1
     first, last = result.stderr.splitlines()
     assert first.startswith(f"error: {damaged}: is damaged")
+    assert "remove" not in first
     assert last == "error: 1 of 3 photos could not be read"
     lines = result.stdout.splitlines()
     assert [line.split(": ")[0] for line in lines] == [str(path) for path in good]

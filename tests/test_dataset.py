@@ -14,6 +14,7 @@ from cocoseg.dataset import (
     WholePhotos,
     batches_of_equal_size,
     batches_per_epoch,
+    check_training_data,
     read_pairs,
     training_batches,
 )
@@ -127,3 +128,18 @@ def test_a_photo_of_another_size_than_its_labels_is_refused(tmp_path: Path) -> N
     Image.new("RGB", (10, 10)).save(pair.image)
     with pytest.raises(UserError, match=r"photo\.png"):
         pair.read()
+
+
+def test_a_split_without_images_names_its_ratio(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"split\.ratios\.val: the split has no images"):
+        check_training_data({"train": [make_pair(tmp_path)], "val": []}, ["red"], workers=0)
+
+
+def test_a_class_that_no_training_image_shows_is_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    splits = {"train": [make_pair(tmp_path)]}
+    check_training_data(splits, ["red", "blue", "dog"], workers=0)
+    assert [record.getMessage() for record in caplog.records] == [
+        "no training image shows a pixel of class dog"
+    ]

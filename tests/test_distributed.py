@@ -70,3 +70,44 @@ def test_gradients_of_two_processes_equal_those_of_one(tmp_path: Path) -> None:
     assert one["classifier.4.weight"].abs().max() > 1e-3
     for name, gradient in one.items():
         torch.testing.assert_close(two[name], gradient, rtol=1e-3, atol=1e-5, msg=name)
+
+
+FAIL = """
+import os, signal, sys, time
+from pathlib import Path
+from cocoseg.distributed import relaunch, started_by_torchrun
+from cocoseg.errors import UserError
+from cocoseg.stage import run_stage
+
+def main():
+    if not started_by_torchrun():
+        relaunch("failing", 2)
+    if os.environ["RANK"] == "1":
+        {body}
+    time.sleep(60)
+
+run_stage(main, None)
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("raise UserError('train.weights: no such file')", "error: train.weights: no such file"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "error: training process 1 was ended by SIGKILL"),
+    ],
+)
+def test_a_process_that_fails_ends_all_with_one_line(
+    tmp_path: Path, body: str, message: str
+) -> None:
+    (tmp_path / "failing.py").write_text(FAIL.format(body=body), encoding="utf-8")
+    result = subprocess.run(
+        [sys.executable, "-m", "failing"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1
+    assert result.stderr.startswith(message)
+    assert result.stderr.count("\n") == 1

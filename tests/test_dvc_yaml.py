@@ -23,7 +23,9 @@ def test_every_stage_script_is_a_stage() -> None:
 
 
 def test_no_stage_depends_on_runtime_parameters() -> None:
-    sections = {param.split(".")[0] for stage in STAGES.values() for param in stage["params"]}
+    sections = {
+        param.split(".")[0] for stage in STAGES.values() for param in stage.get("params", [])
+    }
     assert sections == set(Params.model_fields) - {"runtime"}
 
 

@@ -1,10 +1,13 @@
 """Files appear under their final name only when they are whole."""
 
+import errno
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from cocoseg.files import atomic_file, atomic_folder, write_json
+from cocoseg.files import atomic_file, atomic_folder, write_json, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -54,6 +57,22 @@ def test_a_read_only_file_is_replaced_not_edited(tmp_path: Path) -> None:
     linked.chmod(0o444)
     write_json(linked, 2)
     assert (cached.read_text(), linked.read_text()) == ("1\n", "2\n")
+
+
+def test_a_full_disk_is_an_error_that_names_the_file(small_disk: Path) -> None:
+    path, folder = small_disk / "scores.json", small_disk / "masks"
+    write_text(path, "old")
+    with pytest.raises(OSError, match="No space left") as from_python:
+        write_text(path, "x" * 1_000_000)
+    with pytest.raises(OSError, match="No space left") as from_rust, atomic_file(path) as temporary:
+        save_file({"weights": torch.zeros(1_000_000)}, temporary)
+    with pytest.raises(OSError, match="No space left") as in_folder, atomic_folder(folder) as half:
+        (half / "a.png").write_bytes(bytes(1_000_000))
+    errors = [caught.value for caught in (from_python, from_rust, in_folder)]
+    assert [error.errno for error in errors] == [errno.ENOSPC] * 3
+    assert [error.filename for error in errors] == [str(path), str(path), str(folder)]
+    assert [name.name for name in small_disk.iterdir()] == ["scores.json"]
+    assert path.read_text() == "old"
 
 
 def test_json_refuses_not_a_number(tmp_path: Path) -> None:

@@ -239,6 +239,16 @@ def test_pillow_does_not_chatter_about_a_damaged_image(tmp_path: Path) -> None:
     assert run.stderr == ""
 
 
+def test_only_an_image_that_can_be_brought_again_is_said_to_be_removed(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(jpeg_bytes()[:300])
+    with pytest.raises(UserError, match=r"photo\.jpg: is .*; remove the file, and `dvc repro`"):
+        read_rgb(path, WIDTH, HEIGHT)
+    with pytest.raises(UserError) as error:
+        read_rgb(path)
+    assert "remove" not in str(error.value)
+
+
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"photo\.jpg not found"):
         read_rgb(tmp_path / "photo.jpg")

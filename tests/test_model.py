@@ -6,13 +6,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torchvision.models import get_model
+from torchvision.models import MobileNet_V3_Large_Weights, Weights, WeightsEnum, get_model
 from torchvision.models.segmentation import DeepLabV3_MobileNet_V3_Large_Weights
 
 from cocoseg.errors import UserError
 from cocoseg.model import (
     DilatedConv2d,
     ModelCard,
+    _download,
     build_model,
     fold_batch_norms,
     load_model,
@@ -131,6 +132,47 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 def test_weights_that_are_no_file_say_what_there_is() -> None:
     with pytest.raises(UserError, match="none of none, imagenet, coco, and no such file"):
         load_pretrained(build_model(ARCHITECTURE, 6), "image-net", CARD)
+
+
+def test_imagenet_weights_become_the_backbone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = get_model("mobilenet_v3_large", weights=None)
+    url = MobileNet_V3_Large_Weights.IMAGENET1K_V1.url
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    (tmp_path / "hub/checkpoints").mkdir(parents=True)
+    torch.save(theirs.state_dict(), tmp_path / "hub/checkpoints" / url.rsplit("/", 1)[1])
+    model = build_model(ARCHITECTURE, 6)
+    assert load_pretrained(model, "imagenet", CARD) == "backbone from ImageNet, random heads"
+    expected = theirs.state_dict()["features.16.0.weight"]
+    assert torch.equal(model.state_dict()["backbone.16.0.weight"], expected)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "cannot download .*; check the network"), (b"a web page", "invalid hash value")],
+)
+def test_weights_that_cannot_be_downloaded_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, message: str
+) -> None:
+    file = tmp_path / "weights-01234567.pth"
+    if content:
+        file.write_bytes(content)
+
+    class Elsewhere(WeightsEnum):
+        DEFAULT = Weights(url=file.as_uri(), transforms=lambda: None, meta={})
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
+    with pytest.raises(UserError, match=message):
+        _download(Elsewhere.DEFAULT)
+
+
+def test_a_model_of_an_architecture_of_another_version_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    model = build_model(ARCHITECTURE, 6)
+    save_model(path, model, ModelCard("vision_transformer", NAMES, 64))
+    with pytest.raises(UserError, match="holds a vision_transformer, which this version"):
+        load_model(path)
 
 
 def test_coco_weights_give_each_class_the_row_of_its_name(

@@ -1,13 +1,14 @@
 """params.yaml is refused, in one line that names the key, when anything in it is wrong."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
+from cocoseg import model, prediction
 from cocoseg.errors import UserError
-from cocoseg.params import load_params
+from cocoseg.params import TrainParams, load_params
 
 SAMPLE = Path(__file__).resolve().parents[1] / "presets/sample.yaml"
 
@@ -37,6 +38,9 @@ def write_changed(folder: Path, key: str, value: Any) -> Path:
         ("filter.classes", ["background", "car"]),
         ("download.source", "imagenet"),
         ("download.coco.base_url", "ftp://example.org"),
+        ("download.coco.base_url", "images.cocodataset.org"),
+        ("download.coco.base_url", "http://"),
+        ("download.coco.base_url", "file://srv/coco"),
         ("download.coco.md5", "abc"),
         ("split.ratios.val", -1),
         ("split.ratios", {"train": 0, "val": 0, "test": 0}),
@@ -44,6 +48,9 @@ def write_changed(folder: Path, key: str, value: Any) -> Path:
         ("train.epochs", 0),
         ("train.scale", [1.0]),
         ("train.scale", [2.0, 0.5]),
+        ("train.processes", 3),
+        ("mask", None),
+        ("mask", ["last"]),
         ("runtime.workers", -1),
         ("runtime.device", "gpu"),
         ("runtime.typo", 1),
@@ -66,7 +73,38 @@ def test_every_wrong_key_is_named_at_once(tmp_path: Path) -> None:
         load_params(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"- a\n", b"a: [", b"\xff\xfe\x00", b"a: 1\na: &x *x\n"])
+def test_a_value_that_should_match_is_described_in_words(tmp_path: Path) -> None:
+    path = write_changed(tmp_path, "runtime.device", "gpu")
+    with pytest.raises(UserError, match=r"should be auto, cpu, mps, .*\(is 'gpu'\)"):
+        load_params(path)
+
+
+def test_numbers_are_read_as_dvc_writes_them(tmp_path: Path) -> None:
+    path = write_changed(tmp_path, "train.lr", 1)
+    path.write_text(path.read_text().replace("lr: 1\n", "lr: 1e-05\n"))
+    assert load_params(path).train.lr == 1e-5
+
+
+def test_the_line_that_is_no_yaml_is_named(tmp_path: Path) -> None:
+    path = write_changed(tmp_path, "train.lr", 1)
+    text = path.read_text().replace("    val:", "\tval:")
+    path.write_text(text)
+    line = text[: text.index("\t")].count("\n") + 1
+    with pytest.raises(UserError, match=rf"not valid YAML: line {line}: found character"):
+        load_params(path)
+
+
+def test_a_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    path = write_changed(tmp_path, "train.lr", 1)
+    path.write_text(path.read_text().replace("  lr: 1\n", "  lr: 1\n  lr: 2\n"))
+    with pytest.raises(UserError, match='duplicate key "lr"'):
+        load_params(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"- a\n", b"a: [", b"\xff\xfe\x00", b"a: 1\na: &x *x\n", b"a: 2026-99-99", b"a: \x01"],
+)
 def test_a_file_that_is_no_parameter_file_is_refused_in_one_line(
     tmp_path: Path, content: bytes
 ) -> None:
@@ -80,3 +118,13 @@ def test_a_file_that_is_no_parameter_file_is_refused_in_one_line(
 def test_a_missing_file_says_where_to_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="run from the project's folder"):
         load_params(tmp_path / "params.yaml")
+
+
+def test_a_folder_of_that_name_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is a folder"):
+        load_params(tmp_path)
+
+
+def test_an_architecture_that_can_be_chosen_is_known_to_the_model_and_to_predictions() -> None:
+    choices = set(get_args(TrainParams.model_fields["architecture"].annotation))
+    assert choices == set(model._BACKBONES) == set(prediction.OUTPUT_STRIDES)

@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 
 from cocoseg.charts import line_chart, ticks
+from cocoseg.errors import UserError
 from cocoseg.params import load_params
 from cocoseg.report import deviations_from_protocol, make_report, read_hashes
 
@@ -304,6 +305,12 @@ def test_weights_that_have_seen_the_test_images_are_named_as_such(metrics: Path)
     (metrics / "train/metrics.json").write_text(json.dumps(train))
     text = str(Text(make_report(metrics, preset("coco_val2014"), metrics / "dvc.lock", "x")))
     assert "the scores are optimistic" in text
+
+
+def test_a_damaged_file_of_figures_is_named(metrics: Path) -> None:
+    (metrics / "split.json").write_text("{")
+    with pytest.raises(UserError, match=r"split\.json is damaged"):
+        make_report(metrics, preset("sample"), metrics / "dvc.lock", "x")
 
 
 def test_hashes_are_those_of_data_and_model_in_dvc_lock(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from cocoseg.annotations import ImageRecord, read_instances
 from cocoseg.attempt import Patience
 from cocoseg.errors import UserError
-from cocoseg.params import CocoParams, DownloadParams, SampleParams
+from cocoseg.params import CocoParams, SampleParams, load_params
 from cocoseg.sources import CocoSource, ImagesReport, SampleSource, open_source, update_images
 from tests import misbehaving_server as misbehave
 from tests.misbehaving_server import MisbehavingServer
@@ -165,16 +165,14 @@ UPDATE = """
 import sys
 from pathlib import Path
 from cocoseg.annotations import read_instances
-from cocoseg.params import CocoParams, DownloadParams, SampleParams
-from cocoseg.sources import open_source, update_images
+from cocoseg.params import CocoParams
+from cocoseg.sources import CocoSource, update_images
 from cocoseg.stage import run_stage
 
 def main():
     url, folder = sys.argv[1], Path(sys.argv[2])
-    coco = CocoParams(base_url=url, split="val2017", md5=None)
-    sample = SampleParams(images=1, width=64, height=48, seed=0)
-    params = DownloadParams(source="coco", coco=coco, sample=sample)
-    source = open_source(params, connections=4, workers=1, downloads=folder / "downloads")
+    params = CocoParams(base_url=url, split="val2017", md5=None)
+    source = CocoSource(params, connections=4, downloads=folder / "downloads")
     images = read_instances(folder / "selection.json").instances.images
     return update_images(source, images, folder / "images").figures()
 
@@ -254,8 +252,7 @@ def test_another_seed_draws_other_images(tmp_path: Path) -> None:
 
 
 def test_params_choose_the_source(tmp_path: Path) -> None:
-    coco = CocoParams(base_url="file:///mirror", split="val2017", md5=None)
-    for name, kind in (("sample", SampleSource), ("coco", CocoSource)):
-        params = DownloadParams.model_validate({"source": name, "sample": SAMPLE, "coco": coco})
-        source = open_source(params, connections=1, workers=1, downloads=tmp_path)
+    presets = Path(__file__).resolve().parents[1] / "presets"
+    for name, kind in (("sample", SampleSource), ("coco_val2014", CocoSource)):
+        source = open_source(load_params(presets / f"{name}.yaml"), tmp_path)
         assert isinstance(source, kind)

@@ -42,6 +42,18 @@ def start(folder: Path, body: str) -> subprocess.Popen[str]:
         ("raise UserError('params.yaml: a.b:\\n unknown key')", "error: params.yaml: a.b: unknown"),
         ("raise OSError(errno.ENOSPC, 'x', 'data/masks')", "error: No space left on device at"),
         ("raise MemoryError", "error: out of memory"),
+        (
+            "Path('data/images').iterdir().__next__()",
+            "error: No such file or directory at data/images: run `dvc repro`",
+        ),
+        (
+            "Path('data').touch(); Path('data/masks').mkdir(parents=True, exist_ok=True)",
+            "error: Not a directory at data/masks: move away the file",
+        ),
+        (
+            "Path('data').mkdir(); Path('data').read_text()",
+            "error: Is a directory at data: move away the folder",
+        ),
     ],
 )
 def test_a_foreseen_failure_is_one_line_and_status_one(
@@ -55,8 +67,9 @@ def test_a_foreseen_failure_is_one_line_and_status_one(
     assert not (tmp_path / "figures.json").exists()
 
 
-def test_a_defect_shows_its_traceback(tmp_path: Path) -> None:
-    process = start(tmp_path, "raise KeyError('x')")
+@pytest.mark.parametrize("error", ["KeyError('x')", "ConnectionResetError(errno.ECONNRESET, 'x')"])
+def test_a_defect_shows_its_traceback(tmp_path: Path, error: str) -> None:
+    process = start(tmp_path, f"raise {error}")
     _, stderr = process.communicate()
     assert process.returncode == 1
     assert "Traceback" in stderr
