@@ -207,7 +207,7 @@ def test_a_killed_update_is_continued(
     report = update_images(coco_source(server, tmp_path), IMAGES, folder)
     assert report == ImagesReport(len(whole), len(IMAGES) - len(whole), 0)
     # By name, as the server may have noted the killed process's last requests only now.
-    missing = names_of(IMAGES) - {path.name for path in whole}
+    missing = set(names_of(IMAGES)) - {path.name for path in whole}
     assert set(server.request_counts()) == {f"/val2017/{name}" for name in missing}
     assert names_in(folder) == names_of(IMAGES)
 
