@@ -297,4 +297,4 @@ def _plain(value: Any) -> str:
 
 
 def _words(key: str) -> str:
-    return key.replace("_", " ")
+    return key.replace("_", " ").replace("miou", "mean IoU")
