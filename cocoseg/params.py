@@ -150,6 +150,7 @@ class TrainParams(Section):
     scale: Annotated[list[PositiveFloat], Field(min_length=2, max_length=2)]
     colour: Share
     precision: Literal["float32", "bfloat16"]
+    compile: bool
     threads: PositiveInt
     processes: PositiveInt
     seed: NonNegativeInt

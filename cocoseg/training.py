@@ -134,6 +134,8 @@ class Trainer:
             if device.type == "cuda":
                 self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
             self.in_parallel = DistributedDataParallel(self.model)
+        if params.compile:
+            self.in_parallel.compile()
 
     def averaged_model(self) -> SegmentationNetwork:
         """The network with the moving average of the weights."""
@@ -160,6 +162,9 @@ class Trainer:
                         f"train: the memory of {self.device} is too small: "
                         "lower train.batch_size or train.crop"
                     ) from None
+                except torch._dynamo.exc.BackendCompilerFailed as error:
+                    reason = str(error).strip().partition("\n")[0]
+                    raise UserError(f"train.compile: {reason}; false needs none") from None
                 bar.set_postfix(
                     epoch=f"{epoch + 1}/{self.params.epochs}",
                     loss=f"{losses[-1]:.3f}",
