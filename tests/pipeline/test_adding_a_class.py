@@ -13,6 +13,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from tests.mirror import MIRROR, mirror_document, needs_mirror
+from tests.test_rasterize import render_whole
 
 from .conftest import Project, make_project, stages_run
 
@@ -61,14 +62,11 @@ class Expected:
     def labels(self, id: int, classes: list[str]) -> NDArray[np.uint8]:
         """Crowds are void, then each instance covers those before it."""
         image = self.images[id]
-        labels = np.zeros((image["height"], image["width"]), np.uint8)
-        for annotation, _ in self.kept[id]:
-            if annotation["iscrowd"]:
-                labels[self.region(annotation)] = 255
-        for annotation, name in self.kept[id]:
-            if not annotation["iscrowd"]:
-                labels[self.region(annotation)] = classes.index(name) + 1
-        return labels
+        regions = [
+            (self.region(annotation), classes.index(name) + 1, bool(annotation["iscrowd"]))
+            for annotation, name in self.kept[id]
+        ]
+        return render_whole(regions, (image["height"], image["width"]), "last", "void")
 
 
 @pytest.fixture(scope="module")
