@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 
 from benchmarks.machine import machine
 from benchmarks.reference import CocoCrops, ReferenceRecipe, build_reference, train_reference
-from cocoseg.annotations import Instances, read_instances, select
+from cocoseg.annotations import Instances, read_instances
 from cocoseg.checkpoint import CheckpointFile
 from cocoseg.dataset import Pair
 from cocoseg.inference import confusion_of_pairs
@@ -31,6 +31,7 @@ from cocoseg.metrics import iou_scores, mean_iou
 from cocoseg.model import ModelCard, SegmentationNetwork, build_model
 from cocoseg.params import Params, TrainParams
 from cocoseg.rasterize import write_masks
+from cocoseg.selection import select
 from cocoseg.training import train
 
 CLASSES = ["person", "bottle", "bowl", "cup", "dining table"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from cocoseg.annotations import Instances, rarest_class_by_image
+from cocoseg.annotations import Instances, images_by_class, rarest_class_by_image
 from cocoseg.errors import UserError
 from cocoseg.randomness import sort_key
 
@@ -61,7 +61,7 @@ def split_images(
     selection: Instances, ratios: Mapping[str, float], seed: int
 ) -> dict[str, list[str]]:
     """Split the images of a selection by stem; an image counts for its rarest class."""
-    rarest = rarest_class_by_image(selection.annotations)
+    rarest = rarest_class_by_image(images_by_class(selection.annotations))
     return split_stems({image.stem: rarest[image.id] for image in selection.images}, ratios, seed)
 
 

@@ -7,15 +7,10 @@ Run     python -m stages.filter
 
 from pathlib import Path
 
-from cocoseg.annotations import (
-    log_rejections,
-    read_instances,
-    select,
-    write_rejections,
-    write_selection,
-)
+from cocoseg.annotations import read_instances
 from cocoseg.files import write_json
 from cocoseg.params import load_params
+from cocoseg.selection import log_rejections, select, write_rejections, write_selection
 from cocoseg.stage import run_stage
 
 

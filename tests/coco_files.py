@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from cocoseg.annotations import Annotation, Selection, read_instances, select
+from cocoseg.annotations import Annotation, read_instances
+from cocoseg.selection import Selection, select
 
 SQUARE = [[2.0, 2.0, 8.0, 2.0, 8.0, 8.0, 2.0, 8.0]]
 CATEGORIES = [{"id": 10, "name": "cat"}, {"id": 20, "name": "dog"}, {"id": 30, "name": "cow"}]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def imported_files(script: Path, root: Path) -> set[str]:
-    """`script` and every module of the project that it imports, directly or not.
+    """`script` and every module of the project that it imports, directly or not, in Python or in C.
 
     Paths are relative to `root`, with forward slashes. A package's `__init__.py` counts only where
     its content is imported by name.
@@ -16,7 +16,8 @@ def imported_files(script: Path, root: Path) -> set[str]:
         file = waiting.pop()
         if file not in found:
             found.add(file)
-            waiting += _direct_imports(file, root)
+            if file.suffix == ".py":
+                waiting += _direct_imports(file, root)
     return {file.relative_to(root).as_posix() for file in found}
 
 
@@ -29,4 +30,5 @@ def _direct_imports(file: Path, root: Path) -> list[Path]:
             assert node.level == 0, f"{file}: write imports in full"
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
     paths = [root / Path(*name.split(".")) for name in names]
-    return [path.with_suffix(".py") for path in paths if path.with_suffix(".py").is_file()]
+    files = [path.with_suffix(suffix) for path in paths for suffix in (".py", ".c")]
+    return [file for file in files if file.is_file()]

@@ -14,7 +14,7 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages
 
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_depends_on_exactly_the_code_it_imports(name: str) -> None:
-    declared = {dep for dep in STAGES[name]["deps"] if dep.endswith(".py")}
+    declared = {dep for dep in STAGES[name]["deps"] if dep.endswith((".py", ".c"))}
     assert declared == imported_files(ROOT / "stages" / f"{name}.py", ROOT)
 
 

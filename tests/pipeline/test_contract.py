@@ -32,7 +32,11 @@ pytestmark = [
 ]
 
 IMPORTS = {stage: imported_files(ROOT / f"stages/{stage}.py", ROOT) for stage in STAGES}
-CODE = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("[cs]*/*.py"))
+CODE = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in ROOT.glob("[cs]*/*")
+    if path.suffix in (".py", ".c")
+)
 
 
 @pytest.fixture(scope="module")
