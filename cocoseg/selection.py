@@ -46,7 +46,7 @@ except ImportError:  # where no C compiler was at hand: every polygon is decoded
 
 logger = logging.getLogger(__name__)
 
-_UNSAFE_NAME = re.compile(r'^$|^\.|[/\\:*?"<>|]|[. ]$')
+_SAFE_NAME = re.compile(r'(?!\.)[^/\\:*?"<>|]+(?<![. ])')
 
 
 @dataclass
@@ -173,7 +173,7 @@ def _image_fault(image: ImageRecord) -> tuple[str, str] | None:
     name = image.file_name
     if image.width < 1 or image.height < 1 or image.width * image.height > MAX_IMAGE_PIXELS:
         return "malformed_image", f"{image.width}x{image.height} pixels"
-    if not name.isprintable() or _UNSAFE_NAME.search(name) or len(name.encode()) > 200:
+    if not name.isprintable() or not _SAFE_NAME.fullmatch(name) or len(name.encode()) > 200:
         return "unsafe_file_name", ascii(name[:80])
     return None
 
