@@ -38,6 +38,8 @@ _BACKBONES = {
     "lraspp_mobilenet_v3_large": "mobilenet_v3_large",
 }
 
+_AUXILIARY = "aux_classifier."
+
 _VOC_NAMES = {"airplane": "aeroplane", "motorcycle": "motorbike", "background": "__background__"}
 """The names under which torchvision's COCO weights, made for Pascal VOC's classes, know ours."""
 
@@ -145,12 +147,13 @@ class SegmentationNetwork(nn.Module):
         return logits
 
 
-def build_model(architecture: str, classes: int) -> SegmentationNetwork:
-    """torchvision's network of that name with random weights, DeepLabV3 with its auxiliary head.
+def build_model(architecture: str, classes: int, *, auxiliary: bool = True) -> SegmentationNetwork:
+    """torchvision's network of that name with random weights.
 
-    The weights come from torch's global generator: seed it before.
+    DeepLabV3 gets its auxiliary head if `auxiliary`; Lite R-ASPP has none. The weights come from
+    torch's global generator: seed it before.
     """
-    options = {} if architecture.startswith("lraspp") else {"aux_loss": True}
+    options = {} if architecture.startswith("lraspp") else {"aux_loss": auxiliary}
     model: nn.Module = get_model(
         architecture, weights=None, weights_backbone=None, num_classes=classes, **options
     )
@@ -195,7 +198,7 @@ def fold_batch_norms(model: SegmentationNetwork) -> SegmentationNetwork:
     return folded.to(memory_format=torch.channels_last)
 
 
-def load_pretrained(model: nn.Module, weights: str, card: ModelCard) -> str:
+def load_pretrained(model: SegmentationNetwork, weights: str, card: ModelCard) -> str:
     """Start `model` from `weights`; returns one line that says what was loaded.
 
     `weights` is `none`, `imagenet` (torchvision's backbone), `coco` (torchvision's whole network
@@ -258,7 +261,9 @@ def _load_backbone(model: nn.Module, state: State, source: str) -> str:
     return f"backbone from {source}, random heads"
 
 
-def _load_whole(model: nn.Module, state: State, source: str) -> str:
+def _load_whole(model: SegmentationNetwork, state: State, source: str) -> str:
+    if model.aux_classifier is None:
+        state = {k: v for k, v in state.items() if not k.startswith(_AUXILIARY)}
     wanted = model.state_dict()
     misfits = sorted(set(wanted) ^ set(state) | _misfits(wanted, state))
     if misfits:
@@ -315,6 +320,7 @@ def load_model(path: Path) -> tuple[SegmentationNetwork, ModelCard]:
     card = msgspec.json.decode(metadata["cocoseg"], type=ModelCard)
     if card.architecture not in _BACKBONES:
         raise UserError(f"{path} holds a {card.architecture}, which this version does not know")
-    model = build_model(card.architecture, len(card.classes))
+    auxiliary = any(key.startswith(_AUXILIARY) for key in state)
+    model = build_model(card.architecture, len(card.classes), auxiliary=auxiliary)
     _load_whole(model, state, str(path))
     return model.eval(), card

@@ -115,7 +115,9 @@ class Trainer:
         self.params = params
         self.device = device
         with torch_seed(params.seed, "init"):
-            self.model = build_model(card.architecture, len(card.classes))
+            self.model = build_model(
+                card.architecture, len(card.classes), auxiliary=params.aux_weight > 0
+            )
         self.started_from = load_pretrained(self.model, params.weights, card)
         for module in self.model.modules():
             if isinstance(module, nn.BatchNorm2d):

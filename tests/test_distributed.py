@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parents[1]
 
-SCRIPT = """
+GRADIENTS = """
 import sys
 import torch
 from safetensors.torch import save_file
@@ -50,26 +50,53 @@ with process_group(CPU):
 """
 
 
-def run(folder: Path, processes: int) -> dict[str, torch.Tensor]:
-    (folder / "step.py").write_text(SCRIPT, encoding="utf-8")
-    output = folder / f"{processes}.safetensors"
+def run(folder: Path, processes: int, script: str, *arguments: object) -> None:
+    (folder / "step.py").write_text(script, encoding="utf-8")
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     result = subprocess.run(
-        [sys.executable, *(launcher if processes > 1 else []), folder / "step.py", output],
+        [sys.executable, *(launcher if processes > 1 else []), folder / "step.py", *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
     )
     assert result.returncode == 0, result.stderr
+
+
+def gradients(folder: Path, processes: int) -> dict[str, torch.Tensor]:
+    output = folder / f"{processes}.safetensors"
+    run(folder, processes, GRADIENTS, output)
     return load_file(output)
 
 
 def test_gradients_of_two_processes_equal_those_of_one(tmp_path: Path) -> None:
-    one, two = run(tmp_path, 1), run(tmp_path, 2)
+    one, two = gradients(tmp_path, 1), gradients(tmp_path, 2)
     assert two["loss"].item() == pytest.approx(one["loss"].item(), rel=1e-5)
     assert one["classifier.4.weight"].abs().max() > 1e-3
     for name, gradient in one.items():
         torch.testing.assert_close(two[name], gradient, rtol=1e-3, atol=1e-5, msg=name)
+
+
+TWO_STEPS = """
+import torch
+from cocoseg.distributed import process_group
+from cocoseg.model import ModelCard
+from cocoseg.training import Trainer
+from tests.test_training import params
+
+CPU = torch.device("cpu")
+with process_group(CPU):
+    card = ModelCard("deeplabv3_mobilenet_v3_large", ("background", "red", "blue"), 48)
+    trainer = Trainer(card, params(aux_weight=0.0), CPU)
+    trainer.in_parallel.train()
+    for _ in range(2):
+        images = torch.zeros(2, 3, 48, 48, dtype=torch.uint8)
+        trainer.optimize(images, torch.zeros(2, 48, 48, dtype=torch.uint8))
+"""
+
+
+def test_processes_agree_on_a_network_without_the_auxiliary_head(tmp_path: Path) -> None:
+    """DistributedDataParallel fails in the second step where a parameter has no gradient."""
+    run(tmp_path, 2, TWO_STEPS)
 
 
 FAIL = """

@@ -120,6 +120,24 @@ def test_a_whole_model_file_replaces_everything(tmp_path: Path) -> None:
         assert torch.equal(model.state_dict()[key], value), key
 
 
+@pytest.mark.parametrize("auxiliary", [True, False])
+def test_a_model_is_read_back_with_the_heads_it_had(auxiliary: bool, tmp_path: Path) -> None:
+    model = build_model(ARCHITECTURE, len(NAMES), auxiliary=auxiliary)
+    save_model(tmp_path / "model.safetensors", model, CARD)
+    again, _ = load_model(tmp_path / "model.safetensors")
+    assert (again.aux_classifier is not None) is auxiliary
+    assert again.state_dict().keys() == model.state_dict().keys()
+
+
+def test_a_network_without_the_auxiliary_head_starts_from_one_that_has_it(tmp_path: Path) -> None:
+    trained = build_model(ARCHITECTURE, len(NAMES))
+    save_model(tmp_path / "trained.safetensors", trained, CARD)
+    model = build_model(ARCHITECTURE, len(NAMES), auxiliary=False)
+    load_pretrained(model, str(tmp_path / "trained.safetensors"), CARD)
+    for key, value in model.state_dict().items():
+        assert torch.equal(trained.state_dict()[key], value), key
+
+
 def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     save_model(tmp_path / "two.safetensors", build_model(ARCHITECTURE, 2), CARD)
     save_file({"0.0.weight": torch.zeros(16, 3, 3, 3)}, tmp_path / "part.safetensors")
