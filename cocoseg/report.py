@@ -67,6 +67,8 @@ def make_report(metrics: Path, params: Mapping[str, Any], lock: Path, title: str
     test = _read_json(metrics / "test.json")
     details = _read_json(metrics / "test_details.json")
     train = _read_json(metrics / "train/metrics.json")
+    if "epoch" not in train:
+        raise UserError(f"{metrics}/train is of an unfinished training: `dvc repro` goes on")
     filtered = _read_json(metrics / "filter.json")
     names = list(test["iou"])
     machine = read_machine_figures(metrics / "machine")
@@ -97,7 +99,7 @@ def make_report(metrics: Path, params: Mapping[str, Any], lock: Path, title: str
             for example in details["examples"]
         ],
         confusion=_read_confusion(metrics / "plots/confusion.csv", names),
-        curves=_draw_curves(metrics / "train/plots/metrics", names, train.get("epoch")),
+        curves=_draw_curves(metrics / "train/plots/metrics", names, train["epoch"]),
         image_scores=_draw_image_scores(metrics / "plots/images.csv"),
         reliability=_draw_reliability(metrics / "plots/reliability.csv"),
         flat_params={section: flatten(content) for section, content in params.items()},

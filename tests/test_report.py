@@ -313,6 +313,13 @@ def test_a_damaged_file_of_figures_is_named(metrics: Path) -> None:
         make_report(metrics, preset("sample"), metrics / "dvc.lock", "x")
 
 
+def test_a_training_that_did_not_finish_is_said_to_be_one(metrics: Path) -> None:
+    so_far = {"loss": 1.2, "lr": 0.004, "val": {"miou": 0.2}, "step": 3}
+    (metrics / "train/metrics.json").write_text(json.dumps(so_far))
+    with pytest.raises(UserError, match=r"train is of an unfinished training: `dvc repro`"):
+        make_report(metrics, preset("sample"), metrics / "dvc.lock", "x")
+
+
 def test_hashes_are_those_of_data_and_model_in_dvc_lock(tmp_path: Path) -> None:
     lock = tmp_path / "dvc.lock"
     outs = [
