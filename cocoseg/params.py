@@ -141,6 +141,7 @@ class TrainParams(Section):
     epochs: PositiveInt
     batch_size: Annotated[int, Field(ge=2)]
     lr: PositiveFloat
+    backbone_lr_factor: PositiveFloat
     warmup: Share
     weight_decay: NonNegativeFloat
     ema_decay: Share

@@ -97,14 +97,24 @@ def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay for convolution kernels only, not for norms and biases."""
-    kernels = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
-    return [
-        {"params": kernels, "weight_decay": weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
+def parameter_groups(
+    model: nn.Module, weight_decay: float, backbone_lr_factor: float
+) -> list[dict[str, Any]]:
+    """The heads', then the backbone's parameters for the optimiser, with their "lr_factor".
+
+    Weight decay is for convolution kernels only, not for norms and biases.
+    """
+    groups = []
+    for in_backbone, lr_factor in ((False, 1.0), (True, backbone_lr_factor)):
+        parameters = [
+            parameter
+            for name, parameter in model.named_parameters()
+            if name.startswith("backbone.") is in_backbone
+        ]
+        for is_kernel, decay in ((True, weight_decay), (False, 0.0)):
+            members = [p for p in parameters if (p.ndim > 1) is is_kernel]
+            groups.append({"params": members, "weight_decay": decay, "lr_factor": lr_factor})
+    return groups
 
 
 class Trainer:
@@ -124,7 +134,8 @@ class Trainer:
                 module.momentum = params.norm_momentum
         self.model.to(device)
         self.optimizer = torch.optim.AdamW(
-            parameter_groups(self.model, params.weight_decay), lr=params.lr
+            parameter_groups(self.model, params.weight_decay, params.backbone_lr_factor),
+            lr=params.lr,
         )
         self.average = AveragedModel(
             self.model, multi_avg_fn=get_ema_multi_avg_fn(params.ema_decay), use_buffers=True
@@ -156,7 +167,7 @@ class Trainer:
             for step, (images, labels) in enumerate(batches, start=epoch * steps):
                 factor = learning_rate_factor(step, total_steps, self.params.warmup)
                 for group in self.optimizer.param_groups:
-                    group["lr"] = self.params.lr * factor
+                    group["lr"] = self.params.lr * factor * group["lr_factor"]
                 try:
                     losses.append(self.optimize(images, labels))
                 except torch.OutOfMemoryError:

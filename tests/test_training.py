@@ -18,13 +18,14 @@ from cocoseg.errors import UserError
 from cocoseg.inference import confusion_of_pairs
 from cocoseg.labels import write_label_png
 from cocoseg.metrics import mean_iou
-from cocoseg.model import ModelCard
+from cocoseg.model import ModelCard, build_model
 from cocoseg.params import TrainParams
 from cocoseg.training import (
     Trainer,
     TrainingResult,
     learning_rate_factor,
     parameter_groups,
+    torch_seed,
     train,
 )
 from tests.test_dataset import COLOURS
@@ -136,12 +137,33 @@ def test_the_learning_rate_rises_in_a_line_and_falls_to_zero() -> None:
     assert factors[-1] == pytest.approx(0)
 
 
-def test_norms_and_biases_are_not_decayed() -> None:
-    model = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 3), torch.nn.BatchNorm2d(1))
-    decayed, others = parameter_groups(model, 0.1)
-    assert [p.ndim for p in decayed["params"]] == [4]
-    assert len(others["params"]) == 3
-    assert (decayed["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
+def test_norms_and_biases_are_not_decayed_and_the_backbone_learns_at_its_own_rate() -> None:
+    model = build_model("deeplabv3_mobilenet_v3_large", 3)
+    groups = parameter_groups(model, weight_decay=0.1, backbone_lr_factor=0.5)
+    found = {
+        id(parameter): (group["weight_decay"], group["lr_factor"])
+        for group in groups
+        for parameter in group["params"]
+    }
+    assert len(found) == sum(len(group["params"]) for group in groups)
+    for name, parameter in model.named_parameters():
+        decay = 0.1 if name.endswith(".weight") and parameter.ndim == 4 else 0.0
+        factor = 0.5 if name.startswith("backbone.") else 1.0
+        assert found[id(parameter)] == (decay, factor), name
+
+
+def test_a_backbone_of_rate_near_zero_stays_what_it_was(pairs: list[Pair]) -> None:
+    start = {"weights": "none", "weight_decay": 0.0, "ema_decay": 0.0, "epochs": 1}
+    (still, _), (moving, _) = (
+        run(pairs, backbone_lr_factor=factor, **start) for factor in (1e-12, 1.0)
+    )
+    with torch_seed(0, "init"):
+        before = build_model("deeplabv3_mobilenet_v3_large", 3).state_dict()
+    key = "backbone.0.0.weight"
+    torch.testing.assert_close(still.model.state_dict()[key], before[key])
+    assert not torch.allclose(moving.model.state_dict()[key], before[key])
+    head = "classifier.4.weight"
+    assert not torch.allclose(still.model.state_dict()[head], before[head])
 
 
 class Interrupted(Exception):
