@@ -63,7 +63,8 @@ def main() -> None:
     torch.manual_seed(0)
     preset = Path(__file__).resolve().parents[1] / "presets/coco_val2014.yaml"
     params = Params.model_validate(yaml.safe_load(preset.read_text(encoding="utf-8"))).train
-    params = params.model_copy(update={"weights": "none"})
+    # The preset has no auxiliary head; the plain loop's network has one.
+    params = params.model_copy(update={"weights": "none", "aux_weight": 0.5})
     trainer = Trainer(ModelCard(params.architecture, CLASSES, options.crop), params, CPU)
     plain = build_reference(len(CLASSES))
     plain.load_state_dict(trainer.model.state_dict())
