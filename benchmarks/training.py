@@ -57,17 +57,20 @@ def main() -> None:
     parser.add_argument("--crop", type=int, default=480)
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--aux-weight", type=float, default=0.5, help="0, as in the preset: no head"
+    )
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     preset = Path(__file__).resolve().parents[1] / "presets/coco_val2014.yaml"
     params = Params.model_validate(yaml.safe_load(preset.read_text(encoding="utf-8"))).train
-    # The preset has no auxiliary head; the plain loop's network has one.
-    params = params.model_copy(update={"weights": "none", "aux_weight": 0.5})
+    changes = {"weights": "none", "aux_weight": options.aux_weight}
+    params = params.model_copy(update=changes)
     trainer = Trainer(ModelCard(params.architecture, CLASSES, options.crop), params, CPU)
     plain = build_reference(len(CLASSES))
-    plain.load_state_dict(trainer.model.state_dict())
+    plain.load_state_dict(trainer.model.state_dict(), strict=False)
     optimizer = torch.optim.SGD(plain.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
     shape = options.batch_size, 3, options.crop, options.crop
     images = torch.randint(0, 256, shape, dtype=torch.uint8)
