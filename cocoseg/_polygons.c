@@ -1,4 +1,4 @@
-/* Polygons checked where they stand in the JSON text, 10 times as fast as by decoding them.
+/* Polygons checked where they stand in the JSON text, five times as fast as by decoding them.
 
    surely_valid(segmentation, width, height, max_outline) is true only where
    annotations.parse_segmentation would find nothing wrong. False says nothing: that function
@@ -11,23 +11,20 @@ typedef struct {
     const char *at, *end;
 } Text;
 
-static int next_is(const Text *text, char wanted)
-{
-    return text->at < text->end && *text->at == wanted;
-}
-
 static int skip(Text *text, char wanted)
 {
-    int found = next_is(text, wanted);
+    int found = text->at < text->end && *text->at == wanted;
     text->at += found;
     return found;
 }
 
+/* With the space after it, if there is one. */
 static int skip_comma(Text *text)
 {
-    int found = skip(text, ',');
+    if (!skip(text, ','))
+        return 0;
     skip(text, ' ');
-    return found;
+    return 1;
 }
 
 static int next_is_digit(const Text *text)
