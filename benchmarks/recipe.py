@@ -155,7 +155,7 @@ def main() -> None:
     preset = ROOT / "presets/coco_val2014.yaml"
     params = Params.model_validate(yaml.safe_load(preset.read_text(encoding="utf-8"))).train
     classes = options.classes
-    torch.set_num_threads(1)
+    torch.set_num_threads(SHORT["threads"])
     print(machine("torch", "torchvision"), flush=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -3,6 +3,8 @@
 import ast
 from pathlib import Path
 
+CODE_SUFFIXES = (".py", ".c")
+
 
 def imported_files(script: Path, root: Path) -> set[str]:
     """`script` and every module of the project that it imports, directly or not, in Python or in C.
@@ -30,5 +32,5 @@ def _direct_imports(file: Path, root: Path) -> list[Path]:
             assert node.level == 0, f"{file}: write imports in full"
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
     paths = [root / Path(*name.split(".")) for name in names]
-    files = [path.with_suffix(suffix) for path in paths for suffix in (".py", ".c")]
+    files = [path.with_suffix(suffix) for path in paths for suffix in CODE_SUFFIXES]
     return [file for file in files if file.is_file()]

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from cocoseg.params import Params, load_params
-from tests.import_graph import imported_files
+from tests.import_graph import CODE_SUFFIXES, imported_files
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
@@ -14,7 +14,7 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages
 
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_depends_on_exactly_the_code_it_imports(name: str) -> None:
-    declared = {dep for dep in STAGES[name]["deps"] if dep.endswith((".py", ".c"))}
+    declared = {dep for dep in STAGES[name]["deps"] if dep.endswith(CODE_SUFFIXES)}
     assert declared == imported_files(ROOT / "stages" / f"{name}.py", ROOT)
 
 

@@ -22,7 +22,7 @@ from tests.contract import (
     table,
     with_later_stages,
 )
-from tests.import_graph import imported_files
+from tests.import_graph import CODE_SUFFIXES, imported_files
 
 from .conftest import Project, stages_restored, stages_run
 
@@ -35,7 +35,7 @@ IMPORTS = {stage: imported_files(ROOT / f"stages/{stage}.py", ROOT) for stage in
 CODE = sorted(
     path.relative_to(ROOT).as_posix()
     for path in ROOT.glob("[cs]*/*")
-    if path.suffix in (".py", ".c")
+    if path.suffix in CODE_SUFFIXES
 )
 
 
