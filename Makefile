@@ -12,7 +12,7 @@ help: ## show this list
 
 install: .venv/installed ## make .venv and install everything into it
 
-.venv/installed: pyproject.toml constraints.txt $(wildcard cocoseg/*.c)
+.venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
@@ -22,7 +22,7 @@ repro: install ## run the pipeline as params.yaml says; only what changed is run
 	@git rev-parse --quiet --verify HEAD >/dev/null 2>&1 || { echo "error: DVC wants a Git repository" \
 		"with a commit: run 'git init && git add -A && git commit -m start' first" >&2; exit 1; }
 	@dvc repro
-	@python -m cocoseg.summary
+	@python -m cocoseg.results.summary
 
 coco: install ## run on COCO val2014: presets/coco_val2014.yaml becomes params.yaml
 	@for preset in presets/*.yaml; do \

@@ -22,9 +22,9 @@ from typing import Any
 
 from benchmarks.annotation_files import CLASSES, original_document, write_repeated
 from benchmarks.machine import machine, peak_memory
-from cocoseg.annotations import read_instances
-from cocoseg.randomness import sort_key
-from cocoseg.selection import select, write_selection
+from cocoseg.annotations.instances import read_instances
+from cocoseg.annotations.selection import select, write_selection
+from cocoseg.common.randomness import sort_key
 
 MAX_INSTANCES, MAX_IMAGES, SEED = 10, 8000, 0
 

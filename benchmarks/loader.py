@@ -17,8 +17,8 @@ from benchmarks.machine import machine
 from benchmarks.recipe import MIRROR, ROOT, prepare
 from benchmarks.reference import CocoCrops, ReferenceRecipe
 from benchmarks.training import compare
-from cocoseg.dataset import Augmentation, TrainingCrops
-from cocoseg.params import Params
+from cocoseg.common.params import Params
+from cocoseg.learning.crops import Augmentation, TrainingCrops
 
 
 def main() -> None:

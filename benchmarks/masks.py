@@ -24,10 +24,10 @@ from PIL import Image
 
 from benchmarks.annotation_files import CLASSES, original_document, write_repeated
 from benchmarks.machine import machine, peak_memory
-from cocoseg.annotations import Instances, read_instances
-from cocoseg.labels import PALETTE, VOID
-from cocoseg.rasterize import write_masks
-from cocoseg.selection import select, write_selection
+from cocoseg.annotations.instances import Instances, read_instances
+from cocoseg.annotations.masks import write_masks
+from cocoseg.annotations.selection import select, write_selection
+from cocoseg.common.labels import PALETTE, VOID
 
 
 def main() -> None:

@@ -24,16 +24,16 @@ from safetensors.torch import load_file
 
 from benchmarks.machine import machine
 from benchmarks.reference import CocoCrops, ReferenceRecipe, build_reference, train_reference
-from cocoseg.annotations import Instances, read_instances
-from cocoseg.checkpoint import CheckpointFile
-from cocoseg.dataset import Pair
-from cocoseg.inference import confusion_of_pairs
-from cocoseg.metrics import iou_scores, mean_iou
-from cocoseg.model import ModelCard, SegmentationNetwork, build_model
-from cocoseg.params import Params, TrainParams
-from cocoseg.rasterize import write_masks
-from cocoseg.selection import select
-from cocoseg.training import train
+from cocoseg.annotations.instances import Instances, read_instances
+from cocoseg.annotations.masks import write_masks
+from cocoseg.annotations.selection import select
+from cocoseg.common.params import Params, TrainParams
+from cocoseg.learning.checkpoint import CheckpointFile
+from cocoseg.learning.training import train
+from cocoseg.network.confusion import iou_scores, mean_iou
+from cocoseg.network.inference import confusion_of_pairs
+from cocoseg.network.model import ModelCard, SegmentationNetwork, build_model
+from cocoseg.network.photos import Pair
 
 CLASSES = ["person", "vehicle", "animal", "furniture", "kitchen", "food"]
 MIRROR = Path("../shared/coco-mirror")

@@ -23,9 +23,9 @@ from torchvision import tv_tensors
 from torchvision.models import get_model
 from torchvision.transforms import v2
 
-from cocoseg.annotations import Annotation, Instances
-from cocoseg.labels import VOID
-from cocoseg.model import IMAGENET_MEAN, IMAGENET_STD
+from cocoseg.annotations.instances import Annotation, Instances
+from cocoseg.common.labels import VOID
+from cocoseg.network.model import IMAGENET_MEAN, IMAGENET_STD
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from torch.nn import functional
 
 from benchmarks.machine import machine
 from benchmarks.reference import build_reference, reference_loss
-from cocoseg.export import torch_network
-from cocoseg.model import IMAGENET_MEAN, IMAGENET_STD, ModelCard
-from cocoseg.params import Params
-from cocoseg.training import Trainer
+from cocoseg.common.params import Params
+from cocoseg.deployment.export import torch_network
+from cocoseg.learning.training import Trainer
+from cocoseg.network.model import IMAGENET_MEAN, IMAGENET_STD, ModelCard
 
 CPU = torch.device("cpu")
 CLASSES = ("background", "person", "bicycle", "car", "motorcycle", "airplane")

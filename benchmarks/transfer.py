@@ -21,8 +21,8 @@ import numpy as np
 import requests
 from PIL import Image
 
-from cocoseg.annotations import ImageRecord
-from cocoseg.coco import fetch_images
+from cocoseg.annotations.instances import ImageRecord
+from cocoseg.sources.coco import fetch_images
 
 CLAIM = 8.0
 WIDTH, HEIGHT = 640, 480

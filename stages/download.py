@@ -7,9 +7,9 @@ Run     python -m stages.download
 
 from pathlib import Path
 
-from cocoseg.params import load_params
-from cocoseg.sources import open_source
-from cocoseg.stage import run_stage
+from cocoseg.common.params import load_params
+from cocoseg.common.stage import run_stage
+from cocoseg.sources.source import open_source
 
 
 def main() -> None:

@@ -11,17 +11,17 @@ from typing import Any
 
 import torch
 
-from cocoseg.annotations import read_instances
-from cocoseg.dataset import read_pairs
-from cocoseg.devices import choose_device
-from cocoseg.evaluation import evaluate
-from cocoseg.examples import choose_examples, write_examples
-from cocoseg.files import atomic_folder, write_json
-from cocoseg.model import load_model
-from cocoseg.objects import objects_by_stem
-from cocoseg.params import load_params
-from cocoseg.plots import write_plots
-from cocoseg.stage import run_stage
+from cocoseg.annotations.instances import read_instances
+from cocoseg.common.files import atomic_folder, write_json
+from cocoseg.common.params import load_params
+from cocoseg.common.stage import run_stage
+from cocoseg.network.devices import choose_device
+from cocoseg.network.model import load_model
+from cocoseg.network.photos import read_pairs
+from cocoseg.scoring.evaluation import evaluate
+from cocoseg.scoring.examples import choose_examples, write_examples
+from cocoseg.scoring.objects import objects_by_stem
+from cocoseg.scoring.plots import write_plots
 
 
 def main() -> dict[str, Any]:

@@ -13,8 +13,10 @@ from typing import Any
 
 import torch
 
-from cocoseg.dataset import read_pairs, resize_shorter_side
-from cocoseg.export import (
+from cocoseg.common.files import atomic_file, write_json
+from cocoseg.common.params import load_params
+from cocoseg.common.stage import run_stage
+from cocoseg.deployment.export import (
     compare_networks,
     load_onnx,
     median_latency,
@@ -22,10 +24,8 @@ from cocoseg.export import (
     torch_network,
     write_onnx,
 )
-from cocoseg.files import atomic_file, write_json
-from cocoseg.model import load_model
-from cocoseg.params import load_params
-from cocoseg.stage import run_stage
+from cocoseg.network.model import load_model
+from cocoseg.network.photos import read_pairs, resize_shorter_side
 
 
 def main() -> dict[str, Any]:

@@ -7,11 +7,11 @@ Run     python -m stages.filter
 
 from pathlib import Path
 
-from cocoseg.annotations import read_instances
-from cocoseg.files import write_json
-from cocoseg.params import load_params
-from cocoseg.selection import log_rejections, select, write_rejections, write_selection
-from cocoseg.stage import run_stage
+from cocoseg.annotations.instances import read_instances
+from cocoseg.annotations.selection import log_rejections, select, write_rejections, write_selection
+from cocoseg.common.files import write_json
+from cocoseg.common.params import load_params
+from cocoseg.common.stage import run_stage
 
 
 def main() -> None:

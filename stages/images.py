@@ -7,10 +7,10 @@ Run     python -m stages.images
 
 from pathlib import Path
 
-from cocoseg.annotations import read_instances
-from cocoseg.params import load_params
-from cocoseg.sources import open_source, update_images
-from cocoseg.stage import run_stage
+from cocoseg.annotations.instances import read_instances
+from cocoseg.common.params import load_params
+from cocoseg.common.stage import run_stage
+from cocoseg.sources.source import open_source, update_images
 
 
 def main() -> dict[str, int]:

@@ -7,11 +7,11 @@ Run     python -m stages.mask
 
 from pathlib import Path
 
-from cocoseg.annotations import read_instances
-from cocoseg.files import atomic_folder, write_json
-from cocoseg.params import load_params
-from cocoseg.rasterize import write_masks
-from cocoseg.stage import run_stage
+from cocoseg.annotations.instances import read_instances
+from cocoseg.annotations.masks import write_masks
+from cocoseg.common.files import atomic_folder, write_json
+from cocoseg.common.params import load_params
+from cocoseg.common.stage import run_stage
 
 
 def main() -> None:

@@ -8,10 +8,10 @@ Run     python -m stages.report
 import logging
 from pathlib import Path
 
-from cocoseg.files import write_text
-from cocoseg.params import load_params
-from cocoseg.report import make_report
-from cocoseg.stage import run_stage
+from cocoseg.common.files import write_text
+from cocoseg.common.params import load_params
+from cocoseg.common.stage import run_stage
+from cocoseg.results.report import make_report
 
 
 def main() -> None:

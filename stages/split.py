@@ -7,11 +7,11 @@ Run     python -m stages.split
 
 from pathlib import Path
 
-from cocoseg.annotations import read_instances
-from cocoseg.files import atomic_folder, write_json, write_text
-from cocoseg.params import load_params
-from cocoseg.splits import split_images, summarize_splits
-from cocoseg.stage import run_stage
+from cocoseg.annotations.instances import read_instances
+from cocoseg.annotations.splits import split_images, summarize_splits
+from cocoseg.common.files import atomic_folder, write_json, write_text
+from cocoseg.common.params import load_params
+from cocoseg.common.stage import run_stage
 
 
 def main() -> None:

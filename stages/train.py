@@ -10,15 +10,16 @@ import os
 from pathlib import Path
 from typing import Any
 
-from cocoseg.checkpoint import CheckpointFile, fingerprint
-from cocoseg.dataset import check_training_data, read_pairs
-from cocoseg.devices import choose_device
-from cocoseg.distributed import process_group, rank, relaunch, started_by_torchrun
-from cocoseg.model import save_model
-from cocoseg.params import load_params
-from cocoseg.stage import run_stage
-from cocoseg.tracking import track
-from cocoseg.training import train
+from cocoseg.common.params import load_params
+from cocoseg.common.stage import run_stage
+from cocoseg.learning.checkpoint import CheckpointFile, fingerprint
+from cocoseg.learning.crops import check_training_data
+from cocoseg.learning.distributed import process_group, rank, relaunch, started_by_torchrun
+from cocoseg.learning.tracking import track
+from cocoseg.learning.training import train
+from cocoseg.network.devices import choose_device
+from cocoseg.network.model import save_model
+from cocoseg.network.photos import read_pairs
 
 
 def main() -> dict[str, Any]:

@@ -5,16 +5,15 @@ python -m tests.contract        prints the table of README.md
 
 from collections.abc import Iterable, Iterator
 from contextlib import chdir
-from pathlib import Path
 from typing import Any
 
 import yaml
 from dvc.repo import Repo
 from pydantic import ValidationError
 
-from cocoseg.params import Params
+from cocoseg.common.params import Params
+from tests import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 
@@ -81,7 +80,7 @@ def outputs(stage: str) -> list[str]:
 
 
 def other_value(params: dict[str, Any], key: str) -> Any:
-    """A value for `key` that differs from the one in `params`, and that cocoseg.params accepts."""
+    """A value for `key` that differs from the one in `params`, and that `Params` accepts."""
     *sections, name = key.split(".")
     for value in _candidates(leaves(params)[key]):
         changed = yaml.safe_load(yaml.safe_dump(params))
@@ -98,7 +97,7 @@ def other_value(params: dict[str, Any], key: str) -> Any:
 
 
 def _candidates(value: Any) -> Iterator[Any]:
-    """Other values of the same type; which of them is valid is for cocoseg.params to say."""
+    """Other values of the same type; which of them is valid is for cocoseg.common.params to say."""
     match value:
         case bool():
             yield not value

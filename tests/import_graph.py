@@ -1,16 +1,14 @@
-"""Which of the project's own files a module imports, found by parsing."""
+"""Which of the project's own files a module imports, and which packages they are in, by parsing."""
 
 import ast
 from pathlib import Path
 
-CODE_SUFFIXES = (".py", ".c")
-
 
 def imported_files(script: Path, root: Path) -> set[str]:
-    """`script` and every module of the project that it imports, directly or not, in Python or in C.
+    """`script` and every module of the project that it imports, directly or not.
 
-    Paths are relative to `root`, with forward slashes. A package's `__init__.py` counts only where
-    its content is imported by name.
+    Paths are relative to `root`, with forward slashes. A package's `__init__.py` counts where
+    something is imported from it or from one of its modules: Python runs it then.
     """
     found: set[Path] = set()
     waiting = [script]
@@ -18,12 +16,12 @@ def imported_files(script: Path, root: Path) -> set[str]:
         file = waiting.pop()
         if file not in found:
             found.add(file)
-            if file.suffix == ".py":
-                waiting += _direct_imports(file, root)
+            waiting += direct_imports(file, root)
     return {file.relative_to(root).as_posix() for file in found}
 
 
-def _direct_imports(file: Path, root: Path) -> list[Path]:
+def direct_imports(file: Path, root: Path) -> list[Path]:
+    """The modules of the project that a file names in its imports, and their packages."""
     names: list[str] = []
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -31,6 +29,15 @@ def _direct_imports(file: Path, root: Path) -> list[Path]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             assert node.level == 0, f"{file}: write imports in full"
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    paths = [root / Path(*name.split(".")) for name in names]
-    files = [path.with_suffix(suffix) for path in paths for suffix in CODE_SUFFIXES]
-    return [file for file in files if file.is_file()]
+    parts = [name.split(".") for name in names]
+    modules = {tuple(p[:n]) for p in parts for n in range(1, len(p) + 1)}
+    paths = [root.joinpath(*module) for module in sorted(modules)]
+    files = [f for path in paths for f in (path.with_suffix(".py"), path / "__init__.py")]
+    # The library's own __init__ imports the rest lazily, for `cocoseg.load` alone.
+    return [f for f in files if f.is_file() and f != root / "cocoseg/__init__.py"]
+
+
+def package_of(file: str) -> str:
+    """What a stage declares for a file it imports: the package `cocoseg/NAME`, or the file."""
+    first, *rest = file.split("/")
+    return f"{first}/{rest[0]}" if first == "cocoseg" and len(rest) > 1 else file

@@ -2,12 +2,13 @@
 
 import json
 import zipfile
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-MIRROR = Path(__file__).resolve().parents[2] / "shared" / "coco-mirror"
+from tests import ROOT
+
+MIRROR = ROOT.parent / "shared" / "coco-mirror"
 needs_mirror = pytest.mark.skipif(not MIRROR.is_dir(), reason="needs ../shared/coco-mirror")
 
 MIRROR_SPLITS = ("train2017", "val2017")

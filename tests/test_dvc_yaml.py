@@ -1,21 +1,44 @@
 """dvc.yaml declares what the stages really use."""
 
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
-from cocoseg.params import Params, load_params
-from tests.import_graph import CODE_SUFFIXES, imported_files
+from cocoseg.common.params import Params, load_params
+from tests import ROOT
+from tests.import_graph import direct_imports, imported_files, package_of
 
-ROOT = Path(__file__).resolve().parents[1]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_a_stage_depends_on_exactly_the_code_it_imports(name: str) -> None:
-    declared = {dep for dep in STAGES[name]["deps"] if dep.endswith(CODE_SUFFIXES)}
-    assert declared == imported_files(ROOT / "stages" / f"{name}.py", ROOT)
+def test_a_stage_depends_on_exactly_the_packages_it_imports(name: str) -> None:
+    declared = {dep for dep in STAGES[name]["deps"] if dep.startswith(("stages/", "cocoseg/"))}
+    imported = imported_files(ROOT / "stages" / f"{name}.py", ROOT)
+    assert declared == {package_of(file) for file in imported}
+
+
+def test_packages_import_in_one_direction_only() -> None:
+    documented = (ROOT / "cocoseg/__init__.py").read_text(encoding="utf-8")
+    order = re.findall(r"^(\w+)  +\S", documented, flags=re.MULTILINE)
+    assert set(order) == {path.parent.name for path in ROOT.glob("cocoseg/*/__init__.py")}
+    for place, package in enumerate(order):
+        for file in (ROOT / "cocoseg" / package).rglob("*.py"):
+            imported = {
+                path.relative_to(ROOT / "cocoseg").parts[0] for path in direct_imports(file, ROOT)
+            }
+            assert imported <= set(order[: place + 1]), file
+
+
+def test_a_package_says_what_is_in_it_and_has_few_modules() -> None:
+    for init in ROOT.glob("cocoseg/*/__init__.py"):
+        modules = {path.stem for path in init.parent.glob("*.py")} - {"__init__"}
+        modules |= {path.parent.name for path in init.parent.glob("*/__init__.py")}
+        documented = re.findall(r"^(\w+)  +\S", init.read_text(encoding="utf-8"), re.MULTILINE)
+        assert sorted(documented) == sorted(modules), init
+        assert len(modules) <= 8, init
 
 
 def test_every_stage_script_is_a_stage() -> None:

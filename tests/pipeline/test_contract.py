@@ -22,7 +22,7 @@ from tests.contract import (
     table,
     with_later_stages,
 )
-from tests.import_graph import CODE_SUFFIXES, imported_files
+from tests.import_graph import imported_files, package_of
 
 from .conftest import Project, stages_restored, stages_run
 
@@ -31,11 +31,15 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning"),  # dvc's own
 ]
 
-IMPORTS = {stage: imported_files(ROOT / f"stages/{stage}.py", ROOT) for stage in STAGES}
+PACKAGES = {
+    stage: {package_of(file) for file in imported_files(ROOT / f"stages/{stage}.py", ROOT)}
+    for stage in STAGES
+}
 CODE = sorted(
     path.relative_to(ROOT).as_posix()
-    for path in ROOT.glob("[cs]*/*")
-    if path.suffix in CODE_SUFFIXES
+    for folder in ("stages", "cocoseg")
+    for path in ROOT.glob(f"{folder}/**/*")
+    if path.suffix in (".py", ".jinja")
 )
 
 
@@ -112,13 +116,39 @@ def test_the_command_line_says_the_same(changed: Project, key: str) -> None:
 
 
 @pytest.mark.parametrize("file", CODE)
-def test_changed_code_changes_exactly_the_stages_that_import_it(
+def test_changed_code_changes_exactly_the_stages_that_import_its_package(
     asked: Project, repo: Repo, file: str
 ) -> None:
     path = asked.folder / file
     with changed_text(path) as text:
         path.write_text(f"{text}# changed\n", encoding="utf-8")
-        assert changed_stages(repo) == {stage for stage in STAGES if file in IMPORTS[stage]}
+        expected = {stage for stage in STAGES if package_of(file) in PACKAGES[stage]}
+        assert changed_stages(repo) == expected
+
+
+@pytest.mark.parametrize(
+    ("package", "stages"),
+    [
+        ("sources/sample", ["download", "images"]),
+        ("sources", ["download", "images"]),
+        ("scoring", ["evaluate", "report"]),
+        ("deployment", ["export"]),
+        ("results", ["report"]),
+        ("learning", ["train"]),
+    ],
+)
+def test_a_new_module_changes_these_stages_and_what_python_leaves_there_none(
+    asked: Project, repo: Repo, package: str, stages: list[str]
+) -> None:
+    folder = asked.folder / "cocoseg" / package
+    for left in (folder / "__pycache__/new.cpython-311.pyc", folder / ".new.py.swp"):
+        left.parent.mkdir(exist_ok=True)
+        left.write_bytes(b"left by a program")
+    assert changed_stages(repo) == set()
+    new = folder / "new.py"
+    new.write_text("", encoding="utf-8")
+    assert changed_stages(repo) == set(stages)
+    new.unlink()
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,0 @@
-from msgspec import Raw
-
-def surely_valid(segmentation: Raw, width: int, height: int, max_outline: int) -> bool: ...

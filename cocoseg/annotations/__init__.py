@@ -1,0 +1,9 @@
+"""From a COCO instances file to selected images, splits and masks, without PyTorch.
+
+instances  read and check a COCO instances file
+selection  choose images and annotations (filter)
+splits     divide images into train, val and test (split)
+masks      paint annotations into label maps (mask)
+
+Uses `common`. Stages download to split use it, and scoring of single objects; training does not.
+"""

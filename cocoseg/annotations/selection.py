@@ -1,0 +1,274 @@
+"""The images and annotations to work with, chosen from what a COCO instances file holds.
+
+selection = select(read_instances(path), ["person", "car"], max_instances=10, max_images=8000,
+                   prefer="rare", seed=0)
+"""
+
+import contextlib
+import csv
+import gc
+import itertools
+import logging
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from cocoseg.annotations.instances import (
+    MAX_IMAGE_PIXELS,
+    Annotation,
+    Category,
+    ImageRecord,
+    Instances,
+    InvalidSegmentation,
+    ReadResult,
+    Rejection,
+    images_by_class,
+    parse_segmentation,
+    rarest_class_by_image,
+)
+from cocoseg.common.errors import UserError
+from cocoseg.common.files import atomic_file
+from cocoseg.common.randomness import sort_key
+
+logger = logging.getLogger(__name__)
+
+_SAFE_NAME = re.compile(r'(?!\.)[^/\\:*?"<>|]+(?<![. ])')
+
+
+@dataclass
+class Selection:
+    """What `select` chose. `instances` has categories 1…N in the order of the classes asked for,
+    images by id, annotations in file order. Every other image, and every other annotation of the
+    classes asked for, stands in `rejections`."""
+
+    instances: Instances
+    rejections: list[Rejection]
+
+    def summary(self) -> dict[str, Any]:
+        """The counts of `metrics/filter.json`."""
+        kept = self.instances
+        images = Counter(r.reason for r in self.rejections if r.kind == "image")
+        annotations = Counter(r.reason for r in self.rejections if r.kind == "annotation")
+        images_of = images_by_class(kept.annotations)
+        instances_of = Counter(a.category_id for a in kept.annotations)
+        return {
+            "images_total": len(kept.images) + images.total(),
+            "images_kept": len(kept.images),
+            "images_dropped": dict(sorted(images.items())),
+            "annotations_total": len(kept.annotations) + annotations.total(),
+            "annotations_kept": len(kept.annotations),
+            "annotations_dropped": dict(sorted(annotations.items())),
+            "classes": {
+                c.name: {"images": len(images_of.get(c.id, ())), "instances": instances_of[c.id]}
+                for c in kept.categories
+            },
+        }
+
+
+def log_rejections(selection: Selection) -> None:
+    """Log one warning for each reason an annotation was invalid, and one line of totals."""
+    by_image = {r.image_id: r.reason for r in selection.rejections if r.kind == "image"}
+    first: dict[str, Rejection] = {}
+    counts: Counter[str] = Counter()
+    for r in selection.rejections:
+        if r.kind == "annotation" and r.reason != by_image.get(r.image_id):
+            first.setdefault(r.reason, r)
+            counts[r.reason] += 1
+    for reason, r in sorted(first.items()):
+        example = f"annotation {r.annotation_id} of image {r.image_id}"
+        detail = f" ({r.detail})" if r.detail else ""
+        logger.warning("%d invalid: %s, first %s%s", counts[reason], reason, example, detail)
+    summary = selection.summary()
+    logger.info(
+        "%d of %d images kept with %d annotations; dropped images: %s",
+        summary["images_kept"],
+        summary["images_total"],
+        summary["annotations_kept"],
+        ", ".join(f"{n} {reason}" for reason, n in summary["images_dropped"].items()) or "none",
+    )
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """It would take a fifth of the time, looking for cycles in lists that only grow."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@_no_garbage_collection()
+def select(
+    read: ReadResult,
+    classes: Sequence[str],
+    *,
+    max_instances: int,
+    max_images: int,
+    prefer: Literal["rare", "random", "first"],
+    seed: int,
+) -> Selection:
+    """Choose the images and annotations to work with.
+
+    Annotations of `classes` are kept when valid; images when they have at least one and at most
+    `max_instances` of them. Of more than `max_images`, `prefer` says which stay: those of the
+    rarest class first, a random draw by `seed`, or the first of the file. Raises UserError when a
+    class is none of the file's categories, or nothing is left.
+    """
+    labels = _labels_by_category(read.instances.categories, classes)
+    # An unreadable annotation of another class is not looked at either.
+    other = {c.id for c in read.instances.categories} - labels.keys()
+    rejections = [r for r in read.rejections if r.category_id not in other]
+    images = _usable_images(read.instances.images, rejections)
+    valid = _valid_annotations(read.instances.annotations, labels, images, rejections)
+    annotated = valid.keys() | {r.image_id for r in rejections if r.kind == "annotation"}
+    dropped: dict[int, tuple[str, str]] = {}
+    for image_id in images:
+        count = len(valid.get(image_id, ()))
+        if image_id not in annotated:
+            dropped[image_id] = "no_selected_class", ""
+        elif count == 0:
+            dropped[image_id] = "no_valid_annotation", ""
+        elif count > max_instances:
+            dropped[image_id] = "too_many_instances", f"{count} instances"
+    qualifying = {i: valid[i] for i in images if i not in dropped}
+    if len(qualifying) > max_images:
+        for image_id in _by_preference(qualifying, prefer, seed)[max_images:]:
+            dropped[image_id] = "over_max_images", ""
+    for image_id, (reason, detail) in dropped.items():
+        rejections.append(Rejection("image", image_id, None, reason, detail))
+        for annotation in valid.pop(image_id, ()):
+            rejections.append(Rejection("annotation", image_id, annotation.id, reason))
+    if not valid:
+        raise UserError(
+            f"no image is left of {len(read.instances.images)}: "
+            "see filter.classes and filter.max_instances"
+        )
+    kept = Instances(
+        [images[image_id] for image_id in sorted(valid)],
+        [annotation for image_id in sorted(valid) for annotation in valid[image_id]],
+        [Category(label, name) for label, name in enumerate(classes, start=1)],
+    )
+    return Selection(kept, rejections)
+
+
+def _image_fault(image: ImageRecord) -> tuple[str, str] | None:
+    """Why an image entry cannot be used, as (reason, detail)."""
+    name = image.file_name
+    if image.width < 1 or image.height < 1 or image.width * image.height > MAX_IMAGE_PIXELS:
+        return "malformed_image", f"{image.width}x{image.height} pixels"
+    if not name.isprintable() or not _SAFE_NAME.fullmatch(name) or len(name.encode()) > 200:
+        return "unsafe_file_name", ascii(name[:80])
+    return None
+
+
+def _labels_by_category(categories: Iterable[Category], classes: Sequence[str]) -> dict[int, int]:
+    """The label 1…N of each category id whose name is one of `classes`."""
+    names = [category.name for category in categories]
+    for name in classes:
+        if name not in names:
+            # COCO has 80 names; what a damaged file has may be of any length.
+            shown = ", ".join(ascii(name)[1:-1] for name in names)[:1000]
+            raise UserError(
+                f"filter.classes: unknown class {name!r}; the annotations have: {shown}"
+            )
+    label_of = {name: label for label, name in enumerate(classes, start=1)}
+    return {c.id: label_of[c.name] for c in categories if c.name in label_of}
+
+
+def _usable_images(
+    images: Iterable[ImageRecord], rejections: list[Rejection]
+) -> dict[int, ImageRecord]:
+    """The images by id; unusable ones are appended to `rejections`."""
+    usable: dict[int, ImageRecord] = {}
+    stems: set[str] = set()
+    for image in images:
+        fault = _image_fault(image)
+        # Masks are named by the stem, on file systems that may not tell upper from lower case.
+        stem = image.stem.casefold()
+        if fault is None and image.id in usable:
+            fault = "duplicate_image", "id"
+        if fault is None and stem in stems:
+            fault = "duplicate_image", f"file name {image.file_name}"
+        if fault:
+            rejections.append(Rejection("image", image.id, None, *fault))
+        else:
+            usable[image.id] = image
+            stems.add(stem)
+    return usable
+
+
+def _valid_annotations(
+    annotations: Iterable[Annotation],
+    labels: Mapping[int, int],
+    images: Mapping[int, ImageRecord],
+    rejections: list[Rejection],
+) -> dict[int, list[Annotation]]:
+    """The annotations of the selected classes by image id, their category ids replaced by labels;
+    invalid ones are appended to `rejections`."""
+    valid: dict[int, list[Annotation]] = defaultdict(list)
+    seen: set[int] = set()
+    for annotation in annotations:
+        label = labels.get(annotation.category_id)
+        if label is None:
+            continue
+        fault = _annotation_fault(annotation, images.get(annotation.image_id), seen)
+        seen.add(annotation.id)
+        if fault:
+            rejections.append(Rejection("annotation", annotation.image_id, annotation.id, *fault))
+        else:
+            annotation = msgspec.structs.replace(annotation, category_id=label)
+            valid[annotation.image_id].append(annotation)
+    return valid
+
+
+def _annotation_fault(
+    annotation: Annotation, image: ImageRecord | None, seen: Set[int]
+) -> tuple[str, str] | None:
+    """Why an annotation cannot be used, as (reason, detail); `seen` holds the ids before it."""
+    if image is None:
+        return "image_missing", ""
+    if annotation.id in seen:
+        return "duplicate_annotation", ""
+    try:
+        parse_segmentation(annotation.segmentation, image.width, image.height)
+    except InvalidSegmentation as error:
+        return error.reason, error.detail
+    return None
+
+
+def _by_preference(
+    annotations: Mapping[int, Sequence[Annotation]],
+    prefer: Literal["rare", "random", "first"],
+    seed: int,
+) -> list[int]:
+    """The image ids that are the keys of `annotations`, those to keep first."""
+    if prefer == "first":
+        return list(annotations)
+    drawn = sorted(annotations, key=lambda image_id: sort_key(seed, "filter", image_id))
+    if prefer == "random":
+        return drawn
+    images_of = images_by_class(itertools.chain.from_iterable(annotations.values()))
+    rarest = rarest_class_by_image(images_of)
+    return sorted(drawn, key=lambda image_id: (len(images_of[rarest[image_id]]), rarest[image_id]))
+
+
+def write_selection(path: Path, selection: Selection) -> None:
+    """Write the chosen part as a COCO instances file, which `read_instances` reads."""
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(msgspec.json.encode(selection.instances) + b"\n")
+
+
+def write_rejections(path: Path, rejections: Sequence[Rejection]) -> None:
+    """Write one CSV row for each rejection; those without an annotation id are of whole images."""
+    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["image_id", "annotation_id", "reason", "detail"])
+        writer.writerows([r.image_id, r.annotation_id, r.reason, r.detail] for r in rejections)

@@ -1,0 +1,132 @@
+"""Image files: are they whole and of the annotated size, and what are their pixels.
+
+COCO's `width` and `height` describe the pixels as they are stored. So stored pixels of that size
+are taken as they are; a photo of which only the EXIF-rotated form has that size is rotated; any
+other is refused, since its annotations would lie elsewhere.
+"""
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from cocoseg.common.errors import UserError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
+"""What is read. Pillow knows more, some of which start other programs (EPS)."""
+
+MAX_PIXELS = 89_478_485
+"""Above this Pillow warns of a decompression bomb; here it is an error."""
+
+# Pillow warns about what is refused here anyway, or harmless: half a page for one odd photo.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+_LAST_BYTES = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+
+
+class DamagedImage(ValueError):
+    """The file is no image, broken, or of another size than its annotation says."""
+
+
+def check_image(path: Path, width: int, height: int) -> None:
+    """Decode the whole file. Raises DamagedImage (a few words, without the path) if it is not an
+    image of `width` x `height` pixels that `read_rgb` can give."""
+    with _open(path) as image:
+        _is_rotated(image, width, height)
+        image.load()
+
+
+def is_whole(path: Path, width: int, height: int) -> bool:
+    """Whether an image that once passed `check_image` is still there, in some 50 microseconds.
+
+    The size in the header and the end mark of the file are looked at, not the pixels. A file
+    without an end mark (some cameras write none) is decoded.
+    """
+    try:
+        with _open(path) as image:
+            _is_rotated(image, width, height)
+            last_bytes = _LAST_BYTES.get(image.format or "")
+        if last_bytes is None or _tail(path, len(last_bytes)) != last_bytes:
+            check_image(path, width, height)
+    except (FileNotFoundError, IsADirectoryError, DamagedImage):
+        return False
+    return True
+
+
+def read_rgb(path: Path, width: int | None = None, height: int | None = None) -> NDArray[np.uint8]:
+    """The pixels of an image of any kind as uint8 of shape (height, width, 3).
+
+    With `width` and `height` of the annotation the rule above holds; without, as for a user's own
+    photo, it is shown as a viewer shows it (EXIF). Alpha is dropped, 16 bits are scaled to 8, of an
+    animation the first frame is taken. Raises UserError if the file is missing or damaged; of an
+    annotated image it says how to have it brought again.
+    """
+    try:
+        with _open(path) as image:
+            if width is None or height is None or _is_rotated(image, width, height):
+                image = ImageOps.exif_transpose(image)
+            return to_rgb(image)
+    except FileNotFoundError:
+        raise UserError(f"{path} not found") from None
+    except DamagedImage as error:
+        remedy = "" if width is None else "; remove the file, and `dvc repro` brings it again"
+        raise UserError(f"{path}: {error}{remedy}") from None
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Image.Image]:
+    """Open an image; what decoders raise on damaged bytes, in the block too, is a DamagedImage."""
+    with path.open("rb") as file:
+        try:
+            with Image.open(file, formats=FORMATS) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    size = f"{image.width} x {image.height}"
+                    raise DamagedImage(f"claims {size} pixels, more than this project reads")
+                if image.mode == "F":
+                    raise DamagedImage("has floating-point pixels, whose range is unknown")
+                yield image
+        except (DamagedImage, MemoryError):
+            raise
+        except UnidentifiedImageError:
+            raise DamagedImage(f"is no {', '.join(FORMATS)} image") from None
+        except Exception as error:
+            # Decoders raise nearly anything on hostile bytes: struct.error, SyntaxError, EOFError,
+            # DecompressionBombError… An OSError with a number is the disk's, not the file's.
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise DamagedImage(f"is damaged: {str(error) or type(error).__name__}") from None
+
+
+def _is_rotated(image: Image.Image, width: int, height: int) -> bool:
+    """Whether EXIF rotation is what gives the image its annotated size. Raises DamagedImage."""
+    if image.size == (width, height):
+        return False
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+    if turned and image.size == (height, width):
+        return True
+    raise DamagedImage(
+        f"has {image.width} x {image.height} pixels, but its annotation says {width} x {height}"
+    )
+
+
+def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    if image.mode.startswith("I"):
+        # 16 bits of gray: Pillow would clip them at 255 instead of scaling.
+        values: NDArray[Any] = np.asarray(image).clip(0, 65535).astype(np.uint32)
+        gray = ((values + 128) // 257).astype(np.uint8)
+        return np.repeat(gray[:, :, None], 3, axis=2)
+    if image.mode in ("P", "PA") and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return np.array(image.convert("RGB"))
+
+
+def _tail(path: Path, size: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - size), os.SEEK_SET)
+        return file.read()

@@ -1,0 +1,259 @@
+"""The typed form of params.yaml: unknown keys, wrong types and impossible values are refused.
+
+params = load_params(Path("params.yaml"))
+params.filter.max_instances
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from ruamel.yaml import YAML, YAMLError
+
+from cocoseg.common.errors import UserError
+
+PositiveInt = Annotated[int, Field(gt=0)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+def _matching(pattern: str, wanted: str) -> AfterValidator:
+    """Texts that match `pattern` as a whole; an error says in words what is `wanted`."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"should be {wanted}")
+        return text
+
+    return AfterValidator(check)
+
+
+Address = Annotated[
+    str,
+    _matching(r"https?://[^/\s].*|file:///.*", "an http://, https:// or file:/// address"),
+]
+Md5 = Annotated[str, _matching("[0-9a-f]{32}", "32 hexadecimal digits, or null for no check")]
+Device = Annotated[
+    str, _matching(r"auto|cpu|mps|cuda(:\d+)?", "auto, cpu, mps, cuda or cuda:NUMBER")
+]
+
+
+class Section(BaseModel):
+    """A part of params.yaml. Strict: `"10"` is no number, and a misspelt key is an error."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class SampleParams(Section):
+    images: PositiveInt
+    width: Annotated[int, Field(ge=64, le=1024)]
+    height: Annotated[int, Field(ge=48, le=1024)]
+    seed: NonNegativeInt
+
+
+class CocoParams(Section):
+    base_url: Address
+    split: Literal["train2014", "val2014", "train2017", "val2017"]
+    md5: Md5 | None
+
+
+class DownloadParams(Section):
+    source: Literal["sample", "coco"]
+    sample: SampleParams
+    coco: CocoParams
+
+
+class FilterParams(Section):
+    classes: Annotated[
+        list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=254)
+    ]
+    max_instances: PositiveInt
+    max_images: PositiveInt
+    prefer: Literal["rare", "random", "first"]
+    seed: NonNegativeInt
+
+    @field_validator("classes")
+    @classmethod
+    def _no_class_twice(cls, classes: list[str]) -> list[str]:
+        repeated = sorted({name for name in classes if classes.count(name) > 1})
+        if repeated:
+            raise ValueError(f"{', '.join(repeated)} is listed more than once")
+        if "background" in classes:
+            raise ValueError("background is label 0 already; list the other classes only")
+        return classes
+
+
+class MaskParams(Section):
+    overlap: Literal["last", "small", "void"]
+    crowd: Literal["void", "paint", "drop"]
+
+
+class RatioParams(Section):
+    train: NonNegativeFloat
+    val: NonNegativeFloat
+    test: NonNegativeFloat
+
+    @model_validator(mode="after")
+    def _not_all_zero(self) -> "RatioParams":
+        if self.train + self.val + self.test <= 0:
+            raise ValueError("at least one ratio must be above zero")
+        return self
+
+
+class SplitParams(Section):
+    ratios: RatioParams
+    seed: NonNegativeInt
+
+
+class RuntimeParams(Section):
+    device: Device
+    workers: NonNegativeInt | Literal["auto"]
+    connections: Annotated[int, Field(gt=0, le=256)]
+
+    def worker_count(self) -> int:
+        """How many processes prepare data; `auto` is one for each core, at most 16."""
+        return min(os.cpu_count() or 1, 16) if self.workers == "auto" else self.workers
+
+
+class TrainParams(Section):
+    architecture: Literal[
+        "deeplabv3_mobilenet_v3_large",
+        "deeplabv3_resnet50",
+        "deeplabv3_resnet101",
+        "lraspp_mobilenet_v3_large",
+    ]
+    weights: Annotated[str, Field(min_length=1)]
+    size: Annotated[int, Field(ge=32)]
+    crop: Annotated[int, Field(ge=32)]
+    epochs: PositiveInt
+    batch_size: Annotated[int, Field(ge=2)]
+    lr: PositiveFloat
+    backbone_lr_factor: PositiveFloat
+    warmup: Share
+    weight_decay: NonNegativeFloat
+    ema_decay: Share
+    norm_momentum: Share
+    aux_weight: NonNegativeFloat
+    dice_weight: NonNegativeFloat
+    scale: Annotated[list[PositiveFloat], Field(min_length=2, max_length=2)]
+    colour: Share
+    precision: Literal["float32", "bfloat16"]
+    compile: bool
+    threads: PositiveInt
+    processes: PositiveInt
+    seed: NonNegativeInt
+
+    @field_validator("scale")
+    @classmethod
+    def _ascending(cls, scale: list[float]) -> list[float]:
+        if scale[0] > scale[1]:
+            raise ValueError("the smaller scale comes first")
+        return scale
+
+    @field_validator("processes")
+    @classmethod
+    def _equal_shares(cls, processes: int, others: ValidationInfo) -> int:
+        batch_size = others.data.get("batch_size", 0)
+        if batch_size % processes:
+            raise ValueError(f"should divide train.batch_size, which is {batch_size}")
+        return processes
+
+
+class EvaluateParams(Section):
+    batch_size: PositiveInt
+    threads: PositiveInt
+    examples: NonNegativeInt
+    scales: Annotated[list[PositiveFloat], Field(min_length=1, max_length=8)]
+    flip: bool
+
+
+class ExportParams(Section):
+    opset: Annotated[int, Field(ge=13, le=20)]
+    batch_size: PositiveInt
+    threads: PositiveInt
+
+
+class ReportParams(Section):
+    title: Annotated[str, Field(min_length=1)]
+
+
+class Params(Section):
+    download: DownloadParams
+    filter: FilterParams
+    mask: MaskParams
+    split: SplitParams
+    train: TrainParams
+    evaluate: EvaluateParams
+    export: ExportParams
+    report: ReportParams
+    runtime: RuntimeParams
+
+
+def load_params(path: Path) -> Params:
+    """Read and check a parameter file.
+
+    Raises UserError with one line that names each wrong key, such as
+    `params.yaml: filter.max_instances: input should be greater than 0 (is -1)`.
+    """
+    try:
+        content = read_yaml(path)
+    except FileNotFoundError:
+        raise UserError(f"{path} not found: run from the project's folder") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder; presets/ has whole files to start from") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no sections; presets/ has whole files to start from")
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"{path}: " + "; ".join(map(_describe, error.errors()))) from None
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file, as DVC reads it: YAML 1.2, in which 1e-05 is a number.
+
+    Raises UserError with the line where it is no YAML.
+    """
+    try:
+        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except (YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a date such as 2026-99-99
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        reason = f"line {mark.line + 1}: {problem}" if mark else " ".join(str(error).split())
+        raise UserError(f"{path} is not valid YAML: {reason}") from None
+
+
+def _describe(error: Any) -> str:
+    """One pydantic error as `section.key: what is wrong (is VALUE)`."""
+    parts = [str(part) for part in error["loc"] if not _is_union_branch(part)]
+    key = ".".join(parts)
+    if error["type"] == "extra_forbidden":
+        return f"{key}: unknown key; remove or correct it"
+    if error["type"] == "missing":
+        return f"{key}: missing; presets/ shows every key"
+    if error["type"] == "model_type":
+        return f"{key}: should be a section with keys of its own; presets/ shows them"
+    message = error["msg"].removeprefix("Value error, ")
+    described = f"{key}: {message[0].lower()}{message[1:]}"
+    if isinstance(error["input"], dict):
+        return described
+    shown = repr(error["input"])
+    shown = shown if len(shown) <= 60 else shown[:57] + "..."
+    return f"{described} (is {shown})"
+
+
+def _is_union_branch(part: Any) -> bool:
+    """pydantic puts the tried alternative of `int | Literal[...]` into the location as well."""
+    return isinstance(part, str) and not part.isidentifier()

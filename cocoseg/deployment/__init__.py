@@ -1,0 +1,7 @@
+"""The trained model in use (export, and `cocoseg predict`).
+
+export      the model as ONNX, and the proof that it does what PyTorch does
+prediction  a model file and a photo, nothing else
+
+Uses `common`, `network` and the pictures of `scoring`.
+"""

@@ -1,0 +1,218 @@
+"""A model file and a photo, nothing else: labels, probabilities and an overlay of any photo.
+
+import cocoseg
+model = cocoseg.load("models/model.safetensors")      # or models/model.onnx
+result = model.predict("photo.jpg")                   # or a PIL image, or uint8 (H, W, 3)
+result.labels, result.classes, result.shares()        # uint8 (H, W), names, {name: share}
+result.overlay().save("overlay.png")
+
+Photos are resized and normalised as for the scores of the evaluate stage, and the logits are
+enlarged to the photo's own size in the same way, but some rows at a time: what is held in memory
+are the photo, its labels and little else, however large it is.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision.transforms.v2 import functional as transforms
+
+from cocoseg.common.errors import UserError
+from cocoseg.common.images import read_rgb, to_rgb
+from cocoseg.common.labels import Labels
+from cocoseg.deployment.export import Network, load_onnx, torch_network
+from cocoseg.network.devices import choose_device
+from cocoseg.network.model import ModelCard, load_model, resize_bilinear
+from cocoseg.network.photos import resize_shorter_side
+from cocoseg.scoring.draw import Picture, overlay_labels
+
+OUTPUT_STRIDES = {
+    "deeplabv3_mobilenet_v3_large": 16,
+    "deeplabv3_resnet50": 8,
+    "deeplabv3_resnet101": 8,
+    "lraspp_mobilenet_v3_large": 8,
+}
+"""How many pixels of the network's input, in each direction, share one position of its logits."""
+
+MAX_SIDE = 65_500
+"""JPEG holds no longer sides, so an overlay could not be written."""
+
+MAX_ASPECT = 16
+"""A photo whose longer side is more times the shorter one is squeezed to that for the network,
+which would otherwise see millions of pixels of a line."""
+
+_STRIP_VALUES = 2**23
+_WAITING = 200_000_000
+"""Bytes of photos."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a model sees in one photo.
+
+    `photo` uint8 (H, W, 3), `labels` uint8 (H, W), `classes` names in label order, `logits` float32
+    (classes, h, w) at the network's own coarse resolution.
+    """
+
+    photo: Picture
+    labels: Labels
+    classes: tuple[str, ...]
+    logits: Tensor
+
+    def shares(self) -> dict[str, float]:
+        """The share of the photo's pixels by class name, all classes in label order."""
+        counts = Image.fromarray(self.labels).histogram()
+        return {name: counts[label] / self.labels.size for label, name in enumerate(self.classes)}
+
+    def probabilities(self) -> NDArray[np.float16]:
+        """The softmax of the logits, float16 (classes, H, W): 2 bytes for each pixel and class."""
+        result = np.empty((len(self.classes), *self.labels.shape), np.float16)
+        for rows, logits in _enlarged(self.logits, self.labels.shape):
+            result[:, rows] = logits.softmax(dim=0).cpu().numpy()
+        return result
+
+    def overlay(self, opacity: float = 0.6) -> Image.Image:
+        """The photo with each class in its colour over it, and borders; background stays clear."""
+        picture = np.empty_like(self.photo)
+        for rows in _strips(self.labels.shape, values=3):
+            # A row more on either side, so that borders are found across strips.
+            above = max(rows.start - 1, 0)
+            around = slice(above, rows.stop + 1)
+            strip = overlay_labels(self.photo[around], self.labels[around], opacity)
+            picture[rows] = strip[rows.start - above :][: rows.stop - rows.start]
+        return Image.fromarray(picture)
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """A loaded model; made by `load`."""
+
+    network: Network
+    card: ModelCard
+
+    def predict(self, image: str | Path | Image.Image | NDArray[np.uint8]) -> Prediction:
+        """Label one photo: a path, a PIL image, or RGB values as uint8 (H, W, 3).
+
+        Paths and PIL images are turned as their EXIF says. Raises UserError when a file is missing
+        or damaged, or a side longer than MAX_SIDE; ValueError for an array of another kind.
+        """
+        photo = _read_photo(image)
+        (prediction,) = self._predict_batch([photo], [_network_input(photo, self.card.size)])
+        return prediction
+
+    def predict_files(
+        self, paths: Iterable[Path], batch_size: int = 8
+    ) -> Iterator[tuple[Path, Prediction | UserError]]:
+        """Label many photos: each path with its prediction, or with what is wrong with its file.
+
+        Photos of one shape go through the network together, so the order is not quite that of the
+        paths. At most some 200 MB of photos wait for others of their shape.
+        """
+        waiting: dict[torch.Size, list[tuple[Path, Picture, Tensor]]] = {}
+        for path in paths:
+            try:
+                photo = _read_photo(path)
+            except UserError as error:
+                yield path, error
+                continue
+            images = _network_input(photo, self.card.size)
+            alike = waiting.setdefault(images.shape, [])
+            alike.append((path, photo, images))
+            if sum(photo.size for batch in waiting.values() for _, photo, _ in batch) > _WAITING:
+                ready = list(waiting)
+            else:
+                ready = [images.shape] if len(alike) == batch_size else []
+            for shape in ready:
+                yield from self._predict_waiting(waiting.pop(shape))
+        for batch in waiting.values():
+            yield from self._predict_waiting(batch)
+
+    def _predict_waiting(
+        self, batch: Sequence[tuple[Path, Picture, Tensor]]
+    ) -> Iterator[tuple[Path, Prediction]]:
+        paths, photos, images = zip(*batch, strict=True)
+        return zip(paths, self._predict_batch(photos, images), strict=True)
+
+    def _predict_batch(
+        self, photos: Sequence[Picture], images: Sequence[Tensor]
+    ) -> Iterator[Prediction]:
+        """Label photos (H, W, 3) given what the network sees of them, (3, h, w) of one shape."""
+        batch = torch.stack(list(images))
+        stride = OUTPUT_STRIDES[self.card.architecture]
+        height, width = (math.ceil(length / stride) for length in batch.shape[2:])
+        for photo, logits in zip(photos, self.network(batch, (height, width)), strict=True):
+            labels = np.empty(photo.shape[:2], np.uint8)
+            for rows, enlarged in _enlarged(logits, labels.shape):
+                labels[rows] = enlarged.max(dim=0).indices.to(torch.uint8).cpu().numpy()
+            yield Prediction(photo, labels, self.card.classes, logits)
+
+
+def load(path: str | Path, device: str = "auto") -> Predictor:
+    """Load `model.safetensors` of the train stage or `model.onnx` of the export stage.
+
+    `device` is auto, cpu, mps, cuda or cuda:N. Raises UserError when the file is missing, damaged
+    or not from this project, or the device is not there.
+    """
+    path = Path(path)
+    if path.suffix == ".onnx":
+        return Predictor(*load_onnx(path, device))
+    model, card = load_model(path)
+    return Predictor(torch_network(model, card, choose_device(device)), card)
+
+
+def _read_photo(image: str | Path | Image.Image | NDArray[np.uint8]) -> Picture:
+    """The photo as a viewer shows it, uint8 (H, W, 3)."""
+    if isinstance(image, np.ndarray):
+        photo = image
+        if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or not photo.size:
+            raise ValueError(f"uint8 (H, W, 3) is needed, not {photo.dtype} {photo.shape}")
+        name = "the photo"
+    elif isinstance(image, Image.Image):
+        photo = to_rgb(ImageOps.exif_transpose(image))
+        name = "the photo"
+    else:
+        try:
+            photo = read_rgb(Path(image))
+        except OSError as error:
+            raise UserError(f"{image} cannot be read: {error.strerror}") from None
+        name = str(image)
+    if max(photo.shape) > MAX_SIDE:
+        raise UserError(
+            f"{name}: a side of {max(photo.shape)} pixels is more than the {MAX_SIDE} that can be"
+        )
+    return photo
+
+
+def _network_input(photo: Picture, size: int) -> Tensor:
+    """What the network sees of a photo (H, W, 3): uint8 (3, h, w), the shorter side `size`."""
+    image = torch.from_numpy(photo).permute(2, 0, 1)
+    height, width = photo.shape[:2]
+    longest = MAX_ASPECT * min(height, width)
+    if max(height, width) > longest:
+        squeezed = [min(height, longest), min(width, longest)]
+        image = transforms.resize(image, squeezed, antialias=True)
+    return resize_shorter_side(image, size).contiguous()
+
+
+def _strips(shape: tuple[int, ...], values: int) -> Iterator[slice]:
+    """Ranges of rows that make up the height, of some 8 million numbers at `values` a pixel."""
+    height, width = shape
+    rows = max(1, _STRIP_VALUES // (width * values))
+    for top in range(0, height, rows):
+        yield slice(top, min(top + rows, height))
+
+
+def _enlarged(logits: Tensor, shape: tuple[int, ...]) -> Iterator[tuple[slice, Tensor]]:
+    """Strips of rows of what `resize_bilinear` makes of logits (classes, h, w) at (H, W)."""
+    height, width = shape
+    identity = torch.eye(logits.shape[1], device=logits.device)[None, None]
+    weights = resize_bilinear(identity, height, logits.shape[1])[0, 0]
+    wide = resize_bilinear(logits[None], logits.shape[1], width)[0]
+    for rows in _strips(shape, values=len(logits)):
+        yield rows, weights[rows] @ wide

@@ -1,0 +1,135 @@
+"""What is trained on: augmented crops of photos, in an order that seed and epoch decide."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as transforms
+
+from cocoseg.common.errors import UserError
+from cocoseg.common.labels import VOID
+from cocoseg.common.parallel import in_processes
+from cocoseg.common.randomness import generator
+from cocoseg.network.photos import Pair
+
+logger = logging.getLogger(__name__)
+
+
+def check_training_data(
+    splits: Mapping[str, Sequence[Pair]], classes: Sequence[str], workers: int
+) -> None:
+    """Say before training what would spoil it.
+
+    A class without a training pixel is a warning; a split without images raises UserError.
+    """
+    for name, pairs in splits.items():
+        if not pairs:
+            raise UserError(f"split.ratios.{name}: the split has no images, training needs some")
+    shown = np.zeros(256, bool)
+    for labels in in_processes(_labels_in, [pair.mask for pair in splits["train"]], workers):
+        shown[labels] = True
+    for label, name in enumerate(classes, start=1):
+        if not shown[label]:
+            logger.warning("no training image shows a pixel of class %s", name)
+
+
+def _labels_in(mask: Path) -> NDArray[np.intp]:
+    with Image.open(mask) as image:
+        return np.flatnonzero(image.histogram())
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How training crops of `crop` x `crop` pixels are drawn.
+
+    `scale` is the range of the enlargement of a photo whose shorter side was resized to `size`;
+    `colour` the largest relative change of brightness, contrast and saturation.
+    """
+
+    size: int
+    crop: int
+    scale: Sequence[float]
+    colour: float
+
+    def __call__(
+        self, image: Tensor, labels: Tensor, random: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """uint8 (3, H, W) and (H, W) to uint8 (3, crop, crop) and (crop, crop).
+
+        Where the crop reaches beyond the photo, the image is grey and the labels are void.
+        """
+        height, width = labels.shape
+        scale = np.exp(random.uniform(*np.log(self.scale))) * self.size / min(height, width)
+        top, crop_height, pad_top, out_height = self._place(height, scale, random.random())
+        left, crop_width, pad_left, out_width = self._place(width, scale, random.random())
+        box = top, left, crop_height, crop_width
+        out_size = [out_height, out_width]
+        crop_image = transforms.resized_crop(image, *box, size=out_size, antialias=True)
+        crop_labels = transforms.resized_crop(
+            labels[None], *box, size=out_size, interpolation=InterpolationMode.NEAREST
+        )[0]
+        if random.random() < 0.5:
+            crop_image, crop_labels = crop_image.flip(-1), crop_labels.flip(-1)
+        for adjust in (
+            transforms.adjust_brightness,
+            transforms.adjust_contrast,
+            transforms.adjust_saturation,
+        ):
+            crop_image = adjust(crop_image, float(random.uniform(1 - self.colour, 1 + self.colour)))
+        canvas = torch.full((3, self.crop, self.crop), 127, dtype=torch.uint8)
+        void = torch.full((self.crop, self.crop), VOID, dtype=torch.uint8)
+        inside = (
+            slice(pad_top, pad_top + out_height),
+            slice(pad_left, pad_left + out_width),
+        )
+        canvas[:, *inside] = crop_image
+        void[inside] = crop_labels
+        return canvas, void
+
+    def _place(self, length: int, scale: float, where: float) -> tuple[int, int, int, int]:
+        """Along one axis: start and length in the photo, start and length on the canvas."""
+        taken = max(1, round(self.crop / scale))
+        if taken > length:
+            on_canvas = max(1, min(self.crop, round(length * scale)))
+            return 0, length, int(where * (self.crop - on_canvas + 1)), on_canvas
+        return int(where * (length - taken + 1)), taken, 0, self.crop
+
+
+class TrainingCrops(Dataset[tuple[Tensor, Tensor]]):
+    """Augmented crops by (epoch, index): what is drawn depends on nothing else but the seed."""
+
+    def __init__(self, pairs: Sequence[Pair], augmentation: Augmentation, seed: int) -> None:
+        self.pairs = pairs
+        self.augmentation = augmentation
+        self.seed = seed
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        epoch, index = key
+        image, labels = self.pairs[index].read()
+        return self.augmentation(image, labels, generator(self.seed, "augment", epoch, index))
+
+
+def training_batches(
+    length: int, batch_size: int, epochs: range, seed: int
+) -> Iterator[list[tuple[int, int]]]:
+    """The keys of every batch of the epochs, each epoch in an order of its own.
+
+    The incomplete batch at an epoch's end is left out; a set smaller than a batch is one batch.
+    """
+    for epoch in epochs:
+        order = generator(seed, "order", epoch).permutation(length).tolist()
+        for start in range(0, max(1, length - batch_size + 1), batch_size):
+            yield [(epoch, index) for index in order[start : start + batch_size]]
+
+
+def batches_per_epoch(length: int, batch_size: int) -> int:
+    """How many batches of one epoch `training_batches` yields."""
+    return max(1, length // batch_size)

@@ -1,0 +1,132 @@
+"""Watching a training run: the same figures to DVC (through dvclive) and to Weights & Biases.
+
+W&B is steered by its own environment variables and offline without any: WANDB_MODE (offline,
+online, disabled), WANDB_PROJECT, WANDB_API_KEY.
+"""
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import wandb
+from dvclive import Live
+from numpy.typing import NDArray
+from scmrepo.exceptions import SCMError
+
+from cocoseg.common.errors import UserError
+from cocoseg.common.labels import VOID
+
+
+class Tracker:
+    """Passes figures on; made by `track`. Without destinations it does nothing."""
+
+    def __init__(
+        self,
+        live: Live | None = None,
+        run: "wandb.Run | None" = None,
+        classes: Sequence[str] = (),
+    ) -> None:
+        self._live = live
+        self._run = run
+        self._names = {0: "background", VOID: "void"} | dict(enumerate(classes, start=1))
+
+    def log_epoch(self, epoch: int, figures: Mapping[str, Any]) -> None:
+        """Add a point to each curve; nested figures become names such as `val/iou/person`."""
+        flat = dict(_flatten(figures))
+        if self._live:
+            for name, value in flat.items():
+                self._live.log_metric(name, value)
+            self._live.next_step()
+        if self._run:
+            self._run.log(flat, step=epoch)
+
+    def log_predictions(
+        self, epoch: int, views: Sequence[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]
+    ) -> None:
+        """Show photos (H, W, 3) with their true and predicted labels (H, W) in W&B."""
+        if self._run:
+            # A list of pictures would have to be of one size.
+            pictures = {
+                f"predictions/{number}": wandb.Image(
+                    photo,
+                    masks={
+                        "truth": {"mask_data": truth, "class_labels": self._names},
+                        "prediction": {"mask_data": labels, "class_labels": self._names},
+                    },
+                )
+                for number, (photo, truth, labels) in enumerate(views, start=1)
+            }
+            self._run.log(pictures, step=epoch)
+
+    def log_model(self, path: Path) -> None:
+        """Store the model as an artifact, if W&B is online."""
+        if self._run and not self._run.offline:
+            self._run.log_model(path, name="model")
+
+    def summarize(self, figures: Mapping[str, Any]) -> None:
+        """Set the run's final figures, in place of those of the last epoch."""
+        if self._live:
+            self._live.summary = dict(figures)
+        if self._run:
+            self._run.summary.update(dict(_flatten(figures)))
+
+
+@contextmanager
+def track(
+    folder: Path, config: Mapping[str, Any], classes: Sequence[str], *, active: bool = True
+) -> Iterator[Tracker]:
+    """Track one training run. dvclive writes `metrics.json` and `plots/metrics/` below `folder`.
+
+    `classes` name the labels 1, 2, …. Not `active`, for all but one of several processes, tracks
+    nothing. Raises UserError when W&B is to be online and cannot be, or WANDB_MODE is misspelt.
+    """
+    if not active:
+        yield Tracker()
+        return
+    os.environ.setdefault("WANDB_SILENT", "true")
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    os.environ.setdefault("ITERATIVE_DO_NOT_TRACK", "true")  # dvclive's usage statistics
+    logging.getLogger("dvclive").setLevel(logging.WARNING)
+    mode = os.environ.get("WANDB_MODE", "offline")
+    if mode not in ("offline", "online", "disabled"):
+        raise UserError(f"WANDB_MODE should be offline, online or disabled (is {mode!r})")
+    try:
+        if mode == "online" and not wandb.login(prompt=False):
+            raise UserError(
+                "WANDB_MODE is online but there is no key: set WANDB_API_KEY or run `wandb login`"
+            )
+        run = wandb.init(
+            project=os.environ.get("WANDB_PROJECT", "cocoseg"),
+            config=dict(config),
+            settings=wandb.Settings(mode=mode, console="off"),  # type: ignore[arg-type]
+        )
+    except (wandb.Error, ValueError) as error:  # ValueError: another of its variables is wrong
+        raise UserError(
+            f"W&B does not start: {error}; WANDB_MODE=offline needs no server"
+        ) from None
+    exit_code = 1
+    try:
+        with _open_live(folder) as live:
+            yield Tracker(live, run, classes)
+        exit_code = 0
+    finally:
+        run.finish(exit_code)  # `with run` would print a traceback, of a UserError as well
+
+
+def _open_live(folder: Path) -> Live:
+    try:
+        return Live(str(folder), save_dvc_exp=False, dvcyaml=False)
+    except SCMError as error:
+        raise UserError(f"Git: {error}; dvclive wants a repository with a commit") from None
+
+
+def _flatten(figures: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Leaves as (`a/b/c`, value); None (a score that is not defined) is left out."""
+    for name, value in figures.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}/")
+        elif value is not None:
+            yield f"{prefix}{name}", value

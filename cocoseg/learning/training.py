@@ -1,0 +1,379 @@
+"""The training loop: optimise, validate each epoch, keep the best, go on after an interruption.
+
+Everything random comes from generators seeded by (seed, purpose, epoch), so that an epoch does the
+same whatever ran before it in the process: a resumed run ends with the bytes of an uninterrupted
+one.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from cocoseg.common.errors import UserError
+from cocoseg.common.labels import Labels
+from cocoseg.common.params import TrainParams
+from cocoseg.common.randomness import generator
+from cocoseg.learning.checkpoint import Checkpoint, CheckpointFile
+from cocoseg.learning.crops import Augmentation, TrainingCrops, batches_per_epoch, training_batches
+from cocoseg.learning.distributed import broadcast_from_first, process_count, rank
+from cocoseg.learning.losses import segmentation_loss
+from cocoseg.network.confusion import Confusion, summarize_scores
+from cocoseg.network.inference import confusion_of_pairs, normalize, predict_with_confidence
+from cocoseg.network.model import ModelCard, SegmentationNetwork, build_model, load_pretrained
+from cocoseg.network.photos import Pair, load_batches
+
+logger = logging.getLogger(__name__)
+
+Figures = Mapping[str, Any]
+View = tuple[NDArray[np.uint8], Labels, Labels]
+"""A photo (H, W, 3), its true labels and its predicted ones."""
+
+_VIEWS = 4
+
+
+@dataclass
+class TrainingResult:
+    """The network of the best epoch, in evaluation mode on the CPU, and every epoch's figures."""
+
+    model: SegmentationNetwork
+    card: ModelCard
+    history: Sequence[Figures]
+    started_from: str
+    pretraining_overlap: bool
+    crops_per_second: float
+
+    def summary(self) -> dict[str, Any]:
+        """Which epoch is kept, and what the run started from: `metrics/train/metrics.json`.
+
+        torchvision's COCO weights have seen most of val2014: scores on it are optimistic.
+        """
+        best = best_epoch(self.history)
+        return {
+            "epoch": best + 1,
+            "val": {"miou": self.history[best]["val"]["miou"]},
+            "weights": self.started_from,
+            "pretraining_overlap": self.pretraining_overlap,
+        }
+
+
+def best_epoch(history: Sequence[Figures]) -> int:
+    """The first epoch, from 0, with the highest validation mean IoU."""
+    return max(range(len(history)), key=lambda epoch: history[epoch]["val"]["miou"])
+
+
+@contextmanager
+def torch_seed(seed: int, *purpose: str | int) -> Iterator[None]:
+    """Seed torch's own generators (initial weights, dropout) inside the block only."""
+    with torch.random.fork_rng():
+        torch.manual_seed(int(generator(seed, *purpose).integers(1 << 62)))
+        yield
+
+
+def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
+    """One cycle: a linear rise over the share `warmup` of the steps, then half a cosine to zero."""
+    rise = max(1, round(steps * warmup))
+    if step < rise:
+        return (step + 1) / rise
+    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+
+
+def parameter_groups(
+    model: nn.Module, weight_decay: float, backbone_lr_factor: float
+) -> list[dict[str, Any]]:
+    """The heads', then the backbone's parameters for the optimiser, with their "lr_factor".
+
+    Weight decay is for convolution kernels only, not for norms and biases.
+    """
+    groups = []
+    for in_backbone, lr_factor in ((False, 1.0), (True, backbone_lr_factor)):
+        parameters = [
+            parameter
+            for name, parameter in model.named_parameters()
+            if name.startswith("backbone.") is in_backbone
+        ]
+        for is_kernel, decay in ((True, weight_decay), (False, 0.0)):
+            members = [p for p in parameters if (p.ndim > 1) is is_kernel]
+            groups.append({"params": members, "weight_decay": decay, "lr_factor": lr_factor})
+    return groups
+
+
+class Trainer:
+    """The state of a run between two epochs, and what moves it on by one."""
+
+    def __init__(self, card: ModelCard, params: TrainParams, device: torch.device) -> None:
+        self.card = card
+        self.params = params
+        self.device = device
+        with torch_seed(params.seed, "init"):
+            self.model = build_model(
+                card.architecture, len(card.classes), auxiliary=params.aux_weight > 0
+            )
+        self.started_from = load_pretrained(self.model, params.weights, card)
+        for module in self.model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = params.norm_momentum
+        self.model.to(device)
+        self.optimizer = torch.optim.AdamW(
+            parameter_groups(self.model, params.weight_decay, params.backbone_lr_factor),
+            lr=params.lr,
+        )
+        self.average = AveragedModel(
+            self.model, multi_avg_fn=get_ema_multi_avg_fn(params.ema_decay), use_buffers=True
+        )
+        self.best: dict[str, Tensor] = {}
+        self.history: list[dict[str, Any]] = []
+        self.in_parallel: nn.Module = self.model
+        if process_count() > 1:
+            if device.type == "cuda":
+                self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
+            self.in_parallel = DistributedDataParallel(self.model)
+        if params.compile:
+            self.in_parallel.compile()
+
+    def averaged_model(self) -> SegmentationNetwork:
+        """The network with the moving average of the weights."""
+        model = self.average.module
+        assert isinstance(model, SegmentationNetwork)
+        return model
+
+    def train_epoch(self, batches: Iterable[tuple[Tensor, Tensor]], steps: int, bar: Any) -> float:
+        """One pass over an epoch's batches of `steps`; returns the mean loss."""
+        epoch = len(self.history)
+        best = max((figures["val"]["miou"] for figures in self.history), default=0.0)
+        total_steps = steps * self.params.epochs
+        losses: list[float] = []
+        self.in_parallel.train()
+        with torch_seed(self.params.seed, "dropout", epoch, rank()):
+            for step, (images, labels) in enumerate(batches, start=epoch * steps):
+                factor = learning_rate_factor(step, total_steps, self.params.warmup)
+                for group in self.optimizer.param_groups:
+                    group["lr"] = self.params.lr * factor * group["lr_factor"]
+                try:
+                    losses.append(self.optimize(images, labels))
+                except torch.OutOfMemoryError:
+                    raise UserError(
+                        f"train: the memory of {self.device} is too small: "
+                        "lower train.batch_size or train.crop"
+                    ) from None
+                except torch._dynamo.exc.BackendCompilerFailed as error:
+                    reason = str(error).strip().partition("\n")[0]
+                    raise UserError(f"train.compile: {reason}; false needs none") from None
+                bar.set_postfix(
+                    epoch=f"{epoch + 1}/{self.params.epochs}",
+                    loss=f"{losses[-1]:.3f}",
+                    miou=f"{best:.3f}",
+                    refresh=False,
+                )
+                bar.update()
+        # Without SyncBatchNorm each process has statistics of its own, but one set is saved.
+        broadcast_from_first(self.model.buffers())
+        broadcast_from_first(self.average.module.buffers())
+        return float(np.mean(losses))
+
+    def optimize(self, images: Tensor, labels: Tensor) -> float:
+        """One step on a batch, uint8 (B, 3, H, W) and (B, H, W); returns its loss."""
+        images = images.to(self.device, non_blocking=True)
+        labels = labels.to(self.device, non_blocking=True)
+        loss = self.loss(images, labels)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise UserError(
+                f"train: the loss became {value} in epoch {len(self.history) + 1}: "
+                "lower train.lr, or raise train.warmup"
+            )
+        self.optimizer.zero_grad()
+        (loss * process_count()).backward()
+        self.optimizer.step()
+        self.average.update_parameters(self.model)
+        return value
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The loss of uint8 images (B, 3, H, W) and labels (B, H, W), over all processes."""
+        reduced = self.params.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=reduced):
+            logits = self.in_parallel(normalize(images, self.card))
+        return segmentation_loss(
+            logits, labels, aux_weight=self.params.aux_weight, dice_weight=self.params.dice_weight
+        )
+
+    def finish_epoch(self, loss: float, confusion: Confusion) -> dict[str, Any]:
+        """Note an epoch's figures, and its averaged weights if they are the best so far."""
+        scores = summarize_scores(confusion, self.card.classes)
+        figures = {
+            "loss": loss,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "val": scores,
+        }
+        self.history.append(figures)
+        if best_epoch(self.history) == len(self.history) - 1:
+            self.best = {k: v.detach().clone() for k, v in self.average.module.state_dict().items()}
+        return figures
+
+    def checkpoint(self) -> Checkpoint:
+        """Everything that the next epoch builds on."""
+        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
+        tensors |= {f"best.{k}": v for k, v in self.best.items()}
+        for number, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{number}.{k}": v for k, v in moments.items()}
+        return Checkpoint(tensors, self.history)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go back to the end of the checkpoint's last epoch."""
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "best": {}}
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in checkpoint.tensors.items():
+            part, key = name.split(".", 1)
+            if part == "optimizer":
+                number, moment = key.split(".")
+                moments.setdefault(int(number), {})[moment] = tensor
+            else:
+                parts[part][key] = tensor
+        self.model.load_state_dict(parts["model"])
+        self.average.load_state_dict(parts["average"])
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        self.best = {name: tensor.to(self.device) for name, tensor in parts["best"].items()}
+        self.history = list(checkpoint.history)
+
+
+def train(
+    classes: Sequence[str],
+    train_pairs: Sequence[Pair],
+    val_pairs: Sequence[Pair],
+    params: TrainParams,
+    *,
+    device: torch.device,
+    workers: int,
+    checkpoint: CheckpointFile,
+    report_epoch: Callable[[int, Figures], None],
+    report_predictions: Callable[[int, Sequence[View]], None] | None = None,
+) -> TrainingResult:
+    """Train a network and return that of the epoch with the best validation mean IoU.
+
+    `classes` are the classes' names in label order, without the background. Validation uses the
+    exponential moving average of the weights, which is also what is kept. `report_epoch` gets the
+    number and the figures of every epoch, those before an interruption included;
+    `report_predictions`, every fifth epoch, a few validation photos. Under torchrun, all processes
+    call this alike, and process 0 alone writes the checkpoint.
+    """
+    torch.set_num_threads(params.threads)
+    if params.batch_size % process_count():
+        raise UserError(
+            f"train.batch_size: {params.batch_size} is not divisible by {process_count()} processes"
+        )
+    card = ModelCard(params.architecture, ("background", *classes), params.size)
+    trainer = Trainer(card, params, device)
+    saved = checkpoint.load()
+    if saved:
+        trainer.restore(saved)
+        logger.info("going on after epoch %d of an interrupted run", len(saved.history))
+    else:
+        logger.info("starting from %s", trainer.started_from)
+    for epoch, figures in enumerate(trainer.history):
+        report_epoch(epoch, figures)
+    first = len(trainer.history)
+    per_epoch = batches_per_epoch(len(train_pairs), params.batch_size)
+    keys = training_batches(
+        len(train_pairs), params.batch_size, range(first, params.epochs), params.seed
+    )
+    loader = DataLoader(
+        TrainingCrops(
+            train_pairs,
+            Augmentation(params.size, params.crop, params.scale, params.colour),
+            params.seed,
+        ),
+        batch_sampler=[batch[rank() :: process_count()] for batch in keys],
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        generator=torch.Generator(),  # the loader would draw from the global one
+    )
+    batches = load_batches(loader)
+    started = time.perf_counter()
+    bar = tqdm(
+        total=per_epoch * params.epochs,
+        initial=per_epoch * first,
+        unit="batch",
+        disable=True if rank() else None,  # None: no bar where there is no terminal
+    )
+    with bar:
+        for epoch in range(first, params.epochs):
+            of_epoch = (next(batches) for _ in range(per_epoch))
+            loss = trainer.train_epoch(of_epoch, per_epoch, bar)
+            confusion = _validate(trainer, val_pairs, workers)
+            figures = trainer.finish_epoch(loss, confusion)
+            if rank() == 0:
+                checkpoint.save(trainer.checkpoint())
+            report_epoch(epoch, figures)
+            if report_predictions and (epoch + 1) % 5 == 0 and rank() == 0:
+                report_predictions(epoch, _views(trainer, val_pairs[:_VIEWS]))
+            bar.clear()
+            logger.info(
+                "epoch %d/%d: loss %.3f, validation mean IoU %.3f",
+                epoch + 1,
+                params.epochs,
+                loss,
+                figures["val"]["miou"],
+            )
+    crops = per_epoch * params.batch_size * (params.epochs - first)
+    rate = round(crops / (time.perf_counter() - started), 2)
+    model = trainer.averaged_model()
+    model.load_state_dict(trainer.best)
+    return TrainingResult(
+        model.eval().cpu(),
+        card,
+        trainer.history,
+        trainer.started_from,
+        pretraining_overlap=params.weights == "coco",
+        crops_per_second=rate,
+    )
+
+
+def _views(trainer: Trainer, pairs: Sequence[Pair]) -> list[View]:
+    predictions = predict_with_confidence(
+        trainer.averaged_model(),
+        trainer.card,
+        pairs,
+        batch_size=1,
+        workers=0,
+        device=trainer.device,
+    )
+    return [
+        (
+            pairs[found.index].read()[0].permute(1, 2, 0).numpy(),
+            found.truth.numpy(),
+            found.labels.numpy(),
+        )
+        for found in predictions
+    ]
+
+
+def _validate(trainer: Trainer, pairs: Sequence[Pair], workers: int) -> Confusion:
+    """The confusion matrix of the averaged weights over all pairs, shared among the processes."""
+    confusion = confusion_of_pairs(
+        trainer.averaged_model(),
+        trainer.card,
+        pairs[rank() :: process_count()],
+        batch_size=trainer.params.batch_size,
+        workers=workers,
+        device=trainer.device,
+    )
+    if process_count() == 1:
+        return confusion
+    total = torch.from_numpy(confusion).to(trainer.device)
+    dist.all_reduce(total)
+    return total.cpu().numpy()

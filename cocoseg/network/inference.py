@@ -1,0 +1,107 @@
+"""Running the network on whole photos, for validation, evaluation and prediction."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from cocoseg.network.confusion import Confusion, count_confusion
+from cocoseg.network.model import ModelCard, SegmentationNetwork, fold_batch_norms
+from cocoseg.network.photos import Pair, WholePhotos, batches_of_equal_size, load_batches
+
+
+def normalize(images: Tensor, card: ModelCard) -> Tensor:
+    """uint8 (B, 3, H, W) to the network's normalised float32 input, channels last."""
+    scale = torch.tensor(card.std, device=images.device).view(1, 3, 1, 1) * 255
+    shift = torch.tensor(card.mean, device=images.device).view(1, 3, 1, 1) * 255
+    return ((images.float() - shift) / scale).contiguous(memory_format=torch.channels_last)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the network says about one pair: `labels` uint8 and `confidence` float32, both (H, W).
+
+    The confidence is the softmax probability of the label, of 0 to 1; `truth` are the pair's own
+    labels, and `index` its place among the pairs.
+    """
+
+    index: int
+    truth: Tensor
+    labels: Tensor
+    confidence: Tensor
+
+
+def predict_with_confidence(
+    model: SegmentationNetwork,
+    card: ModelCard,
+    pairs: Sequence[Pair],
+    *,
+    batch_size: int,
+    workers: int,
+    device: torch.device,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+) -> Iterator[Prediction]:
+    """Predict every pair at its original size, in the order of photo sizes, not of indices.
+
+    Probabilities are averaged over the photo at each of `scales` times the model's input size and,
+    with `flip`, mirrored left to right as well.
+    """
+    batches = batches_of_equal_size(pairs, batch_size)
+    loaders = [
+        DataLoader(
+            WholePhotos(pairs, max(32, round(card.size * scale))),
+            batch_sampler=batches,
+            num_workers=workers,
+            generator=torch.Generator(),  # the loader would draw from the global one
+            pin_memory=device.type == "cuda",
+        )
+        for scale in scales
+    ]
+    network = fold_batch_norms(model)
+    for indices, *by_scale in zip(batches, *map(load_batches, loaders), strict=True):
+        truth = by_scale[0][1]
+        inputs = [normalize(images.to(device), card) for images, _ in by_scale]
+        with torch.inference_mode():
+            confidence, labels = _most_probable(network, inputs, truth.shape[-2:], flip)
+        yield from map(Prediction, indices, truth, labels.to(torch.uint8).cpu(), confidence.cpu())
+
+
+def _most_probable(
+    model: SegmentationNetwork, inputs: Sequence[Tensor], size: torch.Size, flip: bool
+) -> tuple[Tensor, Tensor]:
+    """The highest probability, averaged over the inputs, and its label: both (B, *size)."""
+    total = torch.zeros((), device=inputs[0].device)
+    for images in inputs:
+        logits = model(images, tuple(size))["out"]
+        total = total + logits.softmax(dim=1)
+        if flip:
+            mirrored = model(images.flip(-1), tuple(size))["out"]
+            total = total + mirrored.flip(-1).softmax(dim=1)
+    confidence, labels = (total / (len(inputs) * (1 + flip))).max(dim=1)
+    if len(inputs) == 1 and not flip:
+        # After softmax, the highest two may have become equal. (`argmax` takes 15 times as long.)
+        labels = logits.max(dim=1).indices
+    return confidence, labels
+
+
+def confusion_of_pairs(
+    model: SegmentationNetwork,
+    card: ModelCard,
+    pairs: Sequence[Pair],
+    *,
+    batch_size: int,
+    workers: int,
+    device: torch.device,
+) -> Confusion:
+    """The confusion matrix over all pixels of the pairs."""
+    classes = len(card.classes)
+    total = np.zeros((classes, classes), np.int64)
+    for found in predict_with_confidence(
+        model, card, pairs, batch_size=batch_size, workers=workers, device=device
+    ):
+        total += count_confusion(found.truth.numpy(), found.labels.numpy(), classes)
+    return total

@@ -1,0 +1,211 @@
+"""The command `cocoseg`: label photos with a trained model.
+
+cocoseg predict holiday/ --model models/model.safetensors --out predictions
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from cocoseg.common.errors import UserError
+from cocoseg.common.files import atomic_file
+from cocoseg.common.labels import write_label_png
+from cocoseg.common.stage import run_stage
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm")
+"""Files with these are taken from folders; a file that is named itself may have any ending."""
+
+_DESCRIPTION = """\
+Say of each pixel of a photo which class it shows. For a photo NAME.jpg,
+
+  NAME_labels.png         is a palette image: 0 is background, then the classes
+  NAME_overlay.jpg        is the photo with the classes over it, to look at
+  NAME_probabilities.npz  (with --probabilities) holds `probabilities`, float16
+                          (classes, height, width), and the names `classes`
+
+and a line says which share of the photo each class takes. All have the photo's
+own size, turned as its EXIF says.
+
+Folders are searched with the folders in them; these are kept in the output. Of
+two photos that would get the same NAME, the second becomes NAME-2. A photo that
+cannot be read is named, the others go on, and the exit status is 1."""
+
+_EXAMPLES = """\
+examples:
+  cocoseg predict photo.jpg
+  cocoseg predict holiday/ more/*.png --out labelled --batch-size 32
+  cocoseg predict photo.jpg --model models/model.onnx --probabilities
+
+in Python:
+  cocoseg.load("models/model.safetensors").predict("photo.jpg").labels"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command with `arguments`, or those of the process."""
+    options = _parser().parse_args(arguments)
+    run_stage(
+        lambda: predict(
+            options.photos,
+            options.model,
+            options.out,
+            probabilities=options.probabilities,
+            device=options.device,
+            batch_size=options.batch_size,
+        ),
+        None,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="cocoseg", description="Label photos with a model.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    predict = commands.add_parser(
+        "predict",
+        help="label photos: a label map, an overlay and the share of each class",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = predict.add_argument
+    add("photos", nargs="+", type=Path, metavar="PHOTO_OR_FOLDER")
+    add(
+        "--model",
+        type=Path,
+        default=Path("models/model.safetensors"),
+        metavar="FILE",
+        help="model.safetensors or model.onnx; it knows its classes (default: %(default)s)",
+    )
+    add(
+        "--out",
+        type=Path,
+        default=Path("predictions"),
+        metavar="DIR",
+        help="where the results go; files of earlier runs are replaced (default: %(default)s)",
+    )
+    add("--probabilities", action="store_true", help="write the probability of each class as well")
+    add(
+        "--device",
+        type=_device,
+        default="auto",
+        help="auto, cpu, cuda, cuda:1, mps (default: %(default)s)",
+    )
+    add(
+        "--batch-size",
+        type=_positive,
+        default=8,
+        metavar="N",
+        help="photos of one shape at a time (default: %(default)s)",
+    )
+    return parser
+
+
+def _device(name: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
+        raise argparse.ArgumentTypeError(f"{name!r} is none of auto, cpu, cuda, cuda:N, mps")
+    return name
+
+
+def _positive(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of 1 or more")
+    return int(text)
+
+
+def predict(
+    inputs: Iterable[Path],
+    model: Path,
+    out: Path,
+    *,
+    probabilities: bool,
+    device: str,
+    batch_size: int,
+) -> None:
+    """Label the photos and those in folders, write files below `out`, print a line for each photo.
+
+    Raises UserError before any photo is read when the model cannot be loaded or a folder has no
+    photos, and at the end when some photos could not be read.
+    """
+    # PyTorch takes seconds to import; --help and wrong arguments are answered without it.
+    from cocoseg.deployment.prediction import load
+
+    names = name_outputs(inputs, out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"--out {out} is, or lies in, a file that is no folder") from None
+    predictor = load(model, device)
+    failed = 0
+    results = predictor.predict_files(names, batch_size)
+    for photo, result in tqdm(
+        results, total=len(names), unit="photo", disable=None if len(names) > 1 else True
+    ):
+        if isinstance(result, UserError):
+            failed += 1
+            tqdm.write(f"error: {result}", file=sys.stderr)
+            continue
+        name = names[photo]
+        with atomic_file(name.with_name(f"{name.name}_labels.png")) as temporary:
+            write_label_png(temporary, result.labels)
+        with atomic_file(name.with_name(f"{name.name}_overlay.jpg")) as temporary:
+            result.overlay().save(temporary, format="JPEG", quality=90)
+        if probabilities:
+            with (
+                atomic_file(name.with_name(f"{name.name}_probabilities.npz")) as temporary,
+                temporary.open("wb") as file,
+            ):
+                np.savez(file, probabilities=result.probabilities(), classes=result.classes)
+        shares = ", ".join(f"{kind} {share:.1%}" for kind, share in result.shares().items())
+        tqdm.write(f"{photo}: {shares}")
+    if failed:
+        raise UserError(f"{failed} of {len(names)} photos could not be read")
+
+
+def name_outputs(inputs: Iterable[Path], out: Path) -> dict[Path, Path]:
+    """Every photo with the path, without ending, of what is written about it below `out`.
+
+    A photo that is given twice is taken once. Outputs of an earlier run, below `out`, are no
+    photos. Raises UserError for a folder without photos.
+    """
+    names: dict[Path, Path] = {}
+    seen: set[Path] = set()
+    taken: set[str] = set()
+    for path in inputs:
+        folder = path if path.is_dir() else path.parent
+        for photo in _photos_in(path, out) if path.is_dir() else [path]:
+            if photo.resolve() in seen:
+                continue
+            seen.add(photo.resolve())
+            plain = out / photo.relative_to(folder).with_suffix("")
+            name, number = plain, 1
+            while str(name).casefold() in taken:  # some file systems ignore case
+                number += 1
+                name = plain.with_name(f"{plain.name}-{number}")
+            taken.add(str(name).casefold())
+            names[photo] = name
+    return names
+
+
+def _photos_in(folder: Path, out: Path) -> list[Path]:
+    photos = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in ENDINGS
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and not (
+            path.name.endswith(("_labels.png", "_overlay.jpg"))
+            and path.resolve().is_relative_to(out.resolve())
+        )
+        and path.is_file()
+    ]
+    if not photos:
+        raise UserError(f"{folder} has no photos ({', '.join(ENDINGS)}) in it")
+    return photos
+
+
+if __name__ == "__main__":
+    main()

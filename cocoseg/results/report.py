@@ -1,0 +1,302 @@
+"""One page that shows a run: what was measured, gathered from files and laid out as HTML.
+
+The page holds its pictures and styles itself, asks the network for nothing, and runs no scripts.
+"""
+
+import base64
+import csv
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from cocoseg.common.errors import UserError
+from cocoseg.common.labels import PALETTE
+from cocoseg.common.params import read_yaml
+from cocoseg.results.charts import line_chart
+from cocoseg.scoring.draw import ERRORS
+
+TEMPLATE = Path(__file__).with_name("report.html.jinja")
+
+PUBLISHED_IOU = {
+    "background": 0.91,
+    "person": 0.70,
+    "bicycle": 0.26,
+    "car": 0.41,
+    "motorcycle": 0.42,
+    "airplane": 0.43,
+}
+PUBLISHED_MIOU = 0.524
+"""The published result for the five classes of COCO under `_PROTOCOL`."""
+
+_PROTOCOL_IMAGES = 8000
+_PROTOCOL = {
+    "download.coco.split": "val2014",
+    "filter.max_instances": 10,
+    "split.ratios": {"train": 8, "val": 1, "test": 1},
+}
+
+_STAGES = ("download", "filter", "images", "mask", "split", "train", "evaluate", "export")
+_MACHINE_COLUMNS = ("seconds", "peak_memory_mib", "device", "cpus", "machine", "python")
+_PACKAGES = ("torch", "torchvision", "numpy", "pillow", "pycocotools", "dvc", "safetensors")
+
+_CURVE_TITLES = {
+    "loss": "Training loss",
+    "val": "Validation scores",
+    "val/iou": "Validation IoU by class",
+    "lr": "Learning rate",
+}
+_CURVE_NAMES = {
+    "miou": "mean IoU",
+    "mean_accuracy": "mean accuracy",
+    "pixel_accuracy": "pixel accuracy",
+}
+_LINE_COLOURS = ("#1f5fa8", "#d1495b", "#2e8b57", "#8a5fbf", "#b8860b", "#444444")
+
+
+def make_report(metrics: Path, params: Mapping[str, Any], lock: Path, title: str) -> str:
+    """The report as HTML, from the folder of metrics, the parameters by section, and dvc.lock.
+
+    Without dvc.lock, or without the files of the export stage, their parts are left out.
+    """
+    test = _read_json(metrics / "test.json")
+    details = _read_json(metrics / "test_details.json")
+    train = _read_json(metrics / "train/metrics.json")
+    if "epoch" not in train:
+        raise UserError(f"{metrics}/train is of an unfinished training: `dvc repro` goes on")
+    filtered = _read_json(metrics / "filter.json")
+    names = list(test["iou"])
+    machine = read_machine_figures(metrics / "machine")
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATE.parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(score=_score, count=_count, size=_size, words=_words, plain=_plain)
+    return environment.get_template(TEMPLATE.name).render(
+        title=title,
+        params=params,
+        test=test,
+        details=details,
+        train=train,
+        published={"miou": PUBLISHED_MIOU, "iou": PUBLISHED_IOU} if is_comparable(params) else None,
+        deviations=deviations_from_protocol(params, filtered["images_kept"], test["iou"]),
+        filtered=filtered,
+        masks=_read_json(metrics / "mask.json"),
+        splits=_read_json(metrics / "split.json"),
+        export=flatten(_read_json(metrics / "export.json", {})),
+        colours=class_colours(names),
+        error_colours={name: _hex(colour) for name, colour in ERRORS.items()},
+        examples=[
+            {**example, "panels": _panels(metrics / "panels", example["name"])}
+            for example in details["examples"]
+        ],
+        confusion=_read_confusion(metrics / "plots/confusion.csv", names),
+        curves=_draw_curves(metrics / "train/plots/metrics", names, train["epoch"]),
+        image_scores=_draw_image_scores(metrics / "plots/images.csv"),
+        reliability=_draw_reliability(metrics / "plots/reliability.csv"),
+        flat_params={section: flatten(content) for section, content in params.items()},
+        hashes=read_hashes(lock),
+        machine=machine,
+        machine_columns=_MACHINE_COLUMNS,
+        packages={name: metadata.version(name) for name in _PACKAGES},
+    )
+
+
+def is_comparable(params: Mapping[str, Any]) -> bool:
+    """Whether the scores may stand beside the published ones: COCO, with the same classes."""
+    classes = ["background", *params["filter"]["classes"]]
+    return params["download"]["source"] == "coco" and classes == list(PUBLISHED_IOU)
+
+
+def deviations_from_protocol(
+    params: Mapping[str, Any], images: int, ious: Mapping[str, float | None]
+) -> list[str]:
+    """In what a run with so many images differs from the published one, a phrase for each.
+
+    `ious` are the scores by class, None for a class that no test image shows.
+    """
+    deviations = []
+    for key, published in _PROTOCOL.items():
+        value: Any = params
+        for name in key.split("."):
+            value = value[name]
+        if value != published:
+            deviations.append(f"{key} is {_plain(value)}, not {_plain(published)}")
+    if images != _PROTOCOL_IMAGES:
+        deviations.append(f"it has {images:,} images, not {_PROTOCOL_IMAGES:,}")
+    unseen = [name for name, iou in ious.items() if iou is None]
+    if unseen:
+        deviations.append(f"its mean leaves out {', '.join(unseen)}, which no test image shows")
+    return deviations
+
+
+def class_colours(names: Sequence[str]) -> dict[str, str]:
+    """The colour of each class as `#rrggbb`, as in the pictures; names are in label order.
+
+    The background, which pictures leave clear, is grey.
+    """
+    return {name: _hex(PALETTE[label]) if label else "#7a8490" for label, name in enumerate(names)}
+
+
+def flatten(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested mappings as one, with keys such as `a.b`."""
+    flat: dict[str, Any] = {}
+    for key, content in value.items():
+        if isinstance(content, Mapping):
+            flat |= {f"{key}.{inner}": leaf for inner, leaf in flatten(content).items()}
+        else:
+            flat[key] = content
+    return flat
+
+
+def read_hashes(lock: Path) -> list[dict[str, Any]]:
+    """Path, MD5, size in bytes and number of files of the data and the model, from dvc.lock."""
+    if not lock.is_file():
+        return []
+    stages = read_yaml(lock).get("stages", {})
+    return [
+        {"path": out["path"], "md5": out["md5"], "size": out["size"], "files": out.get("nfiles", 1)}
+        for name in _STAGES
+        for out in stages.get(name, {}).get("outs", [])
+        if out["path"].startswith(("data/", "models/")) and "md5" in out
+    ]
+
+
+def read_machine_figures(folder: Path) -> dict[str, dict[str, Any]]:
+    """The machine figures by stage, in the order of the pipeline."""
+    figures = {name: _read_json(folder / f"{name}.json", {}) for name in _STAGES}
+    return {name: content for name, content in figures.items() if content}
+
+
+def _read_json(path: Path, default: Any = None) -> Any:
+    if default is not None and not path.is_file():
+        return default
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise UserError(f"{path} is damaged: remove it, and `dvc repro` makes it anew") from None
+
+
+def _read_rows(path: Path, delimiter: str = ",") -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, delimiter=delimiter))
+
+
+def _read_confusion(path: Path, names: Sequence[str]) -> list[tuple[str, list[float]]]:
+    shares = [float(row["share"]) for row in _read_rows(path)]
+    rows = [shares[start : start + len(names)] for start in range(0, len(shares), len(names))]
+    return list(zip(names, rows, strict=True))
+
+
+def _panels(folder: Path, name: str) -> dict[str, str]:
+    """The four views of an example, as data URIs by title."""
+    uris = {}
+    for title in ("photo", "truth", "prediction", "errors"):
+        content = (folder / f"{name}_{title}.jpg").read_bytes()
+        uris[title] = "data:image/jpeg;base64," + base64.b64encode(content).decode()
+    return uris
+
+
+def _draw_curves(folder: Path, names: Sequence[str], best_epoch: int) -> list[dict[str, Any]]:
+    """A chart for each folder of curves that dvclive wrote, and for each curve beside folders."""
+    charts: dict[str, dict[str, list[tuple[float, float]]]] = {title: {} for title in _CURVE_TITLES}
+    for path in sorted(folder.rglob("*.tsv")):
+        curve = path.relative_to(folder).with_suffix("").as_posix()
+        if curve == "epoch":
+            continue
+        parent, _, name = curve.rpartition("/")
+        rows = _read_rows(path, delimiter="\t")
+        # dvclive counts steps from 0, everyone else epochs from 1.
+        points = [(float(row["step"]) + 1, float(row[path.stem])) for row in rows]
+        charts.setdefault(parent or name, {})[_CURVE_NAMES.get(name, name)] = points
+    drawn = []
+    for key, series in charts.items():
+        if not series:
+            continue
+        title = _CURVE_TITLES.get(key, key)
+        colours = class_colours(names)
+        if not set(series) <= set(colours):
+            colours = dict(zip(series, itertools.cycle(_LINE_COLOURS), strict=False))
+        ordered = {name: series[name] for name in colours if name in series}
+        svg = line_chart(
+            title, ordered, colours, x_label="epoch", whole_x=True, marked_x=best_epoch
+        )
+        legend = {name: colours[name] for name in ordered} if len(series) > 1 else {}
+        drawn.append({"title": title, "legend": legend, "svg": Markup(svg)})
+    return drawn
+
+
+def _draw_image_scores(path: Path) -> Markup:
+    points = [(float(row["share"]), float(row["miou"])) for row in _read_rows(path)]
+    return Markup(
+        line_chart(
+            "Mean IoU of each image, sorted",
+            {"images": points},
+            {"images": _LINE_COLOURS[0]},
+            x_label="share of the images that are no better",
+            y_label="mean IoU",
+            x_limits=(0, 1),
+        )
+    )
+
+
+def _draw_reliability(path: Path) -> Markup:
+    points = [(float(row["confidence"]), float(row["accuracy"])) for row in _read_rows(path)]
+    return Markup(
+        line_chart(
+            "Accuracy by confidence",
+            {"pixels": points},
+            {"pixels": _LINE_COLOURS[0]},
+            x_label="softmax confidence",
+            y_label="share of right pixels",
+            x_limits=(0, 1),
+            diagonal=True,
+            dots=True,
+        )
+    )
+
+
+def _hex(colour: Sequence[int]) -> str:
+    return "#" + "".join(f"{int(part):02x}" for part in colour)
+
+
+def _score(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"  # noqa: RUF001
+
+
+def _count(value: float) -> str:
+    return f"{value:,}"
+
+
+def _size(value: float) -> str:
+    """Bytes as people read them: `5.3 MB`."""
+    units = ["bytes", "kB", "MB", "GB"]
+    while value >= 1000 and len(units) > 1:
+        value /= 1000
+        units.pop(0)
+    return f"{value:.3g} {units[0]}"
+
+
+def _plain(value: Any) -> str:
+    """A parameter or figure as people write it."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    if isinstance(value, list):
+        return ", ".join(map(_plain, value))
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items())
+    if isinstance(value, int) and abs(value) >= 100_000:
+        return f"{value:,}"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _words(key: str) -> str:
+    return key.replace("_", " ").replace("miou", "mean IoU")

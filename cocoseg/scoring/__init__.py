@@ -1,0 +1,13 @@
+"""Scores of a trained model on test images, and pictures of what it does (evaluate).
+
+evaluation   run the model on the test images and count, image by image
+scores       further scores from the counts, and intervals
+boundary     how well outlines are met
+objects      which objects are found, by size
+calibration  whether the network is right as often as it says
+examples     test images to look at
+draw         pictures of labels: overlays, errors, panels
+plots        what DVC plots, as CSV files
+
+Uses `common`, `annotations` and `network`. Deployment and results use its pictures.
+"""

@@ -1,0 +1,158 @@
+"""Scoring a model on the test images.
+
+Everything is counted image by image, so that any sum over images is made of the same whole numbers
+whatever the batches were.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from cocoseg.annotations.instances import Annotation
+from cocoseg.common.errors import UserError
+from cocoseg.network.confusion import (
+    Confusion,
+    count_confusion,
+    iou_scores,
+    mean_iou,
+    ratio,
+    recall_scores,
+    rounded,
+    summarize_scores,
+)
+from cocoseg.network.inference import predict_with_confidence
+from cocoseg.network.model import ModelCard, SegmentationNetwork
+from cocoseg.network.photos import Pair
+from cocoseg.scoring.boundary import count_boundaries
+from cocoseg.scoring.calibration import calibration_error, count_confidence
+from cocoseg.scoring.objects import count_objects, summarize_objects
+from cocoseg.scoring.scores import (
+    dice_scores,
+    interval_95,
+    mean_of_defined,
+    precision_scores,
+    resample_ious,
+)
+
+
+@dataclass
+class Evaluation:
+    """What was counted on each pair, in the order of the pairs: arrays (pairs, ...).
+
+    `confusions` (classes, classes), `boundaries` (classes, 2) of `count_boundaries`, `objects`
+    (sizes, 4) of `count_objects`, `confidences` (bins, 3) of `count_confidence`.
+    """
+
+    pairs: Sequence[Pair]
+    classes: Sequence[str]
+    confusions: NDArray[np.int64]
+    boundaries: NDArray[np.int64]
+    objects: NDArray[np.int64]
+    confidences: NDArray[np.float64]
+    images_per_second: float
+
+    @property
+    def confusion(self) -> Confusion:
+        """The confusion matrix over all images."""
+        total: Confusion = self.confusions.sum(axis=0)
+        return total
+
+    def image_scores(self) -> list[float]:
+        """The mean IoU of each image, over the classes in its truth or its prediction."""
+        return [mean_iou(confusion) for confusion in self.confusions]
+
+    def scores(self) -> dict[str, Any]:
+        """The content of `metrics/test.json`: what is worth a column in a table of runs."""
+        low, high = interval_95(mean_of_defined(resample_ious(self.confusions)))
+        scores = summarize_scores(self.confusion, self.classes)
+        return {
+            "miou": scores.pop("miou"),
+            "miou_interval": {"low": low, "high": high},
+            "boundary_miou": rounded(float(mean_of_defined(self._boundary_ious()))),
+            **scores,
+            "images": len(self.pairs),
+        }
+
+    def details(self) -> dict[str, Any]:
+        """The content of `metrics/test_details.json`: what stands behind the scores."""
+        confusion = self.confusion
+        columns = {
+            "iou": iou_scores(confusion),
+            "dice": dice_scores(confusion),
+            "precision": precision_scores(confusion),
+            "recall": recall_scores(confusion),
+            "boundary_iou": self._boundary_ious(),
+        }
+        resampled = resample_ious(self.confusions)
+        pixels = self.confusions.sum(axis=2)
+        return {
+            "classes": {
+                name: {
+                    **{column: rounded(values[label]) for column, values in columns.items()},
+                    "iou_interval": dict(
+                        zip(("low", "high"), interval_95(resampled[:, label]), strict=True)
+                    ),
+                    "images": int((pixels[:, label] > 0).sum()),
+                    "pixels": int(pixels[:, label].sum()),
+                }
+                for label, name in enumerate(self.classes)
+            },
+            "sizes": summarize_objects(self.objects.sum(axis=0)),
+            "calibration_error": rounded(calibration_error(self.confidences.sum(axis=0))),
+        }
+
+    def _boundary_ious(self) -> NDArray[np.float64]:
+        intersections, unions = self.boundaries.sum(axis=0).T
+        return ratio(intersections, unions)
+
+
+def evaluate(
+    model: SegmentationNetwork,
+    card: ModelCard,
+    pairs: Sequence[Pair],
+    objects: Mapping[str, Sequence[Annotation]],
+    *,
+    batch_size: int,
+    workers: int,
+    device: torch.device,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+) -> Evaluation:
+    """Predict every pair at its original resolution and count.
+
+    `objects` are those of each image's stem, their category ids labels; `scales` and `flip` are the
+    test-time augmentation of `predict_with_confidence`. Raises UserError without any pair.
+    """
+    if not pairs:
+        raise UserError("split.ratios.test: the split has no images, there is nothing to score")
+    started = time.perf_counter()
+    classes = len(card.classes)
+    counts: dict[int, tuple[NDArray[Any], ...]] = {}
+    predictions = predict_with_confidence(
+        model.to(device),
+        card,
+        pairs,
+        batch_size=batch_size,
+        workers=workers,
+        device=device,
+        scales=scales,
+        flip=flip,
+    )
+    for found in tqdm(predictions, total=len(pairs), unit="image", disable=None):
+        truth, prediction = found.truth.numpy(), found.labels.numpy()
+        counts[found.index] = (
+            count_confusion(truth, prediction, classes),
+            count_boundaries(truth, prediction, classes),
+            count_objects(objects[pairs[found.index].image.stem], truth, prediction),
+            count_confidence(truth, prediction, found.confidence.numpy()),
+        )
+    rate = round(len(pairs) / (time.perf_counter() - started), 2)
+    in_order = zip(*(counts[index] for index in range(len(pairs))), strict=True)
+    confusions, boundaries, of_objects, confidences = map(np.stack, in_order)
+    return Evaluation(pairs, card.classes, confusions, boundaries, of_objects, confidences, rate)

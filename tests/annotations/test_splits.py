@@ -1,0 +1,142 @@
+"""Sizes, disjointness and balance of the splits."""
+
+import itertools
+import random
+from collections import Counter
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cocoseg.annotations.instances import Annotation, Category, ImageRecord, Instances
+from cocoseg.annotations.splits import (
+    SPLITS,
+    split_images,
+    split_sizes,
+    split_stems,
+    summarize_splits,
+)
+from cocoseg.common.errors import UserError
+
+ratio_lists = st.lists(
+    st.one_of(st.integers(0, 20), st.floats(0.001, 10).map(lambda ratio: round(ratio, 3))),
+    min_size=3,
+    max_size=3,
+).filter(lambda ratios: sum(ratios) > 0)
+strata = st.lists(st.integers(0, 60), min_size=1, max_size=8).filter(any)
+
+
+def stems_by_stratum(counts: list[int]) -> dict[str, int]:
+    return {
+        f"image_{stratum}_{number}": stratum
+        for stratum, count in enumerate(counts)
+        for number in range(count)
+    }
+
+
+def split_or_none(
+    stratum_by_stem: dict[str, int], ratios: list[float], seed: int = 0
+) -> dict[str, list[str]] | None:
+    """None where there are too few images for some split."""
+    try:
+        return split_stems(stratum_by_stem, dict(zip(SPLITS, ratios, strict=True)), seed)
+    except UserError:
+        return None
+
+
+def test_8000_images_at_8_1_1_are_6400_800_800() -> None:
+    assert split_sizes(8000, [8, 1, 1]) == [6400, 800, 800]
+    assert split_sizes(8000, [0.8, 0.1, 0.1]) == [6400, 800, 800]
+
+
+@given(st.integers(0, 300), ratio_lists)
+@settings(max_examples=200, deadline=None)
+def test_sizes_are_those_of_the_largest_remainder(total: int, ratios: list[float]) -> None:
+    sizes = split_sizes(total, ratios)
+    assert sum(sizes) == total
+    weights = [Fraction(str(ratio)) for ratio in ratios]
+    exact = [total * weight / sum(weights) for weight in weights]
+    remainders = [share - size for share, size in zip(exact, sizes, strict=True)]
+    assert all(-1 < remainder < 1 for remainder in remainders)
+    # Whoever was rounded up had at least the remainder of everyone who was rounded down.
+    up = [remainder + 1 for remainder in remainders if remainder < 0]
+    down = [remainder for remainder in remainders if remainder > 0]
+    assert not up or not down or min(up) >= max(down)
+
+
+@given(strata, ratio_lists, st.integers(0, 5))
+@settings(max_examples=200, deadline=None)
+def test_splits_are_disjoint_complete_of_exact_size_and_balanced(
+    counts: list[int], ratios: list[float], seed: int
+) -> None:
+    stratum_by_stem = stems_by_stratum(counts)
+    splits = split_or_none(stratum_by_stem, ratios, seed)
+    if splits is None:
+        sizes = split_sizes(len(stratum_by_stem), ratios)
+        assert any(ratio > 0 and size == 0 for ratio, size in zip(ratios, sizes, strict=True))
+        return
+    assert sorted(itertools.chain(*splits.values())) == sorted(stratum_by_stem)
+    assert [len(splits[name]) for name in SPLITS] == split_sizes(len(stratum_by_stem), ratios)
+    weights = [Fraction(str(ratio)) for ratio in ratios]
+    for name, weight in zip(SPLITS, weights, strict=True):
+        found = Counter(stratum_by_stem[stem] for stem in splits[name])
+        for stratum, count in enumerate(counts):
+            assert abs(found[stratum] - count * weight / sum(weights)) < 1
+
+
+@given(strata, ratio_lists, st.randoms(use_true_random=False))
+@settings(max_examples=50, deadline=None)
+def test_the_split_does_not_depend_on_the_order_of_the_images(
+    counts: list[int], ratios: list[float], shuffler: random.Random
+) -> None:
+    stratum_by_stem = stems_by_stratum(counts)
+    shuffled = list(stratum_by_stem.items())
+    shuffler.shuffle(shuffled)
+    assert split_or_none(stratum_by_stem, ratios) == split_or_none(dict(shuffled), ratios)
+
+
+def test_another_seed_gives_another_split_and_the_same_seed_the_same() -> None:
+    stems = stems_by_stratum([50, 30])
+    assert split_or_none(stems, [8, 1, 1], seed=0) == split_or_none(stems, [8, 1, 1], seed=0)
+    assert split_or_none(stems, [8, 1, 1], seed=0) != split_or_none(stems, [8, 1, 1], seed=1)
+
+
+def test_a_split_that_would_be_empty_is_refused_by_its_name() -> None:
+    with pytest.raises(UserError, match=r"split\.ratios\.val: 3 images are too few"):
+        split_stems({"a": 1, "b": 1, "c": 1}, {"train": 8, "val": 1, "test": 1}, 0)
+
+
+def test_a_split_of_ratio_zero_is_empty() -> None:
+    splits = split_stems({"a": 1, "b": 1}, {"train": 1, "val": 0, "test": 0}, 0)
+    assert splits == {"train": ["a", "b"], "val": [], "test": []}
+
+
+def selection_of(classes_by_image: dict[int, list[int]]) -> Instances:
+    pairs = [(image, label) for image, labels in classes_by_image.items() for label in labels]
+    return Instances(
+        [ImageRecord(image, f"{image}.jpg", 10, 10) for image in classes_by_image],
+        [Annotation(number, image, label) for number, (image, label) in enumerate(pairs)],
+        [Category(1, "person"), Category(2, "bicycle")],
+    )
+
+
+def test_an_image_counts_for_its_rarest_class() -> None:
+    # Ten images show a bicycle beside people: spread as bicycles, val and test get one each.
+    with_bicycle = {image: [1, 1, 2] for image in range(10)}
+    without = {image: [1] for image in range(10, 100)}
+    splits = split_images(
+        selection_of(with_bicycle | without), {"train": 8, "val": 1, "test": 1}, 0
+    )
+    for name, expected in {"train": 8, "val": 1, "test": 1}.items():
+        assert sum(int(stem) in with_bicycle for stem in splits[name]) == expected
+
+
+def test_the_summary_counts_images_by_the_classes_they_show() -> None:
+    selection = selection_of({1: [1, 1], 2: [1, 2], 3: [2]})
+    splits = {"train": ["1", "2"], "val": ["3"], "test": []}
+    assert summarize_splits(selection, splits) == {
+        "train": {"images": 2, "classes": {"person": 2, "bicycle": 1}},
+        "val": {"images": 1, "classes": {"person": 0, "bicycle": 1}},
+        "test": {"images": 0, "classes": {"person": 0, "bicycle": 0}},
+    }

@@ -1,0 +1,81 @@
+"""Files appear under their final name only when they are whole."""
+
+import errno
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from cocoseg.common.files import atomic_file, atomic_folder, write_json, write_text
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "scores.json"
+    write_json(path, {"miou": 0.5})
+    with pytest.raises(RuntimeError), atomic_file(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == '{\n  "miou": 0.5\n}\n'
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failed_folder_leaves_the_old_one_and_nothing_else(tmp_path: Path) -> None:
+    folder = tmp_path / "masks"
+    with atomic_folder(folder) as temporary:
+        (temporary / "old").touch()
+    with pytest.raises(RuntimeError), atomic_folder(folder) as temporary:
+        (temporary / "new").touch()
+        raise RuntimeError
+    assert [path.name for path in folder.iterdir()] == ["old"]
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_finished_folder_replaces_the_old_one(tmp_path: Path) -> None:
+    for name in ("old", "new"):
+        with atomic_folder(tmp_path / "masks") as temporary:
+            (temporary / name).touch()
+    assert [path.name for path in (tmp_path / "masks").iterdir()] == ["new"]
+
+
+def test_what_a_killed_run_left_behind_does_not_get_into_the_result(tmp_path: Path) -> None:
+    with atomic_folder(tmp_path / "masks") as temporary:
+        left_behind = temporary
+    left_behind.mkdir()
+    (left_behind / "half").touch()
+    with atomic_folder(tmp_path / "masks"):
+        pass
+    assert list((tmp_path / "masks").iterdir()) == []
+
+
+def test_a_read_only_file_is_replaced_not_edited(tmp_path: Path) -> None:
+    """DVC's cache may be linked into the workspace: writing in place would corrupt it."""
+    cached = tmp_path / "cached"
+    write_json(cached, 1)
+    linked = tmp_path / "linked"
+    linked.hardlink_to(cached)
+    linked.chmod(0o444)
+    write_json(linked, 2)
+    assert (cached.read_text(), linked.read_text()) == ("1\n", "2\n")
+
+
+def test_a_full_disk_is_an_error_that_names_the_file(small_disk: Path) -> None:
+    path, folder = small_disk / "scores.json", small_disk / "masks"
+    write_text(path, "old")
+    with pytest.raises(OSError, match="No space left") as from_python:
+        write_text(path, "x" * 1_000_000)
+    with pytest.raises(OSError, match="No space left") as from_rust, atomic_file(path) as temporary:
+        save_file({"weights": torch.zeros(1_000_000)}, temporary)
+    with pytest.raises(OSError, match="No space left") as in_folder, atomic_folder(folder) as half:
+        (half / "a.png").write_bytes(bytes(1_000_000))
+    errors = [caught.value for caught in (from_python, from_rust, in_folder)]
+    assert [error.errno for error in errors] == [errno.ENOSPC] * 3
+    assert [error.filename for error in errors] == [str(path), str(path), str(folder)]
+    assert [name.name for name in small_disk.iterdir()] == ["scores.json"]
+    assert path.read_text() == "old"
+
+
+def test_json_refuses_not_a_number(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "scores.json", {"miou": float("nan")})
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,296 @@
+"""Image files of every kind that a COCO folder or a user may hold."""
+
+import io
+import subprocess
+import sys
+import time
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from cocoseg.common.errors import UserError
+from cocoseg.common.images import DamagedImage, check_image, is_whole, read_rgb
+from tests import ROOT
+
+MIRROR = ROOT.parent / "shared" / "coco-mirror"
+needs_mirror = pytest.mark.skipif(not MIRROR.is_dir(), reason=f"{MIRROR} is not on this machine")
+
+WIDTH, HEIGHT = 48, 32
+
+
+def photo() -> Image.Image:
+    """Something smooth, with different corners, that JPEG keeps nearly as it is."""
+    y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
+    colours = np.stack([x * 5, y * 7, (x + y) * 3], axis=2)
+    return Image.fromarray(colours.astype(np.uint8))
+
+
+def pixels(image: Image.Image) -> NDArray[np.int64]:
+    return np.asarray(image.convert("RGB")).astype(np.int64)
+
+
+def orientation(value: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = value
+    return exif
+
+
+def difference(first: NDArray[np.uint8], second: NDArray[np.int64]) -> float:
+    assert first.shape == second.shape
+    return float(np.abs(first.astype(np.int64) - second).mean())
+
+
+@pytest.mark.parametrize(
+    ("mode", "ending", "options"),
+    [
+        ("RGB", "jpg", {}),
+        ("RGB", "jpg", {"progressive": True}),
+        ("L", "jpg", {}),
+        ("CMYK", "jpg", {}),
+        ("RGB", "png", {}),
+        ("RGBA", "png", {}),
+        ("LA", "png", {}),
+        ("1", "png", {}),
+        ("P", "png", {}),
+        ("P", "png", {"transparency": 0}),
+        ("P", "png", {"transparency": bytes(range(256))}),
+        ("P", "gif", {}),
+        ("RGB", "webp", {"lossless": True}),
+        ("RGB", "bmp", {}),
+        ("RGB", "tif", {}),
+    ],
+)
+def test_every_kind_of_image_becomes_rgb(
+    tmp_path: Path,
+    mode: str,
+    ending: str,
+    options: dict[str, Any],
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    image = photo().convert(mode)
+    path = tmp_path / f"image.{ending}"
+    image.save(path, **{**({"quality": 95} if ending == "jpg" else {}), **options})
+    rgb = read_rgb(path, WIDTH, HEIGHT)
+    assert rgb.dtype == np.uint8
+    assert rgb.flags.writeable
+    assert difference(rgb, pixels(image)) < (3 if ending == "jpg" else 0.01)
+    check_image(path, WIDTH, HEIGHT)
+    assert is_whole(path, WIDTH, HEIGHT)
+    assert not is_whole(path, WIDTH, HEIGHT + 1)
+    assert not recwarn.list
+
+
+def test_sixteen_bits_are_scaled_to_eight(tmp_path: Path) -> None:
+    values = np.linspace(0, 65535, WIDTH * HEIGHT).round().reshape(HEIGHT, WIDTH)
+    for ending in ("png", "tif"):
+        path = tmp_path / f"gray.{ending}"
+        Image.fromarray(values.astype(np.uint16)).save(path)
+        rgb = read_rgb(path, WIDTH, HEIGHT)
+        assert np.array_equal(rgb, np.repeat((values / 257).round()[:, :, None], 3, axis=2))
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    checksum = zlib.crc32(kind + content).to_bytes(4)
+    return len(content).to_bytes(4) + kind + content + checksum
+
+
+def png_bytes(width: int, height: int, depth: int, rows: bytes) -> bytes:
+    """An RGB PNG made by hand, since Pillow writes none of 16 bits or of absurd size."""
+    header = width.to_bytes(4) + height.to_bytes(4) + bytes([depth, 2, 0, 0, 0])
+    content = zlib.compress(rows)
+    chunks = [(b"IHDR", header), (b"IDAT", content), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
+
+
+def test_sixteen_bits_of_colour_are_scaled_to_eight(tmp_path: Path) -> None:
+    path = tmp_path / "colour.png"
+    path.write_bytes(png_bytes(5, 4, 16, 4 * (b"\0" + 5 * 3 * b"\xc8\x12")))
+    assert np.array_equal(read_rgb(path, 5, 4), np.full((4, 5, 3), 0xC8))
+
+
+def test_floating_point_pixels_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "float.tif"
+    Image.new("F", (WIDTH, HEIGHT), 0.5).save(path)
+    with pytest.raises(UserError, match="floating-point"):
+        read_rgb(path)
+    with pytest.raises(DamagedImage, match="floating-point"):
+        check_image(path, WIDTH, HEIGHT)
+
+
+# --- Rotation -----------------------------------------------------------------------------------
+
+
+def test_stored_pixels_of_the_annotated_size_are_not_rotated(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    photo().save(path, quality=95, exif=orientation(6))
+    check_image(path, WIDTH, HEIGHT)
+    assert difference(read_rgb(path, WIDTH, HEIGHT), pixels(photo())) < 3
+
+
+@pytest.mark.parametrize(("value", "transpose"), [(6, Image.Transpose.ROTATE_270),
+                                                  (8, Image.Transpose.ROTATE_90)])  # fmt: skip
+def test_a_photo_is_rotated_if_only_that_gives_the_annotated_size(
+    tmp_path: Path, value: int, transpose: Image.Transpose
+) -> None:
+    path = tmp_path / "photo.jpg"
+    photo().save(path, quality=95, exif=orientation(value))
+    check_image(path, HEIGHT, WIDTH)
+    assert is_whole(path, HEIGHT, WIDTH)
+    assert difference(read_rgb(path, HEIGHT, WIDTH), pixels(photo().transpose(transpose))) < 3
+
+
+def test_without_annotation_a_photo_looks_as_in_a_viewer(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    photo().save(path, quality=95, exif=orientation(3))
+    turned = pixels(photo().transpose(Image.Transpose.ROTATE_180))
+    assert difference(read_rgb(path), turned) < 3
+    assert difference(read_rgb(path, WIDTH, HEIGHT), pixels(photo())) < 3
+
+
+def test_swapped_sizes_without_rotation_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    photo().save(path)
+    expected = "has 48 x 32 pixels, but its annotation says 32 x 48"
+    with pytest.raises(DamagedImage, match=f"^{expected}"):
+        check_image(path, HEIGHT, WIDTH)
+    with pytest.raises(UserError, match=rf"photo\.jpg: {expected}"):
+        read_rgb(path, HEIGHT, WIDTH)
+    assert not is_whole(path, HEIGHT, WIDTH)
+
+
+# --- Damage -------------------------------------------------------------------------------------
+
+
+def jpeg_bytes(size: tuple[int, int] = (WIDTH, HEIGHT), **options: bool) -> bytes:
+    buffer = io.BytesIO()
+    photo().resize(size).save(buffer, "JPEG", quality=95, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.3, 0.6, 0.9])
+def test_a_truncated_image_is_refused(tmp_path: Path, share: float, progressive: bool) -> None:
+    path = tmp_path / "photo.jpg"
+    content = jpeg_bytes((640, 480), progressive=progressive)
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(DamagedImage):
+        check_image(path, 640, 480)
+    with pytest.raises(UserError) as caught:
+        read_rgb(path, 640, 480)
+    assert "\n" not in str(caught.value)
+    assert not is_whole(path, 640, 480)
+
+
+def test_a_file_whose_end_was_lost_on_disk_is_not_whole(tmp_path: Path) -> None:
+    content = jpeg_bytes((640, 480))
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(content[: len(content) // 2] + bytes(len(content) - len(content) // 2))
+    assert not is_whole(path, 640, 480)
+
+
+def test_bytes_after_the_end_of_an_image_do_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(jpeg_bytes() + b"\r\nmade by a camera that appends something")
+    check_image(path, WIDTH, HEIGHT)
+    assert is_whole(path, WIDTH, HEIGHT)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"<!doctype html>", b"\xff\xd8\xff", b"GIF89a", b"%!PS-Adobe-3.0 EPSF-3.0\n"]
+)
+def test_what_is_no_image_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(content)
+    with pytest.raises(DamagedImage, match=r"^is "):
+        check_image(path, WIDTH, HEIGHT)
+    with pytest.raises(UserError, match=r"photo\.jpg: is "):
+        read_rgb(path)
+    assert not is_whole(path, WIDTH, HEIGHT)
+
+
+@pytest.mark.filterwarnings("ignore:.*decompression bomb")
+@pytest.mark.parametrize("size", [(10_000, 9_000), (30_000, 30_000), (2**31 - 1, 2**31 - 1)])
+def test_a_decompression_bomb_is_refused_before_it_is_decoded(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png_bytes(*size, 8, bytes(1000)))
+    started = time.monotonic()
+    with pytest.raises(UserError, match=r"bomb\.png: "):
+        read_rgb(path)
+    with pytest.raises(DamagedImage):
+        check_image(path, *size)
+    assert time.monotonic() - started < 1
+
+
+def test_pillow_does_not_chatter_about_a_damaged_image(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png_bytes(10_000, 9_000, 8, bytes(1000)))
+    code = f"""if True:
+        from pathlib import Path
+        from cocoseg.common.images import is_whole
+        assert not is_whole(Path({str(path)!r}), 10_000, 9_000)
+    """
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert run.stderr == ""
+
+
+def test_only_an_image_that_can_be_brought_again_is_said_to_be_removed(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(jpeg_bytes()[:300])
+    with pytest.raises(UserError, match=r"photo\.jpg: is .*; remove the file, and `dvc repro`"):
+        read_rgb(path, WIDTH, HEIGHT)
+    with pytest.raises(UserError) as error:
+        read_rgb(path)
+    assert "remove" not in str(error.value)
+
+
+def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"photo\.jpg not found"):
+        read_rgb(tmp_path / "photo.jpg")
+    assert not is_whole(tmp_path / "photo.jpg", WIDTH, HEIGHT)
+    assert not is_whole(tmp_path, WIDTH, HEIGHT)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore:.*decompression bomb")
+@pytest.mark.parametrize("ending", ["jpg", "png", "gif", "webp", "bmp", "tif"])
+def test_mutated_bytes_give_pixels_or_one_line(tmp_path: Path, ending: str) -> None:
+    buffer = io.BytesIO()
+    photo().save(buffer, {"jpg": "JPEG", "tif": "TIFF"}.get(ending, ending.upper()))
+    random = np.random.default_rng(0)
+    path = tmp_path / f"image.{ending}"
+    for _ in range(150):
+        content = np.frombuffer(buffer.getvalue(), np.uint8).copy()
+        places = random.integers(0, min(len(content), random.choice([64, 10_000])), size=4)
+        content[places] = random.integers(0, 256, size=4)
+        path.write_bytes(content.tobytes())
+        is_whole(path, WIDTH, HEIGHT)
+        try:
+            assert read_rgb(path, WIDTH, HEIGHT).shape == (HEIGHT, WIDTH, 3)
+        except UserError as error:
+            assert "\n" not in str(error)
+
+
+# --- Real photos --------------------------------------------------------------------------------
+
+
+@needs_mirror
+def test_real_photos_are_whole_and_read_as_pillow_reads_them() -> None:
+    for path in sorted((MIRROR / "val2017").iterdir()):
+        with Image.open(path) as image:
+            assert is_whole(path, *image.size)
+            assert np.array_equal(read_rgb(path, *image.size), np.asarray(image.convert("RGB")))
+
+
+@needs_mirror
+def test_thousands_of_kept_files_are_looked_at_in_seconds() -> None:
+    sizes = {path: Image.open(path).size for path in (MIRROR / "val2017").iterdir()}
+    started = time.monotonic()
+    for _ in range(5):
+        assert all(is_whole(path, *size) for path, size in sizes.items())
+    assert (time.monotonic() - started) / (5 * len(sizes)) * 8000 < 8

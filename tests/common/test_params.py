@@ -1,0 +1,132 @@
+"""params.yaml is refused, in one line that names the key, when anything in it is wrong."""
+
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+
+from cocoseg.common.errors import UserError
+from cocoseg.common.params import TrainParams, load_params
+from cocoseg.deployment import prediction
+from cocoseg.network import model
+from tests import ROOT
+
+SAMPLE = ROOT / "presets/sample.yaml"
+
+
+def write_changed(folder: Path, key: str, value: Any) -> Path:
+    params = yaml.safe_load(SAMPLE.read_text(encoding="utf-8"))
+    section = params
+    *sections, name = key.split(".")
+    for part in sections:
+        section = section[part]
+    section[name] = value
+    path = folder / "params.yaml"
+    path.write_text(yaml.safe_dump(params), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("filter.max_instances", 0),
+        ("filter.max_instances", "10"),
+        ("filter.max_instances", True),
+        ("filter.max_images", 1.5),
+        ("filter.prefer", "common"),
+        ("filter.classes", []),
+        ("filter.classes", ["car", "car"]),
+        ("filter.classes", ["background", "car"]),
+        ("download.source", "imagenet"),
+        ("download.coco.base_url", "ftp://example.org"),
+        ("download.coco.base_url", "images.cocodataset.org"),
+        ("download.coco.base_url", "http://"),
+        ("download.coco.base_url", "file://srv/coco"),
+        ("download.coco.md5", "abc"),
+        ("split.ratios.val", -1),
+        ("split.ratios", {"train": 0, "val": 0, "test": 0}),
+        ("train.lr", float("nan")),
+        ("train.epochs", 0),
+        ("train.scale", [1.0]),
+        ("train.scale", [2.0, 0.5]),
+        ("train.processes", 3),
+        ("mask", None),
+        ("mask", ["last"]),
+        ("runtime.workers", -1),
+        ("runtime.device", "gpu"),
+        ("runtime.typo", 1),
+        ("typo", {}),
+    ],
+)
+def test_a_wrong_value_is_one_line_with_its_key(tmp_path: Path, key: str, value: Any) -> None:
+    path = write_changed(tmp_path, key, value)
+    with pytest.raises(UserError) as error:
+        load_params(path)
+    message = str(error.value)
+    assert "\n" not in message
+    assert message.startswith(f"{path}: {key}")
+
+
+def test_every_wrong_key_is_named_at_once(tmp_path: Path) -> None:
+    path = write_changed(tmp_path, "filter.max_instances", -1)
+    path.write_text(path.read_text().replace("epochs:", "epoch:"))
+    with pytest.raises(UserError, match=r"filter.max_instances: .*; train.epochs: missing.*epoch:"):
+        load_params(path)
+
+
+def test_a_value_that_should_match_is_described_in_words(tmp_path: Path) -> None:
+    path = write_changed(tmp_path, "runtime.device", "gpu")
+    with pytest.raises(UserError, match=r"should be auto, cpu, mps, .*\(is 'gpu'\)"):
+        load_params(path)
+
+
+def test_numbers_are_read_as_dvc_writes_them(tmp_path: Path) -> None:
+    path = write_changed(tmp_path, "train.lr", 1)
+    path.write_text(path.read_text().replace("lr: 1\n", "lr: 1e-05\n"))
+    assert load_params(path).train.lr == 1e-5
+
+
+def test_the_line_that_is_no_yaml_is_named(tmp_path: Path) -> None:
+    path = write_changed(tmp_path, "train.lr", 1)
+    text = path.read_text().replace("    val:", "\tval:")
+    path.write_text(text)
+    line = text[: text.index("\t")].count("\n") + 1
+    with pytest.raises(UserError, match=rf"not valid YAML: line {line}: found character"):
+        load_params(path)
+
+
+def test_a_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    path = write_changed(tmp_path, "train.lr", 1)
+    path.write_text(path.read_text().replace("  lr: 1\n", "  lr: 1\n  lr: 2\n"))
+    with pytest.raises(UserError, match='duplicate key "lr"'):
+        load_params(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"- a\n", b"a: [", b"\xff\xfe\x00", b"a: 1\na: &x *x\n", b"a: 2026-99-99", b"a: \x01"],
+)
+def test_a_file_that_is_no_parameter_file_is_refused_in_one_line(
+    tmp_path: Path, content: bytes
+) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as error:
+        load_params(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_says_where_to_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="run from the project's folder"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_a_folder_of_that_name_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is a folder"):
+        load_params(tmp_path)
+
+
+def test_an_architecture_that_can_be_chosen_is_known_to_the_model_and_to_predictions() -> None:
+    choices = set(get_args(TrainParams.model_fields["architecture"].annotation))
+    assert choices == set(model._BACKBONES) == set(prediction.OUTPUT_STRIDES)

@@ -1,0 +1,108 @@
+"""What a stage's process leaves and says, whatever happens in it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests import ROOT
+
+SCRIPT = """
+import errno, os, sys, time
+from pathlib import Path
+from cocoseg.common.errors import UserError
+from cocoseg.common.stage import run_stage
+
+def main():
+    {body}
+
+run_stage(main, Path("figures.json"))
+"""
+
+
+def start(folder: Path, body: str) -> subprocess.Popen[str]:
+    script = SCRIPT.format(body=body)
+    root = ROOT
+    return subprocess.Popen(
+        [sys.executable, "-c", script],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("raise UserError('params.yaml: a.b:\\n unknown key')", "error: params.yaml: a.b: unknown"),
+        ("raise OSError(errno.ENOSPC, 'x', 'data/masks')", "error: No space left on device at"),
+        ("raise MemoryError", "error: out of memory"),
+        (
+            "Path('data/images').iterdir().__next__()",
+            "error: No such file or directory at data/images: run `dvc repro`",
+        ),
+        (
+            "Path('data').touch(); Path('data/masks').mkdir(parents=True, exist_ok=True)",
+            "error: Not a directory at data/masks: move away the file",
+        ),
+        (
+            "Path('data').mkdir(); Path('data').read_text()",
+            "error: Is a directory at data: move away the folder",
+        ),
+    ],
+)
+def test_a_foreseen_failure_is_one_line_and_status_one(
+    tmp_path: Path, body: str, message: str
+) -> None:
+    process = start(tmp_path, body)
+    _, stderr = process.communicate()
+    assert process.returncode == 1
+    assert stderr.startswith(message)
+    assert stderr.count("\n") == 1
+    assert not (tmp_path / "figures.json").exists()
+
+
+@pytest.mark.parametrize("error", ["KeyError('x')", "ConnectionResetError(errno.ECONNRESET, 'x')"])
+def test_a_defect_shows_its_traceback(tmp_path: Path, error: str) -> None:
+    process = start(tmp_path, f"raise {error}")
+    _, stderr = process.communicate()
+    assert process.returncode == 1
+    assert "Traceback" in stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interruption_unwinds_without_a_traceback(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    body = """
+    from cocoseg.common.files import atomic_file
+    with atomic_file(Path("out")) as temporary:
+        temporary.touch()
+        Path("started").touch()
+        time.sleep(30)"""
+    process = start(tmp_path, body)
+    for _ in range(1000):
+        if (tmp_path / "started").exists():
+            break
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=10)
+    assert process.returncode == 128 + number
+    assert stderr == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["started"]
+
+
+def test_machine_figures_hold_what_the_stage_returns(tmp_path: Path) -> None:
+    process = start(tmp_path, "return {'device': 'cpu'}")
+    assert process.wait() == 0
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["device"] == "cpu"
+    assert figures["seconds"] >= 0
+    assert 5 < figures["peak_memory_mib"] < 10_000

@@ -1,0 +1,43 @@
+"""A checkpoint belongs to one run and is whole or not there."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from cocoseg.learning.checkpoint import Checkpoint, CheckpointFile, fingerprint
+
+
+def saved(folder: Path, key: str = "run") -> CheckpointFile:
+    file = CheckpointFile(folder / "checkpoint.safetensors", key)
+    file.save(Checkpoint({"model.x": torch.arange(3.0)}, [{"loss": 0.1, "val": {"iou": None}}]))
+    return file
+
+
+def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
+    loaded = saved(tmp_path).load()
+    assert loaded is not None
+    assert loaded.tensors["model.x"].tolist() == [0, 1, 2]
+    assert loaded.history == [{"loss": 0.1, "val": {"iou": None}}]
+
+
+def test_a_checkpoint_of_another_run_is_not_used(tmp_path: Path) -> None:
+    saved(tmp_path, "another run")
+    assert CheckpointFile(tmp_path / "checkpoint.safetensors", "run").load() is None
+
+
+@pytest.mark.parametrize("length", [0, 4, 100])
+def test_a_damaged_checkpoint_is_not_used(tmp_path: Path, length: int) -> None:
+    file = saved(tmp_path)
+    file.path.write_bytes(file.path.read_bytes()[:length])
+    assert file.load() is None
+
+
+def test_the_fingerprint_covers_values_and_contents(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("1")
+    first = fingerprint({"lr": 1}, [path])
+    assert fingerprint({"lr": 1}, [path]) == first
+    assert fingerprint({"lr": 2}, [path]) != first
+    path.write_text("2")
+    assert fingerprint({"lr": 1}, [path]) != first

@@ -1,0 +1,124 @@
+"""One place feeds dvclive and W&B."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import ROOT
+
+SCRIPT = """
+from pathlib import Path
+import numpy as np
+from cocoseg.common.stage import run_stage
+from cocoseg.learning.tracking import track
+
+def main():
+    with track(Path("train"), {"lr": 1}, ["car"]) as tracker:
+        for epoch, miou in enumerate([0.25, 0.5]):
+            tracker.log_epoch(epoch, {"loss": 1.0, "val": {"miou": miou, "iou": {"car": None}}})
+        sizes = [(4, 6), (6, 4)]
+        views = [(np.zeros((*s, 3), np.uint8), *np.ones((2, *s), np.uint8)) for s in sizes]
+        tracker.log_predictions(1, views)
+        tracker.summarize({"epoch": 1, "val": {"miou": 0.25}})
+
+run_stage(main, Path("figures.json"))
+"""
+
+FAILING = """
+from cocoseg.common.errors import UserError
+
+def fail():
+    raise UserError("train.lr: too high")
+"""
+
+
+def run_script(
+    folder: Path, script: str = SCRIPT, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Track a run in a process of its own: W&B reads its environment once in a process."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
+    env |= {"PYTHONPATH": str(ROOT), "HOME": str(folder)}
+    command = [sys.executable, "-c", script]
+    return subprocess.run(
+        command, cwd=folder, env={**env, **environment}, capture_output=True, text=True
+    )
+
+
+def test_figures_become_curves_and_a_summary(tmp_path: Path) -> None:
+    result = run_script(tmp_path, WANDB_MODE="disabled")
+    assert result.returncode == 0, result.stderr
+    curve = (tmp_path / "train/plots/metrics/val/miou.tsv").read_text()
+    assert curve.split() == ["step", "miou", "0", "0.25", "1", "0.5"]
+    summary = json.loads((tmp_path / "train/metrics.json").read_text())
+    assert summary["val"] == {"miou": 0.25}
+    assert not (tmp_path / "wandb").exists()
+
+
+def test_wandb_is_offline_by_default_and_keeps_the_run(tmp_path: Path) -> None:
+    result = run_script(tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert len(list(tmp_path.glob("wandb/offline-run-*/*.wandb"))) == 1
+    assert "sizes do not match" not in result.stderr + result.stdout
+    pictures = tmp_path.glob("wandb/offline-run-*/files/media/images/predictions/*.png")
+    assert {path.name[0] for path in pictures} == {"1", "2"}
+
+
+def test_online_without_a_key_fails_at_once_in_one_line(tmp_path: Path) -> None:
+    result = run_script(tmp_path, WANDB_MODE="online")
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert "WANDB_API_KEY" in result.stderr
+    assert not (tmp_path / "train").exists()
+
+
+@pytest.mark.parametrize("mode", ["offline", "disabled"])
+def test_what_stops_a_run_is_one_line_without_a_traceback(tmp_path: Path, mode: str) -> None:
+    script = FAILING + SCRIPT.replace("[0.25, 0.5]", "fail()")
+    result = run_script(tmp_path, script, WANDB_MODE=mode)
+    assert result.returncode == 1
+    assert result.stderr == "error: train.lr: too high\n"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("WANDB_MODE", "onlin", "error: WANDB_MODE should be offline, online or disabled"),
+        ("WANDB_PROJECT", "a/b", "error: W&B does not start: Invalid project name"),
+        ("WANDB_BASE_URL", "nowhere", "error: W&B does not start: "),
+    ],
+)
+def test_a_wrong_variable_of_wandb_is_one_line(
+    tmp_path: Path, variable: str, value: str, message: str
+) -> None:
+    result = run_script(tmp_path, **{variable: value})
+    assert result.returncode == 1
+    assert result.stderr.startswith(message)
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_server_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    with socket.socket() as taken:  # nobody listens on this port
+        taken.bind(("127.0.0.1", 0))
+        result = run_script(
+            tmp_path,
+            WANDB_MODE="online",
+            WANDB_API_KEY="0" * 40,
+            WANDB_BASE_URL=f"http://127.0.0.1:{taken.getsockname()[1]}",
+        )
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith("error: W&B does not start: ")
+    assert "WANDB_MODE=offline" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_git_repository_without_a_commit_is_one_line(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], cwd=tmp_path, check=True)
+    result = run_script(tmp_path, WANDB_MODE="disabled")
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: Git: Empty git repo")

@@ -1,0 +1,248 @@
+"""The training loop: it learns, keeps the best epoch, and does the same thing twice."""
+
+import itertools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from cocoseg.common.errors import UserError
+from cocoseg.common.labels import write_label_png
+from cocoseg.common.params import TrainParams
+from cocoseg.learning.checkpoint import CheckpointFile
+from cocoseg.learning.training import (
+    Trainer,
+    TrainingResult,
+    learning_rate_factor,
+    parameter_groups,
+    torch_seed,
+    train,
+)
+from cocoseg.network.confusion import mean_iou
+from cocoseg.network.inference import confusion_of_pairs
+from cocoseg.network.model import ModelCard, build_model
+from cocoseg.network.photos import Pair
+from tests import ROOT
+from tests.network.test_photos import COLOURS
+
+PRESET = ROOT / "presets/sample.yaml"
+
+
+def params(**changes: Any) -> TrainParams:
+    preset = yaml.safe_load(PRESET.read_text(encoding="utf-8"))["train"]
+    tiny = {"size": 48, "crop": 32, "epochs": 3, "batch_size": 4, "threads": 1}
+    return TrainParams.model_validate({**preset, **tiny, **changes})
+
+
+def run(
+    pairs: list[Pair], workers: int = 0, after_epoch: Callable[[int], None] = int, **changes: Any
+) -> tuple[TrainingResult, list[Any]]:
+    """Train on `pairs`, validate on two of them; `after_epoch` gets each epoch's number."""
+    checkpoint = CheckpointFile(pairs[0].image.with_name("checkpoint.safetensors"), "test")
+    epochs: list[Mapping[str, Any]] = []
+
+    def report(epoch: int, figures: Mapping[str, Any]) -> None:
+        epochs.append(figures)
+        after_epoch(epoch)
+
+    result = train(
+        ["red", "blue"],
+        pairs,
+        pairs[:2],
+        params(**changes),
+        device=torch.device("cpu"),
+        workers=workers,
+        checkpoint=checkpoint,
+        report_epoch=report,
+    )
+    checkpoint.remove()
+    return result, epochs
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> list[Pair]:
+    """Eight photos with a red and a blue rectangle each, of various sizes and places."""
+    random = np.random.default_rng(0)
+    pairs = []
+    for number in range(8):
+        labels = np.zeros((96, 96), np.uint8)
+        for label in (1, 2):
+            top, left = random.integers(0, 56, 2)
+            height, width = random.integers(30, 60, 2)
+            labels[top : top + height, left : left + width] = label
+        pair = Pair(tmp_path / f"{number}.jpg", tmp_path / f"{number}.png")
+        noise = random.integers(-20, 20, (96, 96, 3))
+        Image.fromarray((COLOURS[labels] + noise).clip(0, 255).astype(np.uint8)).save(pair.image)
+        write_label_png(pair.mask, labels)
+        pairs.append(pair)
+    return pairs
+
+
+def test_it_learns_what_the_photos_show(pairs: list[Pair]) -> None:
+    short = {"epochs": 20, "ema_decay": 0.5, "norm_momentum": 0.5}
+    result, epochs = run(pairs, size=96, crop=96, scale=[1.0, 1.0], **short)
+    assert epochs[-1]["loss"] < epochs[0]["loss"] / 2
+    assert result.summary()["val"]["miou"] > 0.6
+
+
+def test_the_best_epoch_is_the_one_that_is_kept(pairs: list[Pair]) -> None:
+    result, epochs = run(pairs)
+    best = max(figures["val"]["miou"] for figures in epochs)
+    summary = result.summary()
+    assert summary["val"]["miou"] == best == epochs[summary["epoch"] - 1]["val"]["miou"]
+    kept = confusion_of_pairs(
+        result.model,
+        result.card,
+        pairs[:2],
+        batch_size=1,
+        workers=0,
+        device=torch.device("cpu"),
+    )
+    assert mean_iou(kept) == pytest.approx(best, abs=1e-6)
+
+
+def test_two_runs_give_the_same_weights_whatever_the_number_of_workers(pairs: list[Pair]) -> None:
+    (first, _), (second, _) = run(pairs, workers=0), run(pairs, workers=2)
+    for key, value in first.model.state_dict().items():
+        assert torch.equal(value, second.model.state_dict()[key]), key
+
+
+def test_another_seed_gives_other_weights(pairs: list[Pair]) -> None:
+    (first, _), (second, _) = run(pairs, epochs=1), run(pairs, epochs=1, seed=1)
+    key = "classifier.4.weight"
+    assert not torch.equal(first.model.state_dict()[key], second.model.state_dict()[key])
+
+
+def test_global_random_state_is_neither_used_nor_changed(pairs: list[Pair]) -> None:
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first, _ = run(pairs, epochs=1)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    second, _ = run(pairs, epochs=1)
+    key = "classifier.4.weight"
+    assert torch.equal(first.model.state_dict()[key], second.model.state_dict()[key])
+
+
+def test_the_learning_rate_rises_in_a_line_and_falls_to_zero() -> None:
+    factors = [learning_rate_factor(step, 100, 0.2) for step in range(101)]
+    assert factors[:20] == pytest.approx([(step + 1) / 20 for step in range(20)])
+    assert max(factors) == 1
+    assert all(after <= before for before, after in itertools.pairwise(factors[20:]))
+    assert factors[-1] == pytest.approx(0)
+
+
+def test_norms_and_biases_are_not_decayed_and_the_backbone_learns_at_its_own_rate() -> None:
+    model = build_model("deeplabv3_mobilenet_v3_large", 3)
+    groups = parameter_groups(model, weight_decay=0.1, backbone_lr_factor=0.5)
+    found = {
+        id(parameter): (group["weight_decay"], group["lr_factor"])
+        for group in groups
+        for parameter in group["params"]
+    }
+    assert len(found) == sum(len(group["params"]) for group in groups)
+    for name, parameter in model.named_parameters():
+        decay = 0.1 if name.endswith(".weight") and parameter.ndim == 4 else 0.0
+        factor = 0.5 if name.startswith("backbone.") else 1.0
+        assert found[id(parameter)] == (decay, factor), name
+
+
+def test_a_backbone_of_rate_near_zero_stays_what_it_was(pairs: list[Pair]) -> None:
+    start = {"weights": "none", "weight_decay": 0.0, "ema_decay": 0.0, "epochs": 1}
+    (still, _), (moving, _) = (
+        run(pairs, backbone_lr_factor=factor, **start) for factor in (1e-12, 1.0)
+    )
+    with torch_seed(0, "init"):
+        before = build_model("deeplabv3_mobilenet_v3_large", 3).state_dict()
+    key = "backbone.0.0.weight"
+    torch.testing.assert_close(still.model.state_dict()[key], before[key])
+    assert not torch.allclose(moving.model.state_dict()[key], before[key])
+    head = "classifier.4.weight"
+    assert not torch.allclose(still.model.state_dict()[head], before[head])
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("last", [0, 1])
+def test_an_interrupted_run_goes_on_and_ends_with_the_same_weights(
+    pairs: list[Pair], last: int
+) -> None:
+    def interrupt(epoch: int) -> None:
+        if epoch == last:
+            raise Interrupted
+
+    whole, whole_epochs = run(pairs)
+    with pytest.raises(Interrupted):
+        run(pairs, after_epoch=interrupt)
+    resumed, resumed_epochs = run(pairs)
+    assert resumed_epochs == whole_epochs
+    assert resumed.summary() == whole.summary()
+    for key, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[key]), key
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
+    pairs: list[Pair],
+) -> None:
+    with pytest.raises(UserError, match=r"the loss became .* lower train\.lr"):
+        run(pairs, lr=1e30, warmup=0.0, epochs=4)
+
+
+def test_a_damaged_photo_is_named_in_one_line_by_any_worker(pairs: list[Pair]) -> None:
+    pairs[3].image.write_bytes(pairs[3].image.read_bytes()[:500])
+    for workers in (0, 1):
+        with pytest.raises(UserError, match=r"^[^\n]*3\.jpg[^\n]*$"):
+            run(pairs, workers=workers, epochs=1)
+
+
+@pytest.mark.parametrize("architecture", ["lraspp_mobilenet_v3_large", "deeplabv3_resnet50"])
+def test_other_architectures_train_through_the_same_code(
+    pairs: list[Pair], architecture: str
+) -> None:
+    result, epochs = run(pairs, architecture=architecture, epochs=1, crop=64)
+    assert epochs[0]["loss"] > 0
+    assert result.card.architecture == architecture
+
+
+def test_bfloat16_trains_as_well(pairs: list[Pair]) -> None:
+    _, epochs = run(pairs, epochs=1, precision="bfloat16")
+    _, exact = run(pairs, epochs=1)
+    assert epochs[0]["loss"] == pytest.approx(exact[0]["loss"], rel=0.05)
+
+
+class RecordedOperations(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        self.names.add(function.overloadpacket.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "architecture", ["deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large"]
+)
+def test_a_step_uses_no_operation_that_is_not_deterministic_on_cuda(architecture: str) -> None:
+    """The operations that torch.use_deterministic_algorithms refuses or warns about on CUDA."""
+    card = ModelCard(architecture, ("background", "red"), 64)
+    trainer = Trainer(card, params(architecture=architecture), torch.device("cpu"))
+    with RecordedOperations() as recorded:
+        trainer.model.train()
+        trainer.optimize(
+            torch.zeros(2, 3, 64, 64, dtype=torch.uint8), torch.ones(2, 64, 64, dtype=torch.uint8)
+        )
+    assert "convolution_backward" in recorded.names
+    refused = ("upsample", "nll_loss2d", "adaptive", "scatter", "index_add", "put_", "histc")
+    found = {name for name in recorded.names if name.lstrip("_").startswith(refused)}
+    assert not found

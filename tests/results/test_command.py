@@ -1,0 +1,160 @@
+"""The command: what it writes and prints, how it names files, and how it fails."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cocoseg.common.errors import UserError
+from cocoseg.common.labels import read_label_png
+from cocoseg.network.model import save_model
+from cocoseg.results.command import main, name_outputs, predict
+from tests.deployment.test_export import NAMES, blotches, lively_model
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("cli") / "model.safetensors"
+    save_model(path, *lively_model())
+    return path
+
+
+def photo(path: Path, height: int = 60, width: int = 80) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(blotches(height, width)).save(path)
+    return path
+
+
+def cocoseg(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+    """Run the command as a user does."""
+    command = [sys.executable, "-m", "cocoseg.results.command", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def label(inputs: list[Path], model: Path, out: Path, probabilities: bool = False) -> None:
+    predict(inputs, model, out, probabilities=probabilities, device="cpu", batch_size=2)
+
+
+def written(folder: Path) -> list[str]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(path.relative_to(folder).as_posix() for path in files)
+
+
+def test_a_damaged_photo_is_named_the_others_go_on_and_the_status_is_one(
+    tmp_path: Path, model_file: Path
+) -> None:
+    good = [photo(tmp_path / "in/a.jpg"), photo(tmp_path / "in/c.jpg")]
+    damaged = tmp_path / "in/b.jpg"
+    damaged.write_bytes(good[0].read_bytes()[:700])
+    result = cocoseg("predict", tmp_path / "in", "--model", model_file, "--out", tmp_path / "out")
+    assert result.returncode == 1
+    first, last = result.stderr.splitlines()
+    assert first.startswith(f"error: {damaged}: is damaged")
+    assert "remove" not in first
+    assert last == "error: 1 of 3 photos could not be read"
+    lines = result.stdout.splitlines()
+    assert [line.split(": ")[0] for line in lines] == [str(path) for path in good]
+    labels = read_label_png(tmp_path / "out/a_labels.png")
+    share = (labels == 0).mean()
+    assert f"background {share:.1%}, red " in lines[0]
+    names = [f"{stem}_{kind}" for stem in "ac" for kind in ("labels.png", "overlay.jpg")]
+    assert written(tmp_path / "out") == names
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.onnx"])
+def test_a_missing_model_is_one_line(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match=rf"{name} not found: `dvc repro \w+` makes it"):
+        label([photo(tmp_path / "a.jpg")], tmp_path / name, tmp_path)
+
+
+def test_labels_overlay_and_probabilities_have_the_photos_own_size(
+    tmp_path: Path, model_file: Path
+) -> None:
+    label([photo(tmp_path / "a.png", 131, 132)], model_file, tmp_path, probabilities=True)
+    labels = read_label_png(tmp_path / "a_labels.png")
+    assert labels.shape == (131, 132)
+    with np.load(tmp_path / "a_probabilities.npz") as file:
+        assert tuple(file["classes"]) == NAMES
+        assert file["probabilities"].dtype == np.float16
+        assert file["probabilities"].shape == (3, 131, 132)
+    with Image.open(tmp_path / "a_overlay.jpg") as overlay, Image.open(tmp_path / "a.png") as image:
+        assert overlay.size == image.size
+        difference = np.abs(np.asarray(overlay).astype(int) - np.asarray(image))
+    clear = labels == 0
+    assert difference[~clear].mean() > 2 * difference[clear].mean() > 0
+
+
+def test_a_second_run_replaces_the_files_of_the_first_and_takes_none_for_photos(
+    tmp_path: Path, model_file: Path
+) -> None:
+    photo(tmp_path / "a.png")
+    for _ in range(2):
+        label([tmp_path], model_file, tmp_path)
+        assert written(tmp_path) == ["a.png", "a_labels.png", "a_overlay.jpg"]
+
+
+def test_an_output_folder_that_is_a_file_is_one_line(tmp_path: Path, model_file: Path) -> None:
+    image = photo(tmp_path / "a.png")
+    for out in (image, image / "out"):
+        with pytest.raises(UserError, match=r"--out .* is, or lies in, a file"):
+            label([image], model_file, out)
+
+
+def test_no_two_photos_are_written_to_the_same_name(tmp_path: Path) -> None:
+    paths = [
+        photo(tmp_path / name)
+        for name in ("x/a.jpg", "x/a.png", "y/a.jpg", "y/A.png", "y/a-2.png", "y/sub/a.jpg")
+    ]
+    names = name_outputs([*paths, paths[0]], Path("out"))
+    assert list(names) == paths
+    assert [name.as_posix() for name in names.values()] == [
+        "out/a",
+        "out/a-2",
+        "out/a-3",
+        "out/A-4",
+        "out/a-2-2",
+        "out/a-5",
+    ]
+
+
+def test_a_folder_is_searched_with_those_in_it_and_they_are_kept(tmp_path: Path) -> None:
+    for name in ("b.JPG", "a.jpeg", "sub/a.webp", "notes.txt", ".hidden.png", ".git/a.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    names = name_outputs([tmp_path, tmp_path / "sub/a.webp"], Path("out"))
+    assert {path.relative_to(tmp_path).as_posix(): str(name) for path, name in names.items()} == {
+        "a.jpeg": str(Path("out/a")),
+        "b.JPG": str(Path("out/b")),
+        "sub/a.webp": str(Path("out/sub/a")),
+    }
+
+
+def test_a_folder_without_photos_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has no photos"):
+        name_outputs([tmp_path], Path("out"))
+
+
+@pytest.mark.parametrize("wrong", [["--batch-size", "0"], ["--device", "gpu"], []])
+def test_wrong_arguments_are_refused_with_the_usage(
+    capsys: pytest.CaptureFixture[str], wrong: list[str]
+) -> None:
+    photos = ["a.jpg"] if wrong else []
+    with pytest.raises(SystemExit, match="2"):
+        main(["predict", *photos, *wrong])
+    said = capsys.readouterr().err
+    assert said.startswith("usage: cocoseg predict")
+    assert (wrong or ["PHOTO_OR_FOLDER"])[0] in said.splitlines()[-1]
+
+
+def test_help_fits_a_terminal_and_shows_commands_to_copy(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit, match="0"):
+        main(["predict", "--help"])
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= 80
+    assert "cocoseg predict photo.jpg\n" in said

@@ -1,0 +1,317 @@
+"""Scoring whole photos: every pixel once, at the original size, whatever the batches."""
+
+import csv
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from cocoseg.annotations.instances import Annotation, Category, ImageRecord, Instances
+from cocoseg.common.errors import UserError
+from cocoseg.common.labels import PALETTE, VOID
+from cocoseg.network.confusion import count_confusion, iou_scores
+from cocoseg.network.inference import predict_with_confidence
+from cocoseg.network.model import ModelCard, SegmentationNetwork, build_model
+from cocoseg.network.photos import Pair
+from cocoseg.scoring.draw import ERRORS, draw_example, overlay_errors, overlay_labels
+from cocoseg.scoring.evaluation import Evaluation, evaluate
+from cocoseg.scoring.examples import choose_examples, write_examples
+from cocoseg.scoring.objects import count_objects, objects_by_stem, summarize_objects
+from cocoseg.scoring.plots import write_plots
+from tests import ROOT
+from tests.network.test_photos import make_pair
+
+CARD = ModelCard("deeplabv3_mobilenet_v3_large", ("background", "red", "blue"), 32)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def model() -> SegmentationNetwork:
+    """Random weights, but batch norms that know their inputs: else all outputs are constant."""
+    torch.manual_seed(0)
+    network = build_model(CARD.architecture, 3)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    coarse = torch.randn(8, 3, 4, 4)
+    with torch.no_grad():
+        network.train()(torch.nn.functional.interpolate(coarse, (64, 64), mode="nearest"))
+    return network.eval()
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> list[Pair]:
+    sizes = [(64, 48), (48, 64), (64, 48), (90, 50), (64, 48)]
+    return [make_pair(tmp_path, f"{i}", *size) for i, size in enumerate(sizes)]
+
+
+def score(
+    model: SegmentationNetwork, pairs: list[Pair], *, batch_size: int = 2, **views: object
+) -> Evaluation:
+    objects: dict[str, list[Annotation]] = {pair.image.stem: [] for pair in pairs}
+    return evaluate(
+        model, CARD, pairs, objects, batch_size=batch_size, workers=0, device=CPU, **views
+    )
+
+
+@pytest.fixture
+def evaluation(model: SegmentationNetwork, pairs: list[Pair]) -> Evaluation:
+    return score(model, pairs)
+
+
+def rectangle(number: int, label: int, left: int, top: int, width: int, height: int) -> Annotation:
+    """An annotation of image 1 that covers exactly this rectangle of pixels."""
+    right, bottom = left + width, top + height
+    polygon = [[left, top, right, top, right, bottom, left, bottom]]
+    return Annotation(number, 1, label, msgspec.Raw(msgspec.json.encode(polygon)))
+
+
+def test_every_pixel_of_every_photo_counts_once(pairs: list[Pair], evaluation: Evaluation) -> None:
+    for pair, confusion in zip(pairs, evaluation.confusions, strict=True):
+        _, labels = pair.read()
+        truth = np.bincount(labels.numpy().ravel(), minlength=3)
+        assert confusion.sum(axis=1).tolist() == truth.tolist()
+    assert evaluation.confidences[..., 0].sum() == evaluation.confusion.sum()
+
+
+def test_the_prediction_is_the_class_of_the_highest_upsampled_logit(
+    model: SegmentationNetwork, pairs: list[Pair]
+) -> None:
+    image, labels = pairs[3].read()
+    small = torch.nn.functional.interpolate(
+        image[None].float() / 255, (32, 57), mode="bilinear", antialias=True
+    )
+    small = (small * 255).round() / 255  # photos are resized in 8 bits
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (CARD.mean, CARD.std))
+    with torch.inference_mode():
+        logits = model.classifier(model.backbone((small - mean) / std)["out"])
+    logits = torch.nn.functional.interpolate(logits, (50, 90), mode="bilinear")
+    expected = logits.argmax(dim=1)[0].numpy()
+    counted = np.zeros((3, 3), int)
+    np.add.at(counted, (labels.numpy(), expected), 1)
+    # torchvision's 8-bit resizing rounds its weights too; a few pixels fall to the other side.
+    confusion = score(model, pairs[3:4]).confusion
+    assert np.abs(confusion - counted).sum() <= 0.02 * expected.size
+
+
+def test_scores_are_the_same_whatever_the_batch_size(
+    model: SegmentationNetwork, pairs: list[Pair]
+) -> None:
+    alone, together = (score(model, pairs, batch_size=size) for size in (1, 3))
+    assert alone.scores() == together.scores()
+    assert alone.details() == together.details()
+
+
+def test_the_confidence_is_the_softmax_of_the_predicted_class(
+    model: SegmentationNetwork, pairs: list[Pair]
+) -> None:
+    (found,) = predict_with_confidence(model, CARD, pairs[:1], batch_size=1, workers=0, device=CPU)
+    assert found.confidence.shape == found.labels.shape == found.truth.shape == (48, 64)
+    assert found.confidence.min() >= 1 / 3  # of three classes, the highest has at least a third
+    assert found.confidence.max() <= 1
+
+
+def test_with_flip_a_mirrored_photo_gets_the_mirrored_labels(
+    model: SegmentationNetwork, tmp_path: Path
+) -> None:
+    pair = make_pair(tmp_path, "straight", 64, 32)
+    mirrored = Pair(tmp_path / "images/mirrored.png", pair.mask)
+    Image.open(pair.image).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(mirrored.image)
+
+    def difference(flip: bool) -> float:
+        straight, other = predict_with_confidence(
+            model, CARD, [pair, mirrored], batch_size=1, workers=0, device=CPU, flip=flip
+        )
+        return float((straight.confidence - other.confidence.flip(1)).abs().max())
+
+    assert difference(flip=True) < 1e-5 < difference(flip=False)
+
+
+def test_several_scales_are_averaged(model: SegmentationNetwork, pairs: list[Pair]) -> None:
+    def confidences(*scales: float) -> torch.Tensor:
+        (found,) = predict_with_confidence(
+            model, CARD, pairs[:1], batch_size=1, workers=0, device=CPU, scales=scales
+        )
+        return found.confidence
+
+    one, two, both = confidences(1.0), confidences(2.0), confidences(1.0, 2.0)
+    # Where both see the same class, the average lies between; elsewhere it is below both.
+    assert (both <= torch.maximum(one, two) + 1e-6).all()
+    assert (both - (one + two) / 2).abs().median() < 1e-5
+    assert not torch.equal(one, both)
+
+
+def test_a_split_without_images_is_refused_in_one_line(model: SegmentationNetwork) -> None:
+    with pytest.raises(UserError, match=r"split\.ratios\.test"):
+        score(model, [])
+
+
+def test_objects_are_counted_by_the_area_of_their_annotation() -> None:
+    truth, prediction = np.zeros((2, 200, 200), np.uint8)
+    small, medium = rectangle(1, 1, 0, 0, 31, 33), rectangle(2, 2, 50, 0, 32, 32)
+    large = rectangle(3, 1, 100, 100, 96, 96)
+    truth[0:33, 0:31], truth[0:32, 50:82], truth[100:196, 100:196] = 1, 2, 1
+    truth[100:196, 148:196] = 2  # another object covers half of the large one
+    prediction[0:16, 0:31] = 1  # less than half of the small one
+    prediction[0:16, 50:82] = 2  # exactly half of the medium one
+    prediction[100:196, 100:148] = 1  # all that is visible of the large one
+    sizes = summarize_objects(count_objects([small, medium, large], truth, prediction))
+    assert sizes["small"]["objects"] == sizes["medium"]["objects"] == 1
+    assert [sizes[size]["objects_found"] for size in sizes] == [0, 1, 1]
+    assert sizes["small"]["recall"] == round(16 / 33, 6)
+    assert sizes["large"]["pixels"] == 96 * 48
+
+
+def test_hidden_objects_and_crowds_do_not_count() -> None:
+    crowd = rectangle(2, 1, 0, 0, 5, 5)
+    crowd.iscrowd = 1
+    selection = Instances(
+        [ImageRecord(1, "a.b.jpg", 40, 40)],
+        [rectangle(1, 1, 0, 0, 10, 10), crowd],
+        [Category(1, "red")],
+    )
+    objects = objects_by_stem(selection)
+    assert [annotation.id for annotation in objects["a.b"]] == [1]
+    truth = np.full((40, 40), VOID, np.uint8)
+    sizes = summarize_objects(count_objects(objects["a.b"], truth, np.ones_like(truth)))
+    assert sizes["small"] == {
+        "area_below": 1024,
+        "objects": 0,
+        "objects_found": None,
+        "pixels": 0,
+        "recall": None,
+    }
+
+
+def evaluation_of(pairs: list[Pair], hits: list[list[int]]) -> Evaluation:
+    """An evaluation in which of 10 pixels of each of three classes so many were right; the others
+    went to the background, or from it to the first class. No pixels where the number is -1."""
+    confusions = np.zeros((len(pairs), 3, 3), np.int64)
+    for confusion, row in zip(confusions, hits, strict=True):
+        for label, right in enumerate(row):
+            if right >= 0:
+                confusion[label, label] = right
+                confusion[label, 0 if label else 1] += 10 - right
+    empty = np.zeros((len(pairs), 3, 4), np.int64)
+    return Evaluation(pairs, CARD.classes, confusions, empty[..., :2], empty, np.ones((1, 1, 3)), 1)
+
+
+def test_examples_are_best_median_worst_and_a_typical_one_of_each_class(pairs: list[Pair]) -> None:
+    hits = [[10, 9, -1], [9, -1, 8], [10, 10, 10], [2, 3, 1], [8, 7, 5]]
+    evaluation = evaluation_of(pairs, hits)
+    scores = evaluation.image_scores()
+    chosen = {example.name: example.index for example in choose_examples(evaluation, 8)}
+    assert scores[chosen["1_best"]] == max(scores)
+    assert scores[chosen["2_median"]] == sorted(scores)[2]
+    assert scores[chosen["3_worst"]] == min(scores)
+    ious = iou_scores(evaluation.confusions)
+    for name, label in (("4_red", 1), ("5_blue", 2)):
+        if name in chosen:
+            assert ious[chosen[name], label] > 0
+    assert len(set(chosen.values())) == len(chosen)
+    assert [e.name for e in choose_examples(evaluation, 2)] == ["1_best", "3_worst"]
+
+
+def test_examples_are_pictures_and_panels_named_by_reason(
+    tmp_path: Path, pairs: list[Pair], evaluation: Evaluation, model: SegmentationNetwork
+) -> None:
+    pictures, panels = tmp_path / "examples", tmp_path / "panels"
+    pictures.mkdir()
+    panels.mkdir()
+    chosen = choose_examples(evaluation, 3)
+    listed = write_examples(pictures, panels, evaluation, chosen, model, CARD, batch_size=2)
+    names = ["1_best", "2_median", "3_worst"]
+    assert sorted(path.stem for path in pictures.glob("*.png")) == names
+    assert [example["name"] for example in listed] == names
+    views = ("photo", "truth", "prediction", "errors")
+    assert {path.name for path in panels.iterdir()} == {
+        f"{n}_{v}.jpg" for n in names for v in views
+    }
+    # The pixels that the errors panel colours are those that the confusion matrix counts as wrong.
+    best = chosen[0].index
+    wrong = 1 - np.trace(evaluation.confusions[best]) / evaluation.confusions[best].sum()
+    panel = np.asarray(Image.open(panels / "1_best_errors.jpg").convert("HSV"), float)
+    assert (panel[..., 1] > 90).mean() == pytest.approx(wrong, abs=0.03)
+
+
+def test_the_plots_hold_what_was_counted(tmp_path: Path, pairs: list[Pair]) -> None:
+    evaluation = evaluation_of(pairs, [[10, 5, -1]] * 5)
+    write_plots(tmp_path, evaluation)
+
+    def rows(name: str) -> list[dict[str, str]]:
+        with (tmp_path / name).open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    confusion = {(row["truth"], row["prediction"]): row for row in rows("confusion.csv")}
+    assert confusion["red", "background"]["share"] == "0.5"
+    assert confusion["red", "background"]["pixels"] == "25"
+    assert confusion["blue", "blue"]["share"] == "0.0"
+    assert [row["iou"] for row in rows("iou.csv")] == ["0.666667", "0.5", ""]
+    images = rows("images.csv")
+    assert [row["share"] for row in images] == ["0.2", "0.4", "0.6", "0.8", "1.0"]
+    assert {row["miou"] for row in images} == {"0.5833"}
+    assert rows("reliability.csv") == [{"confidence": "1.0", "accuracy": "1.0", "pixels": "1"}]
+
+
+def test_no_title_of_a_plot_ends_a_string_in_the_script_of_dvcs_page() -> None:
+    """DVC puts titles between apostrophes unescaped: with one inside, the plot stays blank."""
+    pipeline = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+    plots = [plot for stage in pipeline["stages"].values() for plot in stage.get("plots", [])]
+    titles = [props.get("title", path) for plot in plots for path, props in plot.items()]
+    assert len(titles) >= 5
+    assert not [title for title in titles if "'" in title]
+
+
+def test_an_overlay_colours_labels_and_leaves_background_clear() -> None:
+    photo = np.full((20, 20, 3), 100, np.uint8)
+    labels = np.zeros((20, 20), np.uint8)
+    labels[5:15, 5:15] = 2
+    overlay = overlay_labels(photo, labels, opacity=0.5)
+    assert (overlay[labels == 0] == 100).all()
+    assert (overlay[5, 5] == PALETTE[2]).all()
+    assert (overlay[10, 10] == np.round((100 + PALETTE[2].astype(float)) / 2)).all()
+
+
+def test_errors_are_coloured_by_kind_and_void_is_no_error() -> None:
+    truth = np.array([[0, 1, 0, 1, VOID, 2]], np.uint8)
+    prediction = np.array([[0, 0, 1, 2, 1, 2]], np.uint8)
+    errors = overlay_errors(np.full((1, 6, 3), 100, np.uint8), truth, prediction)
+    missed, false_alarm, wrong_class = ERRORS.values()
+    grey = (177, 177, 177)
+    expected = [grey, missed, false_alarm, wrong_class, grey, grey]
+    assert [tuple(pixel) for pixel in errors[0].tolist()] == expected
+
+
+@pytest.mark.parametrize(("height", "width"), [(60, 80), (80, 20), (20, 300), (1, 1)])
+def test_an_example_shows_four_panels_and_a_legend_whatever_the_photos_shape(
+    height: int, width: int
+) -> None:
+    photo = np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
+    truth = np.zeros((height, width), np.uint8)
+    names = ["background", *(f"class number {label}" for label in range(1, 12))]
+    prediction = truth + np.arange(width, dtype=np.uint8) % 11 + 1
+    page = draw_example(photo, truth, prediction, names, "caption")
+    assert page.width <= 4 * 2 * 240 + 5 * 8
+    pixels = np.asarray(page).reshape(-1, 3)
+    for label in np.unique(prediction):
+        assert (pixels == PALETTE[label]).all(axis=1).sum() > 100  # a swatch of the legend
+
+
+def test_a_random_network_is_scored_like_any_other(evaluation: Evaluation) -> None:
+    scores, details = evaluation.scores(), evaluation.details()
+    assert scores["miou_interval"]["low"] <= scores["miou"] <= scores["miou_interval"]["high"]
+    assert scores["iou"] == {name: row["iou"] for name, row in details["classes"].items()}
+    assert details["classes"]["red"]["images"] == 5
+    assert sum(row["pixels"] for row in details["classes"].values()) == evaluation.confusion.sum()
+
+
+def test_confusion_is_of_one_image_each(pairs: list[Pair], model: SegmentationNetwork) -> None:
+    predictions = predict_with_confidence(model, CARD, pairs, batch_size=2, workers=0, device=CPU)
+    evaluation = score(model, pairs)
+    for found in predictions:
+        expected = count_confusion(found.truth.numpy(), found.labels.numpy(), 3)
+        assert evaluation.confusions[found.index].tolist() == expected.tolist()

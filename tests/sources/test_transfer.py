@@ -1,0 +1,503 @@
+"""Transfers from a server that misbehaves, and transfers that are killed."""
+
+import errno
+import itertools
+import logging
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cocoseg.common.errors import UserError
+from cocoseg.sources.attempt import Fault, Patience, seconds_to_wait
+from cocoseg.sources.transfer import Download, fetch_file, fetch_many, md5_of
+from tests import misbehaving_server as misbehave
+from tests.misbehaving_server import Answer, MisbehavingServer
+
+QUICK = Patience(
+    tries=4, tries_damaged=2, backoff=0.002, longest_wait=0.05, timeout=0.2, give_up=0.1
+)
+WORDS = [b"the whole file number %d\n" % number * 50 for number in range(12)]
+
+PASSING_FAULTS = [
+    misbehave.reset_before_answer,
+    misbehave.no_http,
+    misbehave.reset_in_mid_body,
+    misbehave.stall_before_answer,
+    misbehave.stall_in_mid_body,
+    misbehave.trickle,
+    misbehave.trickle_after_half,
+    misbehave.short_body,
+    misbehave.short_body_in_pieces,
+    misbehave.length_too_small,
+    misbehave.length_too_large,
+    misbehave.web_page,
+    misbehave.web_page_without_type,
+    misbehave.status(429),
+    misbehave.status(429, Retry_After="0"),
+    misbehave.status(503),
+    misbehave.status(503, Retry_After="1"),
+    misbehave.status(503, Retry_After="Thu, 01 Jan 2099 00:00:00 GMT"),
+    misbehave.status(503, Retry_After="soon"),
+    misbehave.status(500),
+    misbehave.status(408),
+]
+
+
+def name_of(answer: Answer) -> str:
+    return answer.__qualname__
+
+
+@pytest.fixture
+def server() -> Iterator[MisbehavingServer]:
+    files = {f"/{number}.txt": content for number, content in enumerate(WORDS)}
+    with MisbehavingServer(files) as running:
+        yield running
+
+
+def check_words(path: Path) -> None:
+    if path.read_bytes() not in WORDS:
+        raise ValueError("is no file of words")
+
+
+def downloads_of(server_url: str, folder: Path, count: int = len(WORDS)) -> list[Download]:
+    names = [f"{number}.txt" for number in range(count)]
+    return [Download(f"{server_url}/{name}", folder / name, check_words) for name in names]
+
+
+def words_in(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def all_words(count: int = len(WORDS)) -> dict[str, bytes]:
+    return {f"{number}.txt": content for number, content in enumerate(WORDS[:count])}
+
+
+# --- Many small files ---------------------------------------------------------------------------
+
+
+def test_many_files_come_over_few_connections(server: MisbehavingServer, tmp_path: Path) -> None:
+    fetch_many(downloads_of(server.url, tmp_path), connections=3, label="files", patience=QUICK)
+    assert words_in(tmp_path) == all_words()
+    assert set(server.request_counts().values()) == {1}
+    assert server.connections == 3
+
+
+@pytest.mark.parametrize("fault", PASSING_FAULTS, ids=name_of)
+def test_a_passing_fault_heals(server: MisbehavingServer, tmp_path: Path, fault: Answer) -> None:
+    server.faults["/3.txt"] = iter([fault])
+    fetch_many(downloads_of(server.url, tmp_path), connections=2, label="files", patience=QUICK)
+    assert words_in(tmp_path) == all_words()
+    assert server.request_counts()["/3.txt"] == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "requests", "reason"),
+    [
+        (misbehave.status(404), 1, "status 404 Not Found"),
+        (misbehave.status(403), 1, "status 403 Forbidden"),
+        (misbehave.status(204), 1, "status 204 No Content"),
+        (misbehave.status(799), 4, "status 799"),
+        (misbehave.status(503), 4, "status 503 Service Unavailable"),
+        (misbehave.web_page, 2, "the server sent a web page instead of the file"),
+        (misbehave.serve_instead(b"else"), 2, "is no file of words"),
+        (misbehave.reset_in_mid_body, 4, "connection reset by peer"),
+        (misbehave.stall_in_mid_body, 4, "no answer within 0.2 s"),
+        (misbehave.trickle, 4, "stalled"),
+        (misbehave.short_body, 4, "the connection was closed in mid-file"),
+        (misbehave.length_of_nonsense, 1, "Content-Length"),
+        (misbehave.redirect("/elsewhere"), 2, "is no file of words"),
+        (misbehave.redirect("file:///etc/passwd"), 1, "file:///etc/passwd"),
+        (misbehave.redirect("http://[::bad/"), 1, "Invalid IPv6 URL"),
+    ],
+    ids=lambda value: name_of(value) if callable(value) else "",
+)
+def test_a_lasting_fault_is_summed_up_after_all_others_came(
+    server: MisbehavingServer, tmp_path: Path, fault: Answer, requests: int, reason: str
+) -> None:
+    server.faults["/3.txt"] = itertools.repeat(fault)
+    server.files["/elsewhere"] = b"something else"
+    with pytest.raises(UserError) as caught:
+        fetch_many(downloads_of(server.url, tmp_path), connections=2, label="x", patience=QUICK)
+    message = str(caught.value)
+    assert message.startswith("x: 1 of 12 files could not be fetched")
+    assert f"{server.url}/3.txt: " in message
+    assert reason in message
+    assert "run again" in message
+    assert "\n" not in message
+    assert server.request_counts()["/3.txt"] == requests
+    expected = all_words()
+    del expected["3.txt"]
+    assert words_in(tmp_path) == expected
+
+
+def test_only_the_first_few_of_many_failures_are_named(
+    server: MisbehavingServer, tmp_path: Path
+) -> None:
+    for number in range(2, 12):
+        server.faults[f"/{number}.txt"] = itertools.repeat(misbehave.status(404))
+    with pytest.raises(UserError, match="10 of 12 files") as caught:
+        fetch_many(downloads_of(server.url, tmp_path), connections=1, label="x", patience=QUICK)
+    assert str(caught.value).count("404") == 3
+    assert words_in(tmp_path) == all_words(2)
+
+
+def test_redirects_are_followed(server: MisbehavingServer, tmp_path: Path) -> None:
+    server.files["/moved/3.txt"] = WORDS[3]
+    server.faults["/3.txt"] = iter([misbehave.redirect("/via"), misbehave.redirect("/via")])
+    server.faults["/via"] = iter([misbehave.redirect(f"{server.url}/moved/3.txt", 307)])
+    fetch_many(downloads_of(server.url, tmp_path), connections=2, label="x", patience=QUICK)
+    assert words_in(tmp_path) == all_words()
+
+
+def test_a_circle_of_redirects_ends(server: MisbehavingServer, tmp_path: Path) -> None:
+    server.faults["/0.txt"] = itertools.repeat(misbehave.redirect("/0.txt"))
+    with pytest.raises(UserError, match="redirects"):
+        fetch_many(downloads_of(server.url, tmp_path, 1), connections=1, label="x", patience=QUICK)
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port that refuses connections, and that nobody else can take meanwhile."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
+
+
+def test_a_server_that_is_gone_stops_the_run_early(closed_port: int, tmp_path: Path) -> None:
+    downloads = [
+        Download(f"http://127.0.0.1:{closed_port}/{n}", tmp_path / str(n), check_words)
+        for n in range(8000)
+    ]
+    started = time.monotonic()
+    with pytest.raises(UserError, match=r"nothing but failures .*connection refused.*; 0 of 8000"):
+        fetch_many(downloads, connections=16, label="images", patience=QUICK)
+    assert time.monotonic() - started < 5
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_stands_still_stops_the_run(
+    server: MisbehavingServer, tmp_path: Path
+) -> None:
+    server.faults["/0.txt"] = itertools.repeat(misbehave.trickle)
+    endless = Patience(timeout=0.2, lowest_rate=0, standstill=0.3)
+    with pytest.raises(UserError, match=r"nothing has come for 0 s"):
+        fetch_many(downloads_of(server.url, tmp_path), connections=2, label="x", patience=endless)
+    expected = all_words()
+    del expected["0.txt"]
+    assert words_in(tmp_path) == expected
+
+
+def test_many_missing_files_do_not_stop_the_run(server: MisbehavingServer, tmp_path: Path) -> None:
+    missing = [Download(f"{server.url}/no{n}", tmp_path / f"{n}", check_words) for n in range(50)]
+    impatient = Patience(give_up=0.0)
+    with pytest.raises(UserError, match="50 of 62 files"):
+        fetch_many(
+            missing + downloads_of(server.url, tmp_path),
+            connections=1,
+            label="x",
+            patience=impatient,
+        )
+    assert words_in(tmp_path) == all_words()
+
+
+def test_file_addresses_are_copied(tmp_path: Path) -> None:
+    source, target = tmp_path / "a folder", tmp_path / "target"
+    source.mkdir()
+    for name, content in all_words().items():
+        (source / name).write_bytes(content)
+    fetch_many(downloads_of(source.as_uri(), target), connections=2, label="x")
+    assert words_in(target) == all_words()
+    assert (target / "0.txt").stat().st_nlink == 1
+    (source / "0.txt").unlink()
+    with pytest.raises(UserError, match=r"0\.txt: no such file or directory"):
+        fetch_many(downloads_of(source.as_uri(), target), connections=2, label="x")
+
+
+def test_waits_double_with_jitter_and_heed_the_server_within_reason() -> None:
+    patience = Patience(backoff=1.0, longest_wait=60.0)
+    for failures, doubled in [(1, 1), (2, 2), (4, 8), (30, 60)]:
+        waits = [seconds_to_wait(Fault("x"), failures, patience) for _ in range(50)]
+        assert 0.5 * doubled <= min(waits) < max(waits) <= 1.5 * doubled
+    assert 7 <= seconds_to_wait(Fault("x", wait=7), 1, patience) <= 8
+    assert 60 <= seconds_to_wait(Fault("x", wait=86400), 1, patience) <= 61
+
+
+# --- One large file -----------------------------------------------------------------------------
+
+LARGE = random.Random(0).randbytes(3_000_000)
+
+
+@pytest.fixture
+def large_server() -> Iterator[MisbehavingServer]:
+    with MisbehavingServer({"/large.zip": LARGE}) as running:
+        yield running
+
+
+@pytest.fixture
+def md5(tmp_path: Path) -> str:
+    (tmp_path / "original").write_bytes(LARGE)
+    return md5_of(tmp_path / "original")
+
+
+@pytest.mark.parametrize("fault", PASSING_FAULTS[:9] + PASSING_FAULTS[10:12], ids=name_of)
+def test_a_passing_fault_of_a_large_file_heals(
+    large_server: MisbehavingServer, tmp_path: Path, fault: Answer, md5: str
+) -> None:
+    large_server.faults["/large.zip"] = iter([fault])
+    path = tmp_path / "new" / "large.zip"
+    fetch_file(f"{large_server.url}/large.zip", path, md5=md5, patience=QUICK)
+    assert path.read_bytes() == LARGE
+    assert [path] == list(path.parent.iterdir())
+
+
+def test_a_large_file_continues_where_it_stopped(
+    large_server: MisbehavingServer, tmp_path: Path, md5: str
+) -> None:
+    url, path = f"{large_server.url}/large.zip", tmp_path / "large.zip"
+    large_server.faults["/large.zip"] = iter(
+        [misbehave.cut_after(1000), *[misbehave.status(503)] * 3]
+    )
+    with pytest.raises(UserError, match=r"large\.zip: status 503 .* run again"):
+        fetch_file(url, path, md5=md5, patience=QUICK)
+    assert not path.exists()
+    fetch_file(url, path, md5=md5, patience=QUICK)
+    assert path.read_bytes() == LARGE
+    assert {request.range for request in large_server.requests} == {None, "bytes=1000-"}
+    assert not list(tmp_path.glob("*.part*"))
+
+
+def test_tries_are_counted_anew_when_a_large_file_gets_further(
+    large_server: MisbehavingServer, tmp_path: Path
+) -> None:
+    cut = misbehave.cut_after(1_100_000)
+    large_server.faults["/large.zip"] = iter([cut, misbehave.status(500), cut])
+    two_tries = Patience(tries=2, backoff=0.001)
+    # The second failure in a row would be one too many: each here follows a mebibyte of progress.
+    with pytest.raises(UserError, match="status 500"):
+        fetch_file(f"{large_server.url}/large.zip", tmp_path / "large.zip", patience=two_tries)
+    large_server.faults["/large.zip"] = iter([cut])
+    fetch_file(f"{large_server.url}/large.zip", tmp_path / "large.zip", patience=two_tries)
+    assert (tmp_path / "large.zip").read_bytes() == LARGE
+
+
+@pytest.mark.parametrize("case", ["no ranges", "no version", "another range", "already whole"])
+def test_what_a_server_makes_of_a_range_does_not_matter(
+    large_server: MisbehavingServer, tmp_path: Path, case: str
+) -> None:
+    path = tmp_path / "large.zip"
+    large_server.faults["/large.zip"] = iter([misbehave.cut_after(1000)])
+    if case == "no ranges":
+        large_server.supports_ranges = False
+    elif case == "no version":
+        large_server.version = None
+    elif case == "another range":
+        large_server.faults["/large.zip"] = iter([misbehave.cut_after(9), misbehave.wrong_range])
+    else:
+        path.with_name("large.zip.part").write_bytes(LARGE)
+        large_server.faults.clear()
+    fetch_file(f"{large_server.url}/large.zip", path, patience=QUICK)
+    assert path.read_bytes() == LARGE
+
+
+def test_a_file_that_changed_on_the_server_is_fetched_from_the_start(
+    large_server: MisbehavingServer, tmp_path: Path
+) -> None:
+    url, path = f"{large_server.url}/large.zip", tmp_path / "large.zip"
+    large_server.faults["/large.zip"] = iter(
+        [misbehave.cut_after(1000), *[misbehave.status(503)] * 3]
+    )
+    with pytest.raises(UserError):
+        fetch_file(url, path, patience=QUICK)
+    large_server.version = '"version 2"'
+    large_server.files["/large.zip"] = LARGE[::-1]
+    fetch_file(url, path, patience=QUICK)
+    assert path.read_bytes() == LARGE[::-1]
+
+
+def test_a_wrong_md5_is_named_and_the_next_run_starts_afresh(
+    large_server: MisbehavingServer, tmp_path: Path, md5: str
+) -> None:
+    url, path = f"{large_server.url}/large.zip", tmp_path / "new" / "large.zip"
+    large_server.faults["/large.zip"] = iter([misbehave.serve_instead(b"other")])
+    with pytest.raises(
+        UserError, match=rf"MD5 is 795f3202b17cb6bc3d4b771d8c6c9eaf instead of {md5}"
+    ):
+        fetch_file(url, path, md5=md5, patience=QUICK)
+    assert not list(path.parent.glob("*.part"))
+    assert not path.exists()
+    fetch_file(url, path, md5=md5, patience=QUICK)
+    assert path.read_bytes() == LARGE
+
+
+def test_a_damaged_part_is_replaced_in_the_same_run(
+    large_server: MisbehavingServer, tmp_path: Path, md5: str
+) -> None:
+    path = tmp_path / "large.zip"
+    path.with_name("large.zip.part").write_bytes(bytes(1000))
+    fetch_file(f"{large_server.url}/large.zip", path, md5=md5, patience=QUICK)
+    assert path.read_bytes() == LARGE
+
+
+def test_refused_connections_of_a_large_file_are_one_line(
+    closed_port: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = f"http://127.0.0.1:{closed_port}/large.zip"
+    with caplog.at_level(logging.WARNING), pytest.raises(UserError) as caught:
+        fetch_file(url, tmp_path / "large.zip", patience=QUICK)
+    assert str(caught.value).startswith(f"{url}: connection refused; check the address")
+    assert len(caplog.messages) == QUICK.tries - 1
+
+
+# --- Killed and full ----------------------------------------------------------------------------
+
+FETCH = """
+import sys
+from pathlib import Path
+from cocoseg.common.stage import run_stage
+from cocoseg.sources.transfer import Download, fetch_file, fetch_many
+url, folder, kind = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
+
+def main():
+    if kind == "large":
+        return fetch_file(f"{url}/large.zip", folder / "large.zip")
+    names = [f"{number}.txt" for number in range(int(kind))]
+    accept = lambda path: None
+    downloads = [Download(f"{url}/{name}", folder / name, accept) for name in names]
+    return fetch_many(downloads, connections=4, label="files")
+
+run_stage(main, folder.parent / "machine.json")
+"""
+
+SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
+
+
+def start_fetching(url: str, folder: Path, kind: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", FETCH, url, str(folder), kind]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def kill(process: "subprocess.Popen[str]", number: signal.Signals) -> None:
+    """End the process by a signal; it must be prompt, and silent about how Python sees it."""
+    process.send_signal(number)
+    started = time.monotonic()
+    _, messages = process.communicate(timeout=20)
+    assert time.monotonic() - started < 3
+    assert process.returncode in (-number, 128 + number)
+    assert "Traceback" not in messages
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_after_a_kill_only_the_missing_files_are_fetched(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    folder, content = tmp_path / "files", b"word " * 20_000
+    files = {f"/{n}.txt": content for n in range(60)}
+    with MisbehavingServer(files) as server:
+        server.faults = {name: iter([misbehave.slowly(0.03, 10)]) for name in files}
+        process = start_fetching(server.url, folder, "60")
+        server.wait_for_requests(25)
+        kill(process, number)
+        whole = {f"/{path.name}" for path in folder.glob("[0-9]*")}
+        assert 0 < len(whole) < 60
+        assert all((folder / name[1:]).read_bytes() == content for name in whole)
+
+        server.requests.clear()
+        missing = [
+            Download(f"{server.url}{name}", folder / name[1:], lambda path: None)
+            for name in files
+            if name not in whole
+        ]
+        fetch_many(missing, connections=4, label="files", patience=QUICK)
+        assert server.request_counts().keys() == files.keys() - whole
+        assert words_in(folder) == {name[1:]: content for name in files}
+
+
+@pytest.mark.parametrize("number", SIGNALS[1:])
+def test_an_interruption_does_not_wait_for_a_stalled_server(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    with MisbehavingServer({f"/{n}.txt": WORDS[0] for n in range(8)}) as server:
+        for n in range(8):
+            server.faults[f"/{n}.txt"] = itertools.repeat(misbehave.stall_in_mid_body)
+        process = start_fetching(server.url, tmp_path / "files", "8")
+        server.wait_for_requests(4)
+        kill(process, number)
+        assert not list((tmp_path / "files").glob("[0-9]*"))
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_killed_large_file_continues(tmp_path: Path, number: signal.Signals) -> None:
+    path = tmp_path / "files" / "large.zip"
+    part = path.with_name("large.zip.part")
+    with MisbehavingServer({"/large.zip": LARGE}) as server:
+        server.faults["/large.zip"] = iter([misbehave.slowly(5)])
+        process = start_fetching(server.url, path.parent, "large")
+        wait_until(lambda: part.exists() and part.stat().st_size > 100_000)
+        kill(process, number)
+        size = part.stat().st_size
+        assert not path.exists()
+        assert LARGE.startswith(part.read_bytes())
+
+        fetch_file(f"{server.url}/large.zip", path, patience=QUICK)
+        assert server.requests[-1].range == f"bytes={size}-"
+        assert path.read_bytes() == LARGE
+
+
+def make_room(disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,size=16m", str(disk)], check=True)
+
+
+def test_a_full_disk_stops_at_once_and_the_run_continues_when_there_is_room(
+    small_disk: Path,
+) -> None:
+    content = b"word " * 8_000
+    files = {f"/{n}.txt": content for n in range(200)}
+    folder = small_disk / "files"
+    with MisbehavingServer(files) as server:
+        process = start_fetching(server.url, folder, "200")
+        _, messages = process.communicate(timeout=20)
+        assert process.returncode == 1
+        assert messages.splitlines()[-1].startswith("error: No space left on device")
+        assert "Traceback" not in messages
+        assert len(server.requests) < 40
+        kept = words_in(folder)
+        assert kept
+        assert set(kept.values()) == {content}
+
+        make_room(small_disk)
+        server.requests.clear()
+        missing = [
+            Download(server.url + name, folder / name[1:], lambda path: None)
+            for name in files
+            if name[1:] not in kept
+        ]
+        fetch_many(missing, connections=4, label="files", patience=QUICK)
+        assert len(server.requests) == 200 - len(kept)
+
+
+def test_a_large_file_continues_when_a_full_disk_has_room_again(small_disk: Path) -> None:
+    with MisbehavingServer({"/large.zip": LARGE}) as server:
+        with pytest.raises(OSError, match="No space left") as caught:
+            fetch_file(f"{server.url}/large.zip", small_disk / "large.zip", patience=QUICK)
+        assert caught.value.errno == errno.ENOSPC
+        assert len(server.requests) == 1
+        size = (small_disk / "large.zip.part").stat().st_size
+        assert size > 100_000
+        make_room(small_disk)
+        fetch_file(f"{server.url}/large.zip", small_disk / "large.zip", patience=QUICK)
+        assert server.requests[-1].range == f"bytes={size}-"
+        assert (small_disk / "large.zip").read_bytes() == LARGE
