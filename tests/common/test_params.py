@@ -1,13 +1,17 @@
 """params.yaml is refused, in one line that names the key, when anything in it is wrong."""
 
+import tempfile
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 import yaml
+from dvc.utils.serialize import YAMLError, load_yaml, parse_yaml
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from cocoseg.common.errors import UserError
-from cocoseg.common.params import TrainParams, load_params
+from cocoseg.common.params import TrainParams, load_params, read_yaml
 from cocoseg.deployment import prediction
 from cocoseg.network import model
 from tests import ROOT
@@ -85,6 +89,35 @@ def test_numbers_are_read_as_dvc_writes_them(tmp_path: Path) -> None:
     path = write_changed(tmp_path, "train.lr", 1)
     path.write_text(path.read_text().replace("lr: 1\n", "lr: 1e-05\n"))
     assert load_params(path).train.lr == 1e-5
+
+
+NUMBERS = st.from_regex(r"[-+]?(0[box])?[0-9a-fA-F_.eE:]{1,8}([eE][-+]?\d{1,2})?", fullmatch=True)
+WORDS = """
+yes no on off y N true False TRUE tRUE null ~ Null .inf -.INF .nan = 0o17 017 09 0b11 0x1F
+1_000 1:30 190:20:30.15 1e-05 1e5 1.e3 2026-11-24 '' '1' "yes" _1 +1"""
+SPECIAL = st.sampled_from(WORDS.split())
+NEARLY_NUMBERS = st.text("+-.0123456789eE_xob:", max_size=7)
+
+
+@settings(max_examples=2000, deadline=None)
+@given(
+    st.one_of(NUMBERS, st.sampled_from(WORDS.split()), NEARLY_NUMBERS, st.floats(), st.integers())
+)
+def test_scalars_are_read_as_dvc_reads_them(scalar: object) -> None:
+    text = f"section:\n  key: {scalar}\n  list:\n    - {scalar}\n"
+    try:
+        expected = parse_yaml(text, "params.yaml")
+    except (YAMLError, ValueError):
+        assume(False)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "params.yaml")
+        path.write_text(text, encoding="utf-8")
+        assert repr(read_yaml(path)) == repr(expected)
+
+
+@pytest.mark.parametrize("path", [*(ROOT / "presets").glob("*.yaml"), ROOT / "dvc.lock"], ids=str)
+def test_files_are_read_as_dvc_reads_them(path: Path) -> None:
+    assert read_yaml(path) == load_yaml(path)
 
 
 def test_the_line_that_is_no_yaml_is_named(tmp_path: Path) -> None:
