@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from cocoseg.common.errors import UserError
 from cocoseg.common.labels import PALETTE
@@ -226,41 +225,33 @@ def _draw_curves(folder: Path, names: Sequence[str], best_epoch: int) -> list[di
         if not set(series) <= set(colours):
             colours = dict(zip(series, itertools.cycle(_LINE_COLOURS), strict=False))
         ordered = {name: series[name] for name in colours if name in series}
-        svg = line_chart(
-            title, ordered, colours, x_label="epoch", whole_x=True, marked_x=best_epoch
-        )
+        chart = line_chart(ordered, colours, x_label="epoch", whole_x=True, marked_x=best_epoch)
         legend = {name: colours[name] for name in ordered} if len(series) > 1 else {}
-        drawn.append({"title": title, "legend": legend, "svg": Markup(svg)})
+        drawn.append({"title": title, "legend": legend, "chart": chart})
     return drawn
 
 
-def _draw_image_scores(path: Path) -> Markup:
+def _draw_image_scores(path: Path) -> str:
     points = [(float(row["share"]), float(row["miou"])) for row in _read_rows(path)]
-    return Markup(
-        line_chart(
-            "Mean IoU of each image, sorted",
-            {"images": points},
-            {"images": _LINE_COLOURS[0]},
-            x_label="share of the images that are no better",
-            y_label="mean IoU",
-            x_limits=(0, 1),
-        )
+    return line_chart(
+        {"images": points},
+        {"images": _LINE_COLOURS[0]},
+        x_label="share of the images that are no better",
+        y_label="mean IoU",
+        x_limits=(0, 1),
     )
 
 
-def _draw_reliability(path: Path) -> Markup:
+def _draw_reliability(path: Path) -> str:
     points = [(float(row["confidence"]), float(row["accuracy"])) for row in _read_rows(path)]
-    return Markup(
-        line_chart(
-            "Accuracy by confidence",
-            {"pixels": points},
-            {"pixels": _LINE_COLOURS[0]},
-            x_label="softmax confidence",
-            y_label="share of right pixels",
-            x_limits=(0, 1),
-            diagonal=True,
-            dots=True,
-        )
+    return line_chart(
+        {"pixels": points},
+        {"pixels": _LINE_COLOURS[0]},
+        x_label="softmax confidence",
+        y_label="share of right pixels",
+        x_limits=(0, 1),
+        diagonal=True,
+        dots=True,
     )
 
 

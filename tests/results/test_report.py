@@ -1,5 +1,6 @@
 """The report, opened in a real browser: complete, self-contained, its switches at work."""
 
+import base64
 import json
 import re
 import shutil
@@ -14,7 +15,7 @@ from PIL import Image
 
 from cocoseg.common.errors import UserError
 from cocoseg.common.params import load_params
-from cocoseg.results.charts import line_chart, ticks
+from cocoseg.results.charts import line_chart
 from cocoseg.results.report import deviations_from_protocol, make_report, read_hashes
 from tests import ROOT
 
@@ -178,7 +179,8 @@ SELF_CHECK = """
 const shown = view => [...document.querySelectorAll('.example')].map(
   example => [...example.querySelectorAll('img')].filter(i => i.offsetWidth).map(i => i.alt)[0]);
 const result = {
-  images: [...document.images].map(i => i.naturalWidth),
+  images: [...document.querySelectorAll('.example img')].map(i => i.naturalWidth),
+  charts: [...document.querySelectorAll('img.chart')].map(i => i.naturalWidth),
   requests: performance.getEntriesByType('resource').map(e => e.name)
     .filter(name => !name.startsWith('data:')),
   wide: document.documentElement.scrollWidth - document.documentElement.clientWidth,
@@ -207,6 +209,7 @@ def test_in_a_browser_every_image_shows_every_switch_works_nothing_is_requested(
     assert title
     found = json.loads(title[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
     assert found["images"] == [60] * 8
+    assert len(found["charts"]) == 5 and all(found["charts"])
     assert found["requests"] == []
     assert found["wide"] <= 0, "the page is wider than the window"
     assert found["before"] == ["prediction of a <b>.jpg", "prediction of c.jpg"]
@@ -340,31 +343,34 @@ def test_the_page_shows_hashes_with_sizes_that_people_read(metrics: Path, tmp_pa
     assert "models/model.safetensors 1 44.1 MB abc123" in str(Text(page))
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "expected"),
-    [
-        (0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]),
-        (0, 0.004, [0, 0.001, 0.002, 0.003, 0.004]),
-        (1, 12, [2, 4, 6, 8, 10, 12]),
-        (0, 3.07, [0, 1, 2, 3, 4]),
-    ],
-)
-def test_axes_have_round_numbers(low: float, high: float, expected: list[float]) -> None:
-    assert ticks(low, high) == expected
+def drawn(uri: str) -> str:
+    """The SVG of a chart's data URI."""
+    return base64.b64decode(uri.removeprefix("data:image/svg+xml;base64,")).decode()
 
 
-def test_epochs_are_whole_numbers_on_the_axis() -> None:
-    assert ticks(1, 2, least_step=1) == [1, 2]
-
-
-def test_a_chart_draws_every_point_inside_its_area() -> None:
+def test_a_chart_has_its_points_labels_and_whole_epochs() -> None:
     points = [(1.0, 0.0), (2.0, 5.0), (3.0, 2.5)]
-    svg = line_chart("t <1>", {"a": points}, {"a": "#123456"}, x_label="epoch", dots=True)
-    places = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', svg)
-    assert [(float(x), float(y)) for x, y in places] == [(48, 190), (219, 8), (390, 99)]
-    assert "t &lt;1&gt;" in svg
+    svg = drawn(line_chart({"a": points}, {"a": "#123456"}, x_label="epoch <1>", whole_x=True))
+    path = re.search(r'<path d="([^"]*)"[^>]*stroke: #123456', svg)
+    assert path
+    xs, ys = zip(
+        *(map(float, pair) for pair in re.findall(r"[ML] (\S+) (\S+)", path[1])), strict=True
+    )
+    assert xs[1] - xs[0] == pytest.approx(xs[2] - xs[1])
+    assert ys[0] - ys[2] == pytest.approx((ys[0] - ys[1]) / 2)
+    assert "epoch &lt;1&gt;" in svg
+    marks = re.findall(r">([\d.]+)</text>", svg)
+    assert marks[:3] == ["1", "2", "3"]
+
+
+def test_the_same_chart_has_the_same_bytes() -> None:
+    charts = [
+        line_chart({"a": [(0.0, 1.0), (1.0, 2.0)]}, {"a": "#123456"}, x_label="x", dots=True)
+        for _ in range(2)
+    ]
+    assert charts[0] == charts[1]
 
 
 def test_a_run_of_one_epoch_is_a_dot() -> None:
-    svg = line_chart("t", {"a": [(1.0, 0.5)]}, {"a": "#123456"}, x_label="epoch", whole_x=True)
-    assert svg.count("<circle") == 1
+    svg = drawn(line_chart({"a": [(1.0, 0.5)]}, {"a": "#123456"}, x_label="epoch", whole_x=True))
+    assert len(re.findall(r"<use [^>]*fill: #123456", svg)) == 1
