@@ -1,18 +1,19 @@
 """Score the model on the test images and show what it does with some of them.
 
 Reads   data/images/, data/masks/, data/splits/test.txt, data/selection.json, the model
-Writes  metrics/test.json, metrics/test_details.json, metrics/plots/, metrics/examples/,
-        metrics/panels/
+Writes  metrics/test.json, metrics/test_details.json, metrics/test_images.json, metrics/plots/,
+        metrics/examples/, metrics/panels/, data/predictions/
 Run     python -m stages.evaluate
 """
 
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 
 from cocoseg.annotations.instances import read_instances
-from cocoseg.common.files import atomic_folder, write_json
+from cocoseg.common.files import atomic_folder, write_json, write_text
 from cocoseg.common.params import load_params
 from cocoseg.common.stage import run_stage
 from cocoseg.network.devices import choose_device
@@ -31,17 +32,19 @@ def main() -> dict[str, Any]:
     pairs = read_pairs(Path("data/splits/test.txt"), Path("data/images"), Path("data/masks"))
     objects = objects_by_stem(read_instances(Path("data/selection.json")).instances)
     device = choose_device(params.runtime.device)
-    result = evaluate(
-        model,
-        card,
-        pairs,
-        objects,
-        batch_size=params.evaluate.batch_size,
-        workers=params.runtime.worker_count(),
-        device=device,
-        scales=params.evaluate.scales,
-        flip=params.evaluate.flip,
-    )
+    with atomic_folder(Path("data/predictions")) as predictions:
+        result = evaluate(
+            model,
+            card,
+            pairs,
+            objects,
+            batch_size=params.evaluate.batch_size,
+            workers=params.runtime.worker_count(),
+            device=device,
+            scales=params.evaluate.scales,
+            flip=params.evaluate.flip,
+            predictions=predictions,
+        )
     with atomic_folder(Path("metrics/plots")) as folder:
         write_plots(folder, result)
     with (
@@ -60,6 +63,9 @@ def main() -> dict[str, Any]:
             flip=params.evaluate.flip,
         )
     write_json(Path("metrics/test_details.json"), {**result.details(), "examples": examples})
+    write_text(
+        Path("metrics/test_images.json"), msgspec.json.encode(result.image_counts()).decode()
+    )
     write_json(Path("metrics/test.json"), result.scores())
     return {"device": str(device), "images_per_second": result.images_per_second}
 

@@ -36,6 +36,17 @@ def iou_scores(confusion: Confusion) -> Scores:
     return ratio(intersection, union)
 
 
+def dice_scores(confusion: Confusion) -> Scores:
+    """Twice the intersection over the sum of both areas (Dice, 1945), which is the F1 score."""
+    intersection = np.diagonal(confusion)
+    return ratio(2 * intersection, confusion.sum(axis=0) + confusion.sum(axis=1))
+
+
+def precision_scores(confusion: Confusion) -> Scores:
+    """The share of each class's predicted pixels that are right; NaN for one never predicted."""
+    return ratio(np.diagonal(confusion), confusion.sum(axis=0))
+
+
 def recall_scores(confusion: Confusion) -> Scores:
     """The share of each class's true pixels that are found; NaN for one that never occurs."""
     return ratio(np.diagonal(confusion), confusion.sum(axis=1))

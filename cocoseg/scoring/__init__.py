@@ -1,7 +1,7 @@
 """Scores of a trained model on test images, and pictures of what it does (evaluate).
 
 evaluation   run the model on the test images and count, image by image
-scores       further scores from the counts, and intervals
+comparison   how sure scores are, and whether one run is better than another
 boundary     how well outlines are met
 objects      which objects are found, by size
 calibration  whether the network is right as often as it says

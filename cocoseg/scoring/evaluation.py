@@ -4,9 +4,12 @@ Everything is counted image by image, so that any sum over images is made of the
 whatever the batches were.
 """
 
+import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,11 +19,14 @@ from tqdm import tqdm
 
 from cocoseg.annotations.instances import Annotation
 from cocoseg.common.errors import UserError
+from cocoseg.common.labels import write_label_png
 from cocoseg.network.confusion import (
     Confusion,
     count_confusion,
+    dice_scores,
     iou_scores,
     mean_iou,
+    precision_scores,
     ratio,
     recall_scores,
     rounded,
@@ -31,14 +37,14 @@ from cocoseg.network.model import ModelCard, SegmentationNetwork
 from cocoseg.network.photos import Pair
 from cocoseg.scoring.boundary import count_boundaries
 from cocoseg.scoring.calibration import calibration_error, count_confidence
-from cocoseg.scoring.objects import count_objects, summarize_objects
-from cocoseg.scoring.scores import (
-    dice_scores,
+from cocoseg.scoring.comparison import (
+    ImageCounts,
+    draw_images,
     interval_95,
     mean_of_defined,
-    precision_scores,
-    resample_ious,
+    weighted_ious,
 )
+from cocoseg.scoring.objects import count_objects, summarize_objects
 
 
 @dataclass
@@ -46,7 +52,8 @@ class Evaluation:
     """What was counted on each pair, in the order of the pairs: arrays (pairs, ...).
 
     `confusions` (classes, classes), `boundaries` (classes, 2) of `count_boundaries`, `objects`
-    (sizes, 4) of `count_objects`, `confidences` (bins, 3) of `count_confidence`.
+    (sizes, 4) of `count_objects`, `confidences` (bins, 3) of `count_confidence`; `truths` are
+    hashes of the true labels.
     """
 
     pairs: Sequence[Pair]
@@ -55,6 +62,7 @@ class Evaluation:
     boundaries: NDArray[np.int64]
     objects: NDArray[np.int64]
     confidences: NDArray[np.float64]
+    truths: Sequence[str]
     images_per_second: float
 
     @property
@@ -63,13 +71,27 @@ class Evaluation:
         total: Confusion = self.confusions.sum(axis=0)
         return total
 
+    @cached_property
+    def resampled_ious(self) -> NDArray[np.float64]:
+        """The IoU of each class (draws, classes) over images drawn again with replacement."""
+        return weighted_ious(self.confusions, draw_images(len(self.pairs)))
+
     def image_scores(self) -> list[float]:
         """The mean IoU of each image, over the classes in its truth or its prediction."""
         return [mean_iou(confusion) for confusion in self.confusions]
 
+    def image_counts(self) -> ImageCounts:
+        """The content of `metrics/test_images.json`: what comparisons of runs are made from."""
+        stems = [pair.image.stem for pair in self.pairs]
+        return ImageCounts(
+            classes=list(self.classes),
+            confusions=dict(zip(stems, self.confusions.tolist(), strict=True)),
+            truths=dict(zip(stems, self.truths, strict=True)),
+        )
+
     def scores(self) -> dict[str, Any]:
         """The content of `metrics/test.json`: what is worth a column in a table of runs."""
-        low, high = interval_95(mean_of_defined(resample_ious(self.confusions)))
+        low, high = interval_95(mean_of_defined(self.resampled_ious))
         scores = summarize_scores(self.confusion, self.classes)
         return {
             "miou": scores.pop("miou"),
@@ -89,15 +111,13 @@ class Evaluation:
             "recall": recall_scores(confusion),
             "boundary_iou": self._boundary_ious(),
         }
-        resampled = resample_ious(self.confusions)
+        intervals = [interval_95(samples) for samples in self.resampled_ious.T]
         pixels = self.confusions.sum(axis=2)
         return {
             "classes": {
                 name: {
                     **{column: rounded(values[label]) for column, values in columns.items()},
-                    "iou_interval": dict(
-                        zip(("low", "high"), interval_95(resampled[:, label]), strict=True)
-                    ),
+                    "iou_interval": dict(zip(("low", "high"), intervals[label], strict=True)),
                     "images": int((pixels[:, label] > 0).sum()),
                     "pixels": int(pixels[:, label].sum()),
                 }
@@ -123,18 +143,21 @@ def evaluate(
     device: torch.device,
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
+    predictions: Path | None = None,
 ) -> Evaluation:
     """Predict every pair at its original resolution and count.
 
     `objects` are those of each image's stem, their category ids labels; `scales` and `flip` are the
-    test-time augmentation of `predict_with_confidence`. Raises UserError without any pair.
+    test-time augmentation of `predict_with_confidence`. The predicted label maps are written into
+    the folder `predictions`, if given. Raises UserError without any pair.
     """
     if not pairs:
         raise UserError("split.ratios.test: the split has no images, there is nothing to score")
     started = time.perf_counter()
     classes = len(card.classes)
     counts: dict[int, tuple[NDArray[Any], ...]] = {}
-    predictions = predict_with_confidence(
+    truths = [""] * len(pairs)
+    found_pairs = predict_with_confidence(
         model.to(device),
         card,
         pairs,
@@ -144,15 +167,21 @@ def evaluate(
         scales=scales,
         flip=flip,
     )
-    for found in tqdm(predictions, total=len(pairs), unit="image", disable=None):
+    for found in tqdm(found_pairs, total=len(pairs), unit="image", disable=None):
         truth, prediction = found.truth.numpy(), found.labels.numpy()
+        stem = pairs[found.index].image.stem
+        truths[found.index] = hashlib.blake2b(truth.tobytes(), digest_size=8).hexdigest()
+        if predictions:
+            write_label_png(predictions / f"{stem}.png", prediction)
         counts[found.index] = (
             count_confusion(truth, prediction, classes),
             count_boundaries(truth, prediction, classes),
-            count_objects(objects[pairs[found.index].image.stem], truth, prediction),
+            count_objects(objects[stem], truth, prediction),
             count_confidence(truth, prediction, found.confidence.numpy()),
         )
     rate = round(len(pairs) / (time.perf_counter() - started), 2)
     in_order = zip(*(counts[index] for index in range(len(pairs))), strict=True)
     confusions, boundaries, of_objects, confidences = map(np.stack, in_order)
-    return Evaluation(pairs, card.classes, confusions, boundaries, of_objects, confidences, rate)
+    return Evaluation(
+        pairs, card.classes, confusions, boundaries, of_objects, confidences, truths, rate
+    )

@@ -8,20 +8,16 @@ from sklearn import metrics as reference
 from cocoseg.common.labels import VOID
 from cocoseg.network.confusion import (
     count_confusion,
+    dice_scores,
     iou_scores,
     mean_iou,
+    precision_scores,
     recall_scores,
     summarize_scores,
 )
 from cocoseg.scoring.boundary import boundary_width, count_boundaries, near_outline
 from cocoseg.scoring.calibration import BINS, calibration_error, count_confidence, reliability_rows
-from cocoseg.scoring.scores import (
-    dice_scores,
-    interval_95,
-    mean_of_defined,
-    precision_scores,
-    resample_ious,
-)
+from cocoseg.scoring.comparison import draw_images, interval_95, mean_of_defined, weighted_ious
 
 
 def random_maps(seed: int, classes: int = 4) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -79,7 +75,7 @@ def test_the_bootstrap_resamples_whole_images() -> None:
     """Of two images, one all right and one all wrong, each half right over the two: a resample
     draws right-right, right-wrong or wrong-wrong, at 1:2:1."""
     confusions = np.array([[[10, 0], [0, 10]], [[0, 10], [10, 0]]])
-    means = mean_of_defined(resample_ious(confusions, resamples=4000))
+    means = mean_of_defined(weighted_ious(confusions, draw_images(2, 4000)))
     values, counts = np.unique(means.round(6), return_counts=True)
     assert values.tolist() == [0, 0.333333, 1]
     assert counts / 4000 == pytest.approx([0.25, 0.5, 0.25], abs=0.03)
@@ -94,7 +90,9 @@ def test_the_interval_covers_the_true_score_as_often_as_it_says() -> None:
     covered = 0
     for row in right:
         confusions = np.stack([row, 100 - row, 100 - row, row], axis=1).reshape(images, 2, 2)
-        low, high = interval_95(mean_of_defined(resample_ious(confusions, resamples=300)))
+        low, high = interval_95(
+            mean_of_defined(weighted_ious(confusions, draw_images(images, 300)))
+        )
         assert low is not None and high is not None
         covered += low <= 0.8 / 1.2 <= high
     assert 0.90 <= covered / runs <= 0.98
@@ -102,7 +100,7 @@ def test_the_interval_covers_the_true_score_as_often_as_it_says() -> None:
 
 def test_an_interval_is_the_same_every_time_and_none_without_a_score() -> None:
     confusions = np.array([count_confusion(*random_maps(seed), 5) for seed in range(6)])
-    first, second = (resample_ious(confusions) for _ in range(2))
+    first, second = (weighted_ious(confusions, draw_images(len(confusions))) for _ in range(2))
     assert np.array_equal(first, second, equal_nan=True)
     assert interval_95(first[:, 4]) == [None, None]
 
