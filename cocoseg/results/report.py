@@ -3,7 +3,6 @@
 The page holds its pictures and styles itself, asks the network for nothing, and runs no scripts.
 """
 
-import base64
 import csv
 import itertools
 import json
@@ -12,15 +11,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from cocoseg.common.errors import UserError
 from cocoseg.common.labels import PALETTE
 from cocoseg.common.params import read_yaml
 from cocoseg.results.charts import line_chart
+from cocoseg.results.pages import jpeg_uri, plain, render_page
 from cocoseg.scoring.draw import ERRORS
-
-TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
 PUBLISHED_IOU = {
     "background": 0.91,
@@ -71,15 +67,8 @@ def make_report(metrics: Path, params: Mapping[str, Any], lock: Path, title: str
     filtered = _read_json(metrics / "filter.json")
     names = list(test["iou"])
     machine = read_machine_figures(metrics / "machine")
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATE.parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(score=_score, count=_count, size=_size, words=_words, plain=_plain)
-    return environment.get_template(TEMPLATE.name).render(
+    return render_page(
+        "report.html.jinja",
         title=title,
         params=params,
         test=test,
@@ -128,7 +117,7 @@ def deviations_from_protocol(
         for name in key.split("."):
             value = value[name]
         if value != published:
-            deviations.append(f"{key} is {_plain(value)}, not {_plain(published)}")
+            deviations.append(f"{key} is {plain(value)}, not {plain(published)}")
     if images != _PROTOCOL_IMAGES:
         deviations.append(f"it has {images:,} images, not {_PROTOCOL_IMAGES:,}")
     unseen = [name for name, iou in ious.items() if iou is None]
@@ -199,8 +188,7 @@ def _panels(folder: Path, name: str) -> dict[str, str]:
     """The four views of an example, as data URIs by title."""
     uris = {}
     for title in ("photo", "truth", "prediction", "errors"):
-        content = (folder / f"{name}_{title}.jpg").read_bytes()
-        uris[title] = "data:image/jpeg;base64," + base64.b64encode(content).decode()
+        uris[title] = jpeg_uri((folder / f"{name}_{title}.jpg").read_bytes())
     return uris
 
 
@@ -257,37 +245,3 @@ def _draw_reliability(path: Path) -> str:
 
 def _hex(colour: Sequence[int]) -> str:
     return "#" + "".join(f"{int(part):02x}" for part in colour)
-
-
-def _score(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"  # noqa: RUF001
-
-
-def _count(value: float) -> str:
-    return f"{value:,}"
-
-
-def _size(value: float) -> str:
-    """Bytes as people read them: `5.3 MB`."""
-    units = ["bytes", "kB", "MB", "GB"]
-    while value >= 1000 and len(units) > 1:
-        value /= 1000
-        units.pop(0)
-    return f"{value:.3g} {units[0]}"
-
-
-def _plain(value: Any) -> str:
-    """A parameter or figure as people write it."""
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "none"}[value]
-    if isinstance(value, list):
-        return ", ".join(map(_plain, value))
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items())
-    if isinstance(value, int) and abs(value) >= 100_000:
-        return f"{value:,}"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _words(key: str) -> str:
-    return key.replace("_", " ").replace("miou", "mean IoU")
