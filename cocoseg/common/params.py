@@ -263,16 +263,24 @@ _Yaml12.add_constructor(f"{_TAG}int", _construct_integer)
 
 
 def read_yaml(path: Path) -> Any:
-    """The content of a YAML file, as DVC reads it: YAML 1.2, in which 1e-05 is a number.
+    """The content of a YAML file. Raises UserError as `parse_yaml` does."""
+    try:
+        return parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from None
 
-    Raises UserError with the line where it is no YAML.
+
+def parse_yaml(text: str, name: str) -> Any:
+    """The content of YAML, as DVC reads it: YAML 1.2, in which 1e-05 is a number.
+
+    Raises UserError with the line where it is no YAML; `name` says of which file.
     """
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _Yaml12)  # a SafeLoader
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a date like 2026-99-99
+        return yaml.load(text, _Yaml12)  # a SafeLoader
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2026-99-99
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
         reason = f"line {mark.line + 1}: {problem}" if mark else " ".join(str(error).split())
-        raise UserError(f"{path} is not valid YAML: {reason}") from None
+        raise UserError(f"{name} is not valid YAML: {reason}") from None
 
 
 def _describe(error: Any) -> str:

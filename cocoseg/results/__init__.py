@@ -1,9 +1,13 @@
 """What people read and type (report, and the command `cocoseg`).
 
-report   the whole run on one page
-charts   line charts for the page
-summary  the scores as a table, at the end of `make repro`
-command  the command `cocoseg`
+report     the whole run on one page
+compare    which of several revisions is better
+runs       the runs that one compares, as a table
+revisions  what other revisions hold, read through DVC
+pages      what all pages share
+charts     charts for the pages
+summary    the scores as a table, at the end of `make repro`
+command    the command `cocoseg`
 
 May use every other package; none uses it.
 """

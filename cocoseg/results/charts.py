@@ -70,6 +70,18 @@ def line_chart(
     return _data_uri(figure)
 
 
+@rc_context(_STYLE)
+def scatter_chart(points: Points, *, x_label: str, y_label: str) -> str:
+    """Draw a dot for each point (x, y) of 0 to 1, and the line of equal x and y."""
+    figure = Figure(figsize=(4.4, 4.0), layout="constrained")
+    axes = figure.subplots()
+    axes.axline((0, 0), slope=1, color=_INK, linewidth=1, linestyle="--")
+    xs, ys = zip(*points, strict=True)
+    axes.plot(xs, ys, "o", color="#1f5fa8", markersize=5, alpha=0.6, markeredgewidth=0)
+    axes.set(xlabel=x_label, ylabel=y_label, xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    return _data_uri(figure)
+
+
 def _data_uri(figure: Figure) -> str:
     picture = io.BytesIO()
     figure.savefig(picture, format="svg", metadata={"Creator": None, "Date": None})

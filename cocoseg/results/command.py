@@ -1,9 +1,12 @@
-"""The command `cocoseg`: label photos with a trained model.
+"""The command `cocoseg`: label photos with a trained model, compare and list runs.
 
 cocoseg predict holiday/ --model models/model.safetensors --out predictions
+cocoseg compare main more
+cocoseg runs
 """
 
 import argparse
+import json
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -13,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from cocoseg.common.errors import UserError
-from cocoseg.common.files import atomic_file
+from cocoseg.common.files import atomic_file, write_text
 from cocoseg.common.labels import write_label_png
 from cocoseg.common.stage import run_stage
 
@@ -35,6 +38,13 @@ Folders are searched with the folders in them; these are kept in the output. Of
 two photos that would get the same NAME, the second becomes NAME-2. A photo that
 cannot be read is named, the others go on, and the exit status is 1."""
 
+_COMPARE = """\
+Compare the trained models of B (and C …) with that of A, on the test images
+that both score, image by image. A, B, … are commits, branches, tags or
+experiments, as `dvc metrics diff` takes them, or `workspace`; a pattern such
+as 'seed-*' makes a group of all experiments, branches and tags of that name:
+runs with several seeds, or folds. Nothing is checked out."""
+
 _EXAMPLES = """\
 examples:
   cocoseg predict photo.jpg
@@ -48,30 +58,27 @@ in Python:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command with `arguments`, or those of the process."""
     options = _parser().parse_args(arguments)
-    run_stage(
-        lambda: predict(
-            options.photos,
-            options.model,
-            options.out,
-            probabilities=options.probabilities,
-            device=options.device,
-            batch_size=options.batch_size,
-        ),
-        None,
-    )
+    run_stage(lambda: options.run(options), None)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="cocoseg", description="Label photos with a model.")
+    parser = argparse.ArgumentParser(prog="cocoseg", description="Use, compare and list models.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    predict = commands.add_parser(
+    _add_predict(commands)
+    _add_compare(commands)
+    _add_runs(commands)
+    return parser
+
+
+def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
         "predict",
         help="label photos: a label map, an overlay and the share of each class",
         description=_DESCRIPTION,
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add = predict.add_argument
+    add = parser.add_argument
     add("photos", nargs="+", type=Path, metavar="PHOTO_OR_FOLDER")
     add(
         "--model",
@@ -101,7 +108,67 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="photos of one shape at a time (default: %(default)s)",
     )
-    return parser
+    parser.set_defaults(
+        run=lambda options: predict(
+            options.photos,
+            options.model,
+            options.out,
+            probabilities=options.probabilities,
+            device=options.device,
+            batch_size=options.batch_size,
+        )
+    )
+
+
+def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "compare",
+        help="say which of several revisions is better, and how sure that is",
+        description=_COMPARE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("first", metavar="A")
+    add("others", nargs="+", metavar="B")
+    add("--same-truth", action="store_true", help="score all against the true labels of A")
+    formats = parser.add_mutually_exclusive_group()
+    formats.add_argument("--md", action="store_true", help="print Markdown, for a pull request")
+    formats.add_argument("--json", action="store_true", help="print JSON")
+    add("--html", type=Path, metavar="FILE", help="write a page with the images that differ most")
+    parser.set_defaults(run=_compare)
+
+
+def _compare(options: argparse.Namespace) -> None:
+    # DVC takes a second to import; --help and wrong arguments are answered without it.
+    from cocoseg.results.compare import as_json, as_markdown, as_page, as_text, compare_revisions
+
+    results = compare_revisions([options.first, *options.others], same_truth=options.same_truth)
+    if options.html:
+        write_text(options.html, as_page(results))
+    if options.json:
+        print(json.dumps(as_json(results), indent=2, ensure_ascii=False))
+    else:
+        print(as_markdown(results) if options.md else as_text(results))
+
+
+def _add_runs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "runs", help="list experiments: what was changed, mean IoU and its interval"
+    )
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="REVISION",
+        help="commits, branches, tags, experiments, patterns or workspace "
+        "(default: the experiments that started from the present commit)",
+    )
+    parser.set_defaults(run=_runs)
+
+
+def _runs(options: argparse.Namespace) -> None:
+    from cocoseg.results.runs import runs_table
+
+    print(runs_table(options.names))
 
 
 def _device(name: str) -> str:

@@ -126,11 +126,13 @@ class Comparison:
     trained_on: list[str]
 
 
-def compare(first: Sequence[ScoredRun], second: Sequence[ScoredRun]) -> Comparison:
-    """Compare two sides on the images that both test and the classes that all runs know.
+def compare(
+    first: Sequence[ScoredRun], second: Sequence[ScoredRun], names: tuple[str, str] = ("A", "B")
+) -> Comparison:
+    """Compare two sides, called `names`, on the images that both test.
 
-    A class that only some runs know counts as background. Raises UserError where no image, or no
-    class but the background, is shared.
+    They are scored by the classes that all runs know; a class that only some know counts as
+    background. Raises UserError where no image, or no class but the background, is shared.
     """
     runs = [*first, *second]
     classes = [
@@ -149,7 +151,9 @@ def compare(first: Sequence[ScoredRun], second: Sequence[ScoredRun]) -> Comparis
         np.stack([[_shared_part(owners[i], i, classes) for i in images] for owners in side])
         for side in sides
     ]
-    differences, covered, not_covered = _differences(["mean IoU", *classes], counts, sides, images)
+    differences, covered, not_covered = _differences(
+        ["mean IoU", *classes], counts, sides, images, names
+    )
     tested = [
         {image for run in side for image in run.counts.confusions} for side in (first, second)
     ]
@@ -205,6 +209,7 @@ def _differences(
     counts: Sequence[NDArray[np.int64]],
     sides: Sequence[Sequence[Pass]],
     images: Sequence[str],
+    side_names: Sequence[str],
 ) -> tuple[list[Difference], list[str], list[str]]:
     """The differences, and which sources of chance their intervals cover, and do not.
 
@@ -234,7 +239,7 @@ def _differences(
         freedoms = [np.full(len(names), len(folds) - 1.0)]
         covered = [f"which images and models the folds have ({len(folds)} folds)"]
     not_covered = []
-    for name, side, scores in zip("AB", sides, observed, strict=True):
+    for name, side, scores in zip(side_names, sides, observed, strict=True):
         if len(side) > 1:
             variances.append(_variance(scores) / len(side))
             freedoms.append(np.full(len(names), len(side) - 1.0))

@@ -1,0 +1,173 @@
+"""What other revisions hold, read through DVC: nothing is checked out or changed.
+
+    for revision in find_revisions("seed-*"):
+        revision.scored_run()
+
+The only module of the library that knows this project's files and DVC.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from functools import cached_property
+from typing import Any
+
+import msgspec
+import numpy as np
+from dvc.api import DVCFileSystem
+from dvc.exceptions import DvcException, NotDvcRepoError
+from dvc.repo import Repo
+from dvc.repo.experiments.utils import exp_refs
+from dvc.scm import resolve_rev
+from PIL import Image
+from scmrepo.exceptions import SCMError
+
+from cocoseg.common.errors import UserError
+from cocoseg.common.labels import Labels
+from cocoseg.common.params import parse_yaml
+from cocoseg.scoring.comparison import ImageCounts, ScoredRun
+
+WORKSPACE = "workspace"
+TEST_IMAGES = "metrics/test_images.json"
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A commit or an experiment by the name it was asked for, or the workspace, without `sha`."""
+
+    name: str
+    sha: str | None
+
+    @cached_property
+    def _files(self) -> DVCFileSystem:
+        return DVCFileSystem(".", rev=self.sha)
+
+    def read(self, path: str) -> bytes:
+        """The content of a file of this revision, from Git, DVC's cache or its remote.
+
+        Raises UserError when the revision has no such file, or the file cannot be had.
+        """
+        try:
+            content: bytes = self._files.read_bytes(path)
+        except (OSError, DvcException) as error:
+            if not self._files.exists(path):
+                raise UserError(f"{self.name} has no {path}: {self._remedy()}") from None
+            where = "neither in DVC's cache nor in a remote here"
+            raise UserError(f"{self.name}: {path} is {where}; {self._fetch()}") from error
+        return content
+
+    def _remedy(self) -> str:
+        if self.sha is None:
+            return "run `dvc repro evaluate`, which makes it"
+        return (
+            "it is of a run before there was `cocoseg compare`, or of an unfinished one; "
+            f"`git checkout {self.sha[:7]}`, then `dvc repro evaluate` and commit"
+        )
+
+    def _fetch(self) -> str:
+        if self.sha is None:
+            return "`dvc checkout` or `dvc pull` brings it"
+        return (
+            "`dvc push` (or `dvc exp push origin NAME`) where it was run, then here "
+            "`dvc fetch --all-commits` (or `dvc exp pull origin NAME`)"
+        )
+
+    def params(self) -> dict[str, Any]:
+        """Its params.yaml."""
+        text = self.read("params.yaml").decode(errors="replace")
+        content = parse_yaml(text, f"{self.name}: params.yaml")
+        return content if isinstance(content, dict) else {}
+
+    def scores(self) -> dict[str, Any]:
+        """Its metrics/test.json. Raises UserError when that is missing or damaged."""
+        scores: dict[str, Any] = self._decode("metrics/test.json", dict[str, Any])
+        return scores
+
+    def scored_run(self) -> ScoredRun:
+        """Its counts on each test image. Raises UserError when they are missing or damaged."""
+        counts: ImageCounts = self._decode(TEST_IMAGES, ImageCounts)
+        shape = (len(counts.classes),) * 2
+        try:
+            whole = all(np.shape(matrix) == shape for matrix in counts.confusions.values())
+        except ValueError:  # rows of different lengths
+            whole = False
+        if not whole or not counts.confusions or counts.truths.keys() != counts.confusions.keys():
+            raise self._damaged(TEST_IMAGES)
+        trained_on = self.read("data/splits/train.txt").decode(errors="replace").split("\n")
+        return ScoredRun(self.name, counts, frozenset(trained_on) - {""})
+
+    def _decode(self, path: str, kind: Any) -> Any:
+        try:
+            return msgspec.json.decode(self.read(path), type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise self._damaged(path) from None
+
+    def _damaged(self, path: str) -> UserError:
+        return UserError(
+            f"{self.name}: {path} is damaged; `dvc repro --force --single-item evaluate` mends it"
+        )
+
+    def true_labels(self, stem: str) -> Labels:
+        return self._labels(f"data/masks/{stem}.png")
+
+    def predicted_labels(self, stem: str) -> Labels:
+        return self._labels(f"data/predictions/{stem}.png")
+
+    def _labels(self, path: str) -> Labels:
+        """The labels (H, W) of a label map."""
+        with Image.open(io.BytesIO(self.read(path))) as image:
+            return np.array(image)
+
+    def photo(self, stem: str) -> bytes:
+        """The image file of that stem."""
+        names = (path.rpartition("/")[2] for path in self._files.ls("data/images", detail=False))
+        name = next((name for name in names if name.rpartition(".")[0] == stem), f"{stem}.jpg")
+        return self.read(f"data/images/{name}")
+
+
+def find_revisions(name: str) -> list[Revision]:
+    """What `name` stands for: `workspace`, a commit, branch, tag or experiment, or, with `*`, `?`
+    or `[`, all experiments, branches and tags of such a name.
+
+    Raises UserError where there is none, and outside of a repository with Git and DVC.
+    """
+    if name == WORKSPACE:
+        _open_repo().close()
+        return [Revision(WORKSPACE, None)]
+    with _open_repo() as repo:
+        try:
+            return [Revision(found, resolve_rev(repo.scm, found)) for found in _names(repo, name)]
+        except (SCMError, DvcException):
+            raise UserError(
+                f"{name} is no commit, branch, tag or experiment here: `git log --oneline` and "
+                "`dvc exp list -A` name them, `git fetch` and `dvc exp pull` bring those of others"
+            ) from None
+
+
+def _names(repo: Repo, name: str) -> Sequence[str]:
+    if not set("*?[") & set(name):
+        return [name]
+    known = {ref.name for ref in exp_refs(repo.scm)} | {*repo.scm.list_branches()}
+    found = sorted(n for n in known | {*repo.scm.list_tags()} if n and fnmatch(n, name))
+    if not found:
+        raise UserError(f"no experiment, branch or tag is called {name}: see `dvc exp list -A`")
+    return found
+
+
+def experiments() -> list[Revision]:
+    """The experiments that started from the present commit, by name."""
+    with _open_repo() as repo:
+        head = repo.scm.get_rev()
+        refs = [ref for ref in exp_refs(repo.scm) if ref.baseline_sha == head and ref.name]
+        return [
+            Revision(str(ref.name), repo.scm.get_ref(str(ref)))
+            for ref in sorted(refs, key=lambda ref: str(ref.name))
+        ]
+
+
+def _open_repo() -> Repo:
+    try:
+        return Repo()
+    except (NotDvcRepoError, SCMError):
+        raise UserError("no DVC project here: run from the folder of a Git clone of it") from None

@@ -1,0 +1,190 @@
+"""`cocoseg compare` and `cocoseg runs` on real revisions, experiments and the workspace."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from PIL import Image
+
+from cocoseg.network.confusion import count_confusion
+
+from .conftest import Project
+
+pytestmark = pytest.mark.xdist_group("compare")
+
+
+@pytest.fixture(scope="module")
+def varied(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The finished project with experiments: two seeds, other masks. Not to be changed."""
+    project = finished.copy(tmp_path_factory.mktemp("varied") / "project")
+    for name, change in {
+        "seed-1": "train.seed=1",
+        "seed-2": "train.seed=2",
+        "voids": "mask.overlap=void",
+    }.items():
+        project.succeed("dvc", "exp", "run", "--temp", "-n", name, "-S", change)
+    return project
+
+
+def state(project: Project) -> tuple[str, dict[str, str]]:
+    return project.succeed("git", "status", "--short"), project.results()
+
+
+def compare(project: Project, *arguments: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(
+        project.succeed("cocoseg", "compare", "--json", *arguments)
+    )
+    return found
+
+
+def error_of(project: Project, *command: str) -> str:
+    result = project.run(*command)
+    assert result.returncode == 1, result.stdout
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1, result.stderr
+    return result.stderr
+
+
+def test_scores_are_those_of_the_metrics_and_nothing_is_touched(varied: Project) -> None:
+    before = state(varied)
+    (found,) = compare(varied, "main", "seed-1")
+    scores = json.loads((varied.folder / "metrics/test.json").read_text(encoding="utf-8"))
+    assert found["images"] == scores["images"]
+    assert found["only_first"] == found["only_second"] == found["other_truth"] == 0
+    assert found["differences"][0]["first"] == pytest.approx(scores["miou"], abs=1e-6)
+    of_classes = {d["name"]: d["first"] for d in found["differences"][1:]}
+    assert of_classes.keys() == scores["iou"].keys()
+    for name, iou in scores["iou"].items():
+        assert of_classes[name] == (None if iou is None else pytest.approx(iou, abs=1e-6))
+    listed = json.loads(varied.succeed("dvc", "metrics", "diff", "--json", "main", "seed-1"))
+    theirs = listed.get("metrics/test.json", {}).get("miou", {}).get("new", scores["miou"])
+    assert found["differences"][0]["second"] == pytest.approx(theirs, abs=1e-6)
+    assert state(varied) == before
+
+
+def test_the_workspace_is_a_side_and_equal_runs_are_the_same(varied: Project) -> None:
+    (found,) = compare(varied, "workspace", "HEAD")
+    assert {d["difference"] for d in found["differences"]} <= {0, None}
+    assert found["differences"][0]["verdict"] == "the same"
+
+
+def test_a_pattern_is_a_group_and_its_seeds_are_covered(varied: Project) -> None:
+    (found,) = compare(varied, "main", "seed-*")
+    assert found["second"]["revisions"].keys() == {"seed-1", "seed-2"}
+    assert "the training seed of seed-* (2 runs)" in found["covered"]
+    assert found["not_covered"] == ["the training seed of main (one run)"]
+
+
+def test_other_masks_are_another_truth_unless_both_are_scored_by_the_first(varied: Project) -> None:
+    (found,) = compare(varied, "main", "voids")
+    assert found["other_truth"] > 0
+    assert "WARNING" in varied.succeed("cocoseg", "compare", "main", "voids")
+    (same,) = compare(varied, "main", "voids", "--same-truth")
+    assert same["other_truth"] == 0
+    assert same["differences"][0]["first"] == found["differences"][0]["first"]
+
+
+def test_with_the_same_truth_every_pixel_is_counted_against_the_first_masks(
+    varied: Project, tmp_path: Path
+) -> None:
+    other = varied.copy(tmp_path / "other")
+    other.succeed("dvc", "exp", "apply", "voids")
+    (found,) = compare(varied, "main", "voids", "--same-truth")
+    total = np.zeros((6, 6), np.int64)
+    for path in sorted((other.folder / "data/predictions").iterdir()):
+        with (
+            Image.open(path) as prediction,
+            Image.open(varied.folder / "data/masks" / path.name) as truth,
+        ):
+            total += count_confusion(np.asarray(truth), np.asarray(prediction), 6)
+    background = found["differences"][1]
+    expected = total[0, 0] / (total[0].sum() + total[:, 0].sum() - total[0, 0])
+    assert background["second"] == pytest.approx(expected)
+
+
+def test_a_page_shows_the_images_that_differ(varied: Project, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    varied.succeed("cocoseg", "compare", "main", "seed-1", "voids", "--html", str(page))
+    text = page.read_text(encoding="utf-8")
+    counts = json.loads((varied.folder / "metrics/test_images.json").read_text(encoding="utf-8"))
+    for stem in counts["confusions"]:
+        assert text.count(f"photo of {stem}") == 2
+    assert "<script" not in text and text.count('class="chart"') == 2
+    markdown = varied.succeed("cocoseg", "compare", "main", "seed-1", "--md")
+    assert "| mean IoU |" in markdown
+
+
+def test_runs_are_listed_with_what_was_changed(varied: Project) -> None:
+    lines = varied.succeed("cocoseg", "runs").splitlines()
+    assert lines[0].split() == ["run", "mean", "IoU", "95%", "interval", "images", "changed"]
+    rows = {line.split()[0]: line for line in lines[1:]}
+    assert rows.keys() == {"HEAD", "seed-1", "seed-2", "voids"}
+    assert rows["voids"].endswith("mask.overlap=void")
+    assert rows["seed-2"].endswith("train.seed=2")
+    miou = json.loads((varied.folder / "metrics/test.json").read_text())["miou"]
+    assert f"{miou:.4f}" in rows["HEAD"]
+
+
+def test_what_is_not_there_is_one_line_that_says_what_to_do(
+    varied: Project, tmp_path: Path
+) -> None:
+    project = varied.copy(tmp_path / "project")
+    assert "`dvc exp list -A`" in error_of(project, "cocoseg", "compare", "main", "nowhere")
+    assert "see `dvc exp list -A`" in error_of(project, "cocoseg", "compare", "main", "x-*")
+    first = project.succeed("git", "rev-list", "--max-parents=0", "HEAD").strip()
+    assert "has no metrics/test_images.json" in error_of(
+        project, "cocoseg", "compare", "main", first
+    )
+    outside = Project(tmp_path)
+    assert "no DVC project here" in error_of(outside, "cocoseg", "compare", "a", "b")
+    assert "no DVC project here" in error_of(outside, "cocoseg", "runs")
+
+    damaged = project.folder / "metrics/test_images.json"
+    content = damaged.read_bytes()
+    for text in (
+        b"{",
+        b"{}",
+        content.replace(b"[[", b"[[9,", 1),
+        content.replace(b"]]", b"],1]", 1),
+    ):
+        damaged.unlink(missing_ok=True)
+        damaged.write_bytes(text)
+        assert "metrics/test_images.json is damaged" in error_of(
+            project, "cocoseg", "compare", "main", "workspace"
+        )
+
+
+def test_runs_that_test_other_images_or_know_other_classes_are_one_line(
+    varied: Project, tmp_path: Path
+) -> None:
+    project = varied.copy(tmp_path / "project")
+    path = project.folder / "metrics/test_images.json"
+    counts = msgspec.json.decode(path.read_bytes())
+    path.unlink()
+    names = {stem: f"other_{stem}" for stem in counts["confusions"]}
+    for key in ("confusions", "truths"):
+        counts[key] = {names[stem]: value for stem, value in counts[key].items()}
+    path.write_bytes(msgspec.json.encode(counts))
+    assert "no test image is shared" in error_of(project, "cocoseg", "compare", "main", "workspace")
+    counts["classes"] = ["background", *"abcde"]
+    path.write_bytes(msgspec.json.encode(counts))
+    assert "no class in common" in error_of(project, "cocoseg", "compare", "main", "workspace")
+
+
+def test_what_is_only_in_a_remote_is_fetched_and_what_is_nowhere_is_named(
+    varied: Project, tmp_path: Path
+) -> None:
+    project = varied.copy(tmp_path / "project")
+    here = compare(project, "main", "seed-1")
+    project.succeed("dvc", "remote", "add", "--default", "storage", str(tmp_path / "storage"))
+    project.commit("a remote")
+    project.succeed("dvc", "push", "--all-commits")
+    project.succeed("dvc", "exp", "save", "-n", "saved")
+    shutil.rmtree(project.folder / ".dvc/cache")
+    message = error_of(project, "cocoseg", "compare", "main~1", "seed-1")
+    assert "metrics/test_images.json is neither in DVC's cache nor in a remote" in message
+    assert "dvc exp pull" in message
+    assert here
