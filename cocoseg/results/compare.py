@@ -17,6 +17,7 @@ from cocoseg.common.labels import VOID, Labels
 from cocoseg.network.confusion import count_confusion
 from cocoseg.results.charts import scatter_chart
 from cocoseg.results.pages import jpeg_uri, render_page
+from cocoseg.results.report import class_colours
 from cocoseg.results.revisions import Revision, find_revisions
 from cocoseg.scoring.comparison import Comparison, Difference, ImageCounts, ScoredRun, compare
 from cocoseg.scoring.draw import Picture, overlay_labels
@@ -241,11 +242,18 @@ def as_page(results: Sequence[Result], images: int = 12) -> str:
                     x_label=f"mean IoU of an image, {result.first.name}",
                     y_label=result.second.name,
                 ),
+                "colours": _colours(result),
                 "pairs": [_pair(result, place) for place in _most_different(result)[:images]],
             }
             for result in results
         ],
     )
+
+
+def _colours(result: Result) -> dict[str, str]:
+    """The colours of the first side's classes but the background, which pictures leave clear."""
+    colours = class_colours(result.first.runs[0].counts.classes)
+    return {name: colour for name, colour in colours.items() if name != "background"}
 
 
 def _most_different(result: Result) -> list[int]:

@@ -41,7 +41,10 @@ class Revision:
 
     @cached_property
     def _files(self) -> DVCFileSystem:
-        return DVCFileSystem(".", rev=self.sha)
+        # The remotes of today: a revision may be older than they are.
+        with _open_repo() as repo:
+            remotes = {section: dict(repo.config[section]) for section in ("core", "remote")}
+        return DVCFileSystem(".", rev=self.sha, config=remotes)
 
     def read(self, path: str) -> bytes:
         """The content of a file of this revision, from Git, DVC's cache or its remote.
@@ -51,11 +54,18 @@ class Revision:
         try:
             content: bytes = self._files.read_bytes(path)
         except (OSError, DvcException) as error:
-            if not self._files.exists(path):
+            if not self._was_made(path):
                 raise UserError(f"{self.name} has no {path}: {self._remedy()}") from None
             where = "neither in DVC's cache nor in a remote here"
             raise UserError(f"{self.name}: {path} is {where}; {self._fetch()}") from error
         return content
+
+    def _was_made(self, path: str) -> bool:
+        """Whether DVC knows the content of a file, be it here or not."""
+        try:
+            return "md5" in self._files.info(path)
+        except FileNotFoundError:
+            return False
 
     def _remedy(self) -> str:
         if self.sha is None:

@@ -174,17 +174,19 @@ def test_runs_that_test_other_images_or_know_other_classes_are_one_line(
     assert "no class in common" in error_of(project, "cocoseg", "compare", "main", "workspace")
 
 
-def test_what_is_only_in_a_remote_is_fetched_and_what_is_nowhere_is_named(
+def test_what_is_only_in_a_remote_is_read_from_there_and_what_is_nowhere_is_named(
     varied: Project, tmp_path: Path
 ) -> None:
     project = varied.copy(tmp_path / "project")
     here = compare(project, "main", "seed-1")
     project.succeed("dvc", "remote", "add", "--default", "storage", str(tmp_path / "storage"))
-    project.commit("a remote")
-    project.succeed("dvc", "push", "--all-commits")
-    project.succeed("dvc", "exp", "save", "-n", "saved")
+    project.succeed("git", "init", "-q", "--bare", str(tmp_path / "git"))
+    project.succeed("git", "remote", "add", "origin", str(tmp_path / "git"))
+    project.succeed("git", "push", "-q", "origin", "main")
+    project.succeed("dvc", "push")
+    project.succeed("dvc", "exp", "push", "origin", "seed-1")
     shutil.rmtree(project.folder / ".dvc/cache")
-    message = error_of(project, "cocoseg", "compare", "main~1", "seed-1")
-    assert "metrics/test_images.json is neither in DVC's cache nor in a remote" in message
-    assert "dvc exp pull" in message
-    assert here
+    assert compare(project, "main", "seed-1") == here
+    message = error_of(project, "cocoseg", "compare", "main", "voids")
+    assert "voids: metrics/test_images.json is neither in DVC's cache nor in a remote" in message
+    assert "`dvc exp pull origin NAME`" in message
