@@ -17,7 +17,9 @@ from cocoseg.common.stage import run_stage
 def main() -> None:
     params = load_params(Path("params.yaml")).split
     selection = read_instances(Path("data/selection.json")).instances
-    splits = split_images(selection, params.ratios.model_dump(), params.seed)
+    splits = split_images(
+        selection, params.ratios.model_dump(), params.seed, fold=params.fold, folds=params.folds
+    )
     with atomic_folder(Path("data/splits")) as folder:
         for name, stems in splits.items():
             write_text(folder / f"{name}.txt", "".join(f"{stem}\n" for stem in stems))

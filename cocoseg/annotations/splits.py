@@ -24,22 +24,41 @@ def split_sizes(total: int, ratios: Sequence[float]) -> list[int]:
 
 
 def split_stems(
-    stratum_by_stem: Mapping[str, int], ratios: Mapping[str, float], seed: int
+    stratum_by_stem: Mapping[str, int],
+    ratios: Mapping[str, float],
+    seed: int,
+    *,
+    fold: int | None = None,
+    folds: int = 5,
 ) -> dict[str, list[str]]:
     """Assign every stem to one of SPLITS.
 
     `stratum_by_stem` gives each image's stem its stratum (its rarest class). The sizes of the
     splits are those of `split_sizes`; each stratum's share of each is the proportional one, rounded
-    down or up. The order of the mapping does not matter. Lists are sorted. Raises UserError when a
-    split with a ratio above zero would be empty.
+    down or up. With `fold`, from 0, the test split is that one of `folds` equal parts, and the
+    ratios divide the rest into train and val. The order of the mapping does not matter. Lists are
+    sorted. Raises UserError when a split with a ratio above zero would be empty.
     """
-    weights = [ratios[name] for name in SPLITS]
-    sizes = split_sizes(len(stratum_by_stem), weights)
-    for name, weight, size in zip(SPLITS, weights, sizes, strict=True):
-        if weight > 0 and size == 0:
-            raise UserError(
-                f"split.ratios.{name}: {len(stratum_by_stem)} images are too few to leave it any"
-            )
+    count = len(stratum_by_stem)
+    if fold is None:
+        parts = _deal(stratum_by_stem, [ratios[name] for name in SPLITS], seed)
+    else:
+        test = _deal(stratum_by_stem, [1.0] * folds, seed)[fold]
+        if not test:
+            raise UserError(f"split.folds: {count} images are too few for {folds} folds")
+        rest = {stem: s for stem, s in stratum_by_stem.items() if stem not in set(test)}
+        parts = [*_deal(rest, [ratios["train"], ratios["val"]], seed), test]
+    for name, part in zip(SPLITS, parts, strict=True):
+        if ratios[name] > 0 and not part:
+            raise UserError(f"split.ratios.{name}: {count} images are too few to leave it any")
+    return dict(zip(SPLITS, parts, strict=True))
+
+
+def _deal(
+    stratum_by_stem: Mapping[str, int], weights: Sequence[float], seed: int
+) -> list[list[str]]:
+    """Divide the stems by `weights`, each stratum in proportion and in the order of the stems' own
+    hashes; sorted. A stem keeps its part, but for a few at a boundary, when others come or go."""
     strata: dict[int, list[str]] = defaultdict(list)
     for stem, stratum in stratum_by_stem.items():
         strata[stratum].append(stem)
@@ -47,22 +66,29 @@ def split_stems(
         sorted(strata[stratum], key=lambda stem: sort_key(seed, "split", stem))
         for stratum in sorted(strata)
     ]
-    splits: dict[str, list[str]] = {name: [] for name in SPLITS}
+    sizes = split_sizes(len(stratum_by_stem), weights)
     counts = _proportional_table([len(stems) for stems in members], weights, sizes)
+    parts: list[list[str]] = [[] for _ in weights]
     for stems, row in zip(members, counts, strict=True):
         start = 0
-        for name, count in zip(SPLITS, row, strict=True):
-            splits[name] += stems[start : start + count]
+        for part, count in zip(parts, row, strict=True):
+            part += stems[start : start + count]
             start += count
-    return {name: sorted(stems) for name, stems in splits.items()}
+    return [sorted(part) for part in parts]
 
 
 def split_images(
-    selection: Instances, ratios: Mapping[str, float], seed: int
+    selection: Instances,
+    ratios: Mapping[str, float],
+    seed: int,
+    *,
+    fold: int | None = None,
+    folds: int = 5,
 ) -> dict[str, list[str]]:
     """Split the images of a selection by stem; an image counts for its rarest class."""
     rarest = rarest_class_by_image(images_by_class(selection.annotations))
-    return split_stems({image.stem: rarest[image.id] for image in selection.images}, ratios, seed)
+    strata = {image.stem: rarest[image.id] for image in selection.images}
+    return split_stems(strata, ratios, seed, fold=fold, folds=folds)
 
 
 def summarize_splits(

@@ -115,7 +115,19 @@ class RatioParams(Section):
 
 class SplitParams(Section):
     ratios: RatioParams
+    folds: Annotated[int, Field(ge=2)]
+    fold: NonNegativeInt | None
     seed: NonNegativeInt
+
+    @field_validator("fold")
+    @classmethod
+    def _one_of_the_folds(cls, fold: int | None, others: ValidationInfo) -> int | None:
+        folds, ratios = others.data.get("folds"), others.data.get("ratios")
+        if fold is not None and folds is not None and fold >= folds:
+            raise ValueError(f"should be below split.folds, which is {folds}")
+        if fold is not None and ratios is not None and not ratios.train:
+            raise ValueError("needs a split.ratios.train above zero")
+        return fold
 
 
 class RuntimeParams(Section):

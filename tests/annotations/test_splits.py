@@ -4,12 +4,20 @@ import itertools
 import random
 from collections import Counter
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cocoseg.annotations.instances import Annotation, Category, ImageRecord, Instances
+from cocoseg.annotations.instances import (
+    Annotation,
+    Category,
+    ImageRecord,
+    Instances,
+    read_instances,
+)
+from cocoseg.annotations.selection import select
 from cocoseg.annotations.splits import (
     SPLITS,
     split_images,
@@ -18,6 +26,7 @@ from cocoseg.annotations.splits import (
     summarize_splits,
 )
 from cocoseg.common.errors import UserError
+from cocoseg.sources.sample.scenes import annotations_json
 
 ratio_lists = st.lists(
     st.one_of(st.integers(0, 20), st.floats(0.001, 10).map(lambda ratio: round(ratio, 3))),
@@ -140,3 +149,65 @@ def test_the_summary_counts_images_by_the_classes_they_show() -> None:
         "val": {"images": 1, "classes": {"person": 0, "bicycle": 1}},
         "test": {"images": 0, "classes": {"person": 0, "bicycle": 0}},
     }
+
+
+@given(strata, st.integers(2, 7), st.integers(0, 5))
+@settings(max_examples=100, deadline=None)
+def test_every_image_is_in_one_test_fold_and_folds_are_equal_and_balanced(
+    counts: list[int], folds: int, seed: int
+) -> None:
+    stratum_by_stem = stems_by_stratum([count + 30 for count in counts])
+    ratios = {"train": 8, "val": 1, "test": 1}
+    splits = [
+        split_stems(stratum_by_stem, ratios, seed, fold=fold, folds=folds) for fold in range(folds)
+    ]
+    tested = list(itertools.chain(*(split["test"] for split in splits)))
+    assert sorted(tested) == sorted(stratum_by_stem)
+    for split in splits:
+        assert sorted(itertools.chain(*split.values())) == sorted(stratum_by_stem)
+        assert abs(len(split["test"]) - len(tested) / folds) < 1
+        train_and_val = len(split["train"]) + len(split["val"])
+        assert [len(split["train"]), len(split["val"])] == split_sizes(train_and_val, [8, 1])
+        for stratum, count in enumerate(counts):
+            found = sum(stratum_by_stem[stem] == stratum for stem in split["test"])
+            assert abs(found - (count + 30) / folds) < 1
+
+
+def test_more_folds_than_images_are_refused() -> None:
+    with pytest.raises(UserError, match=r"split\.folds: 2 images are too few for 3 folds"):
+        split_stems({"a": 1, "b": 1}, {"train": 1, "val": 0, "test": 1}, 0, fold=2, folds=3)
+
+
+def test_other_filters_leave_the_test_images_test_images(tmp_path: Path) -> None:
+    """What makes runs comparable: of the test images of one, the other was trained on almost none.
+
+    README and docs say how many: at most 3 in 100 for any two filters, 1 in 200 on average.
+    """
+    path = tmp_path / "instances.json"
+    path.write_text(annotations_json(700, 64, 48, 0), encoding="utf-8")
+    read = read_instances(path)
+    random_filters = random.Random(0)
+
+    def split_of_some_filter() -> dict[str, list[str]]:
+        selection = select(
+            read,
+            ["person", "bicycle", "car", "motorcycle", "airplane", "dog"][
+                : random_filters.randint(4, 6)
+            ],
+            max_instances=random_filters.choice([3, 5, 8, 10, 15, 30]),
+            max_images=random_filters.choice([300, 400, 500, 600, 700]),
+            prefer=random_filters.choice(["rare", "random", "first"]),
+            seed=random_filters.randrange(3),
+        )
+        return split_images(selection.instances, {"train": 8, "val": 1, "test": 1}, 0)
+
+    crossing = tested = 0
+    for _ in range(60):
+        first, second = split_of_some_filter(), split_of_some_filter()
+        crossed = {*first["test"]} & {*second["train"]} | {*second["test"]} & {*first["train"]}
+        count = len(first["test"]) + len(second["test"])
+        assert len(crossed) <= 0.03 * count
+        assert set(first["test"]) & set(second["test"])
+        crossing += len(crossed)
+        tested += count
+    assert crossing <= 0.005 * tested

@@ -50,6 +50,8 @@ def write_changed(folder: Path, key: str, value: Any) -> Path:
         ("download.coco.md5", "abc"),
         ("split.ratios.val", -1),
         ("split.ratios", {"train": 0, "val": 0, "test": 0}),
+        ("split.fold", 5),
+        ("split.folds", 1),
         ("train.lr", float("nan")),
         ("train.epochs", 0),
         ("train.scale", [1.0]),
