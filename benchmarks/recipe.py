@@ -136,7 +136,7 @@ def score(
             train_params,
             device=CPU,
             workers=1,
-            checkpoint=CheckpointFile(folder / "checkpoint.safetensors", f"{recipe}{seed}"),
+            checkpoint=CheckpointFile(folder / "checkpoint.pt", f"{recipe}{seed}"),
             report_epoch=lambda epoch, figures: None,
         ).model
     confusion = confusion_of_pairs(model, card, val_pairs, batch_size=4, workers=0, device=CPU)

@@ -36,7 +36,7 @@ def main() -> dict[str, Any]:
     read = [file for pairs in splits.values() for pair in pairs for file in pair.files()]
     weights = Path(params.train.weights)
     checkpoint = CheckpointFile(
-        Path("models/checkpoint.safetensors"),
+        Path("models/checkpoint.pt"),
         fingerprint(
             {"train": params.train.model_dump(), "classes": classes},
             [*read, weights] if weights.is_file() else read,

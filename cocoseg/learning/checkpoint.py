@@ -1,7 +1,7 @@
 """A training run's state at the end of an epoch, so that an interrupted run can go on.
 
-The file is safetensors: no pickle, and whole or not there. It belongs to one run only: its
-fingerprint covers parameters, data and code.
+The file is whole or not there. It belongs to one run only: its fingerprint covers parameters, data
+and code.
 """
 
 import hashlib
@@ -10,25 +10,18 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import msgspec
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from cocoseg.common.files import atomic_file
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass
-class Checkpoint:
-    """`tensors` by name, and `history`: the figures of each finished epoch."""
-
-    tensors: dict[str, Tensor]
-    history: list[dict[str, Any]]
+State = dict[str, Any]
+"""Tensors and plain values, nested."""
 
 
 @dataclass(frozen=True)
@@ -38,28 +31,28 @@ class CheckpointFile:
     path: Path
     fingerprint: str
 
-    def save(self, checkpoint: Checkpoint) -> None:
-        """Replace the file."""
-        notes = {"fingerprint": self.fingerprint, "history": checkpoint.history}
-        tensors = {name: t.detach().cpu().contiguous() for name, t in checkpoint.tensors.items()}
-        with atomic_file(self.path) as temporary:
-            save_file(tensors, temporary, metadata={"run": msgspec.json.encode(notes).decode()})
+    def save(self, state: State) -> None:
+        """Replace the file.
 
-    def load(self) -> Checkpoint | None:
-        """The state to go on from, or None where there is none of this very run."""
+        torch's own format keeps the tensors' memory layout, on which the last bits of sums depend.
+        """
+        with atomic_file(self.path) as temporary:
+            torch.save({"fingerprint": self.fingerprint, "state": state}, temporary)
+
+    def load(self) -> State | None:
+        """The state to go on from, on the CPU, or None where there is none of this very run."""
         if not self.path.is_file():
             return None
         try:
-            with safe_open(self.path, framework="pt") as file:
-                notes = msgspec.json.decode((file.metadata() or {}).get("run", "{}"))
-                if notes.get("fingerprint") != self.fingerprint:
-                    logger.info("%s is of another run and not used", self.path)
-                    return None
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, msgspec.DecodeError):
+            content = torch.load(self.path, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, UnpicklingError):
             logger.warning("%s is damaged and not used", self.path)
             return None
-        return Checkpoint(tensors, notes["history"])
+        if content["fingerprint"] != self.fingerprint:
+            logger.info("%s is of another run and not used", self.path)
+            return None
+        state: State = content["state"]
+        return state
 
     def remove(self) -> None:
         """Remove the file of a run that has ended well."""

@@ -27,7 +27,7 @@ from cocoseg.common.errors import UserError
 from cocoseg.common.labels import Labels
 from cocoseg.common.params import TrainParams
 from cocoseg.common.randomness import generator
-from cocoseg.learning.checkpoint import Checkpoint, CheckpointFile
+from cocoseg.learning.checkpoint import CheckpointFile, State
 from cocoseg.learning.crops import Augmentation, TrainingCrops, batches_per_epoch, training_batches
 from cocoseg.learning.distributed import broadcast_from_first, process_count, rank
 from cocoseg.learning.losses import segmentation_loss
@@ -130,6 +130,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             parameter_groups(self.model, params.weight_decay, params.backbone_lr_factor),
             lr=params.lr,
+            fused=True,
         )
         self.average = AveragedModel(
             self.model, multi_avg_fn=get_ema_multi_avg_fn(params.ema_decay), use_buffers=True
@@ -223,32 +224,23 @@ class Trainer:
             self.best = {k: v.detach().clone() for k, v in self.average.module.state_dict().items()}
         return figures
 
-    def checkpoint(self) -> Checkpoint:
+    def state(self) -> State:
         """Everything that the next epoch builds on."""
-        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
-        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
-        tensors |= {f"best.{k}": v for k, v in self.best.items()}
-        for number, moments in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{number}.{k}": v for k, v in moments.items()}
-        return Checkpoint(tensors, self.history)
+        return {
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "best": self.best,
+            "history": self.history,
+        }
 
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Go back to the end of the checkpoint's last epoch."""
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "best": {}}
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in checkpoint.tensors.items():
-            part, key = name.split(".", 1)
-            if part == "optimizer":
-                number, moment = key.split(".")
-                moments.setdefault(int(number), {})[moment] = tensor
-            else:
-                parts[part][key] = tensor
-        self.model.load_state_dict(parts["model"])
-        self.average.load_state_dict(parts["average"])
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        self.best = {name: tensor.to(self.device) for name, tensor in parts["best"].items()}
-        self.history = list(checkpoint.history)
+    def restore(self, state: State) -> None:
+        """Go back to the end of the epoch after which `state` was taken."""
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.best = {name: tensor.to(self.device) for name, tensor in state["best"].items()}
+        self.history = state["history"]
 
 
 def train(
@@ -281,7 +273,7 @@ def train(
     saved = checkpoint.load()
     if saved:
         trainer.restore(saved)
-        logger.info("going on after epoch %d of an interrupted run", len(saved.history))
+        logger.info("going on after epoch %d of an interrupted run", len(trainer.history))
     else:
         logger.info("starting from %s", trainer.started_from)
     for epoch, figures in enumerate(trainer.history):
@@ -317,7 +309,7 @@ def train(
             confusion = _validate(trainer, val_pairs, workers)
             figures = trainer.finish_epoch(loss, confusion)
             if rank() == 0:
-                checkpoint.save(trainer.checkpoint())
+                checkpoint.save(trainer.state())
             report_epoch(epoch, figures)
             if report_predictions and (epoch + 1) % 5 == 0 and rank() == 0:
                 report_predictions(epoch, _views(trainer, val_pairs[:_VIEWS]))

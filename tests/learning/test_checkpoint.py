@@ -5,31 +5,41 @@ from pathlib import Path
 import pytest
 import torch
 
-from cocoseg.learning.checkpoint import Checkpoint, CheckpointFile, fingerprint
+from cocoseg.learning.checkpoint import CheckpointFile, fingerprint
 
 
 def saved(folder: Path, key: str = "run") -> CheckpointFile:
-    file = CheckpointFile(folder / "checkpoint.safetensors", key)
-    file.save(Checkpoint({"model.x": torch.arange(3.0)}, [{"loss": 0.1, "val": {"iou": None}}]))
+    file = CheckpointFile(folder / "checkpoint.pt", key)
+    file.save({"weights": weights(), "history": [{"loss": 0.1, "val": {"iou": None}}]})
     return file
 
 
-def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
+def weights() -> torch.Tensor:
+    return torch.arange(24.0).reshape(1, 2, 3, 4).to(memory_format=torch.channels_last)
+
+
+def test_a_checkpoint_comes_back_as_it_was_memory_layout_included(tmp_path: Path) -> None:
     loaded = saved(tmp_path).load()
     assert loaded is not None
-    assert loaded.tensors["model.x"].tolist() == [0, 1, 2]
-    assert loaded.history == [{"loss": 0.1, "val": {"iou": None}}]
+    assert torch.equal(loaded["weights"], weights())
+    assert loaded["weights"].stride() == weights().stride()
+    assert loaded["history"] == [{"loss": 0.1, "val": {"iou": None}}]
 
 
 def test_a_checkpoint_of_another_run_is_not_used(tmp_path: Path) -> None:
     saved(tmp_path, "another run")
-    assert CheckpointFile(tmp_path / "checkpoint.safetensors", "run").load() is None
+    assert CheckpointFile(tmp_path / "checkpoint.pt", "run").load() is None
 
 
-@pytest.mark.parametrize("length", [0, 4, 100])
-def test_a_damaged_checkpoint_is_not_used(tmp_path: Path, length: int) -> None:
+@pytest.mark.parametrize("length", [0, 4, 100, -1])
+def test_a_damaged_checkpoint_is_not_used_but_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, length: int
+) -> None:
     file = saved(tmp_path)
     file.path.write_bytes(file.path.read_bytes()[:length])
+    assert file.load() is None
+    assert f"{file.path} is damaged" in caplog.text
+    file.path.write_bytes(b"no archive at all")
     assert file.load() is None
 
 

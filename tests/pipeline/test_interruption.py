@@ -60,7 +60,7 @@ def test_a_killed_run_ends_with_the_bytes_of_an_uninterrupted_one(
     assert killed > 0
     project.succeed("dvc", "repro", "train")
     assert results(project) == results(other)
-    assert not (project.folder / "models/checkpoint.safetensors").exists()
+    assert not (project.folder / "models/checkpoint.pt").exists()
     curve = (project.folder / "metrics/train/plots/metrics/loss.tsv").read_text().split()
     assert curve[2::2] == [str(epoch) for epoch in range(6)]
 
@@ -68,7 +68,7 @@ def test_a_killed_run_ends_with_the_bytes_of_an_uninterrupted_one(
 def test_a_checkpoint_of_other_parameters_is_not_used(project: Project, tmp_path: Path) -> None:
     project.set_params({"train.epochs": 6})
     other = project.copy(tmp_path / "other")
-    while not (project.folder / "models/checkpoint.safetensors").exists():
+    while not (project.folder / "models/checkpoint.pt").exists():
         assert kill_during(project, 1.0)
     for each in (project, other):
         each.set_params({"train.epochs": 2, "train.lr": 0.001})
