@@ -157,7 +157,6 @@ class TrainParams(Section):
     warmup: Share
     weight_decay: NonNegativeFloat
     ema_decay: Share
-    norm_momentum: Share
     aux_weight: NonNegativeFloat
     dice_weight: NonNegativeFloat
     scale: Annotated[list[PositiveFloat], Field(min_length=2, max_length=2)]

@@ -8,6 +8,7 @@ one.
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,7 +34,13 @@ from cocoseg.learning.distributed import broadcast_from_first, process_count, ra
 from cocoseg.learning.losses import segmentation_loss
 from cocoseg.network.confusion import Confusion, summarize_scores
 from cocoseg.network.inference import confusion_of_pairs, normalize, predict_with_confidence
-from cocoseg.network.model import ModelCard, SegmentationNetwork, build_model, load_pretrained
+from cocoseg.network.model import (
+    ModelCard,
+    SegmentationNetwork,
+    build_model,
+    estimate_norms,
+    load_pretrained,
+)
 from cocoseg.network.photos import Pair, load_batches
 
 logger = logging.getLogger(__name__)
@@ -43,6 +50,8 @@ View = tuple[NDArray[np.uint8], Labels, Labels]
 """A photo (H, W, 3), its true labels and its predicted ones."""
 
 _VIEWS = 4
+_NORM_CROPS = 64
+"""How many of an epoch's last crops batch norm's statistics come from; more changed no score."""
 
 
 @dataclass
@@ -123,9 +132,6 @@ class Trainer:
                 card.architecture, len(card.classes), auxiliary=params.aux_weight > 0
             )
         self.started_from = load_pretrained(self.model, params.weights, card)
-        for module in self.model.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.momentum = params.norm_momentum
         self.model.to(device)
         self.optimizer = torch.optim.AdamW(
             parameter_groups(self.model, params.weight_decay, params.backbone_lr_factor),
@@ -133,7 +139,7 @@ class Trainer:
             fused=True,
         )
         self.average = AveragedModel(
-            self.model, multi_avg_fn=get_ema_multi_avg_fn(params.ema_decay), use_buffers=True
+            self.model, multi_avg_fn=get_ema_multi_avg_fn(params.ema_decay)
         )
         self.best: dict[str, Tensor] = {}
         self.history: list[dict[str, Any]] = []
@@ -146,7 +152,7 @@ class Trainer:
             self.in_parallel.compile()
 
     def averaged_model(self) -> SegmentationNetwork:
-        """The network with the moving average of the weights."""
+        """The network with the moving average of the weights, and statistics that fit them."""
         model = self.average.module
         assert isinstance(model, SegmentationNetwork)
         return model
@@ -157,6 +163,8 @@ class Trainer:
         best = max((figures["val"]["miou"] for figures in self.history), default=0.0)
         total_steps = steps * self.params.epochs
         losses: list[float] = []
+        share = self.params.batch_size // process_count()
+        latest: deque[Tensor] = deque(maxlen=math.ceil(_NORM_CROPS / share))
         self.in_parallel.train()
         with torch_seed(self.params.seed, "dropout", epoch, rank()):
             for step, (images, labels) in enumerate(batches, start=epoch * steps):
@@ -180,9 +188,10 @@ class Trainer:
                     refresh=False,
                 )
                 bar.update()
-        # Without SyncBatchNorm each process has statistics of its own, but one set is saved.
-        broadcast_from_first(self.model.buffers())
-        broadcast_from_first(self.average.module.buffers())
+                latest.append(images)
+        if not self.params.ema_decay:
+            self.average.update_parameters(self.model)
+        self.estimate_norms(latest)
         return float(np.mean(losses))
 
     def optimize(self, images: Tensor, labels: Tensor) -> float:
@@ -199,8 +208,19 @@ class Trainer:
         self.optimizer.zero_grad()
         (loss * process_count()).backward()
         self.optimizer.step()
-        self.average.update_parameters(self.model)
+        if self.params.ema_decay:  # without, only the weights at an epoch's end count
+            self.average.update_parameters(self.model)
         return value
+
+    def estimate_norms(self, batches: Iterable[Tensor]) -> None:
+        """Give the averaged network batch norm's statistics over uint8 crops (B, 3, H, W).
+
+        The running ones lag behind the weights and are not those of the averaged weights.
+        """
+        inputs = (normalize(images.to(self.device), self.card) for images in batches)
+        estimate_norms(self.averaged_model(), inputs)
+        # Each process has seen crops of its own, but one set is saved.
+        broadcast_from_first(self.average.module.buffers())
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """The loss of uint8 images (B, 3, H, W) and labels (B, H, W), over all processes."""

@@ -8,7 +8,7 @@ model, card = load_model(Path("models/model.safetensors"))
 import copy
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -180,6 +180,24 @@ def _as_dilated(conv: nn.Conv2d) -> DilatedConv2d:
     )
     replacement.load_state_dict(conv.state_dict())
     return replacement
+
+
+@torch.no_grad()
+def estimate_norms(model: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Set batch norm's statistics to their mean over normalised images (B, 3, H, W).
+
+    "Precise BN": Wu and Johnson, "Rethinking 'Batch' in BatchNorm", 2021, section 3. The model is
+    in evaluation mode afterwards, as all but its batch norms are meanwhile: no dropout.
+    """
+    model.eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None  # the plain mean of all batches
+            module.train()
+    for images in batches:
+        model(images)
+    model.eval()
 
 
 def fold_batch_norms(model: SegmentationNetwork) -> SegmentationNetwork:

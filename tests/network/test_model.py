@@ -15,6 +15,7 @@ from cocoseg.network.model import (
     ModelCard,
     _download,
     build_model,
+    estimate_norms,
     fold_batch_norms,
     load_model,
     load_pretrained,
@@ -72,6 +73,18 @@ def test_folding_the_batch_norms_away_changes_nothing(architecture: str) -> None
     images = torch.randn(2, 3, 64, 96, dtype=torch.float64)
     with torch.inference_mode():
         torch.testing.assert_close(folded(images)["out"], model.eval()(images)["out"])
+
+
+def test_estimated_norms_are_those_of_the_batches_alone() -> None:
+    norm = nn.BatchNorm2d(3)
+    norm.running_mean = torch.full((3,), 100.0)
+    batches = [torch.rand(4, 3, 8, 8) for _ in range(2)]
+    model = nn.Sequential(nn.Dropout(0.5), norm)
+    estimate_norms(model, batches)
+    torch.testing.assert_close(norm.running_mean, torch.cat(batches).mean((0, 2, 3)))
+    variances = torch.stack([batch.var((0, 2, 3)) for batch in batches])
+    torch.testing.assert_close(norm.running_var, variances.mean(0))
+    assert not any(module.training for module in model.modules())
 
 
 def test_a_saved_model_comes_back_and_explains_itself(tmp_path: Path) -> None:
