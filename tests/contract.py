@@ -1,6 +1,6 @@
 """Which parameter makes which stage rerun: what dvc.yaml says, and what dvc answers.
 
-python -m tests.contract        prints the table of README.md
+python -m tests.contract        prints the table of docs/parameters.md
 """
 
 from collections.abc import Iterable, Iterator

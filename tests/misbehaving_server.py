@@ -56,7 +56,7 @@ class MisbehavingServer(ThreadingHTTPServer):
 
     def wait_for_requests(self, number: int) -> None:
         with self._changed:
-            assert self._changed.wait_for(lambda: len(self.requests) >= number, timeout=20)
+            self._changed.wait_for(lambda: len(self.requests) >= number)
 
     def __enter__(self) -> Self:
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
@@ -160,14 +160,14 @@ def reset_in_mid_body(handler: Handler, body: bytes) -> None:
 
 
 def stall_before_answer(handler: Handler, body: bytes) -> None:
-    handler.server.closing.wait(30)
+    handler.server.closing.wait()
     handler.hang_up()
 
 
 def stall_in_mid_body(handler: Handler, body: bytes) -> None:
-    handler.head(200, len(body))
+    handler.head(200, len(body), ETag=handler.server.version or "")
     handler.wfile.write(body[: len(body) // 2])
-    handler.server.closing.wait(30)
+    handler.server.closing.wait()
     handler.hang_up()
 
 
@@ -267,20 +267,5 @@ def cut_after(size: int) -> Answer:
         handler.head(206 if asked else 200, len(body) - start, **headers)
         handler.wfile.write(body[start : start + size])
         handler.hang_up()
-
-    return answer
-
-
-def slowly(seconds: float, pieces: int = 100) -> Answer:
-    """The right answer, spread over a time."""
-
-    def answer(handler: Handler, body: bytes) -> None:
-        handler.head(200, len(body), ETag=handler.server.version or "")
-        size = max(1, len(body) // pieces)
-        for start in range(0, len(body), size):
-            handler.wfile.write(body[start : start + size])
-            handler.wfile.flush()
-            if handler.server.closing.wait(seconds / pieces):
-                break
 
     return answer

@@ -7,6 +7,7 @@ IoU compares only the pixels of truth and prediction that lie close to the outli
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter, minimum_filter
 
 from cocoseg.common.labels import VOID, Labels
 
@@ -25,21 +26,10 @@ def near_outline(labels: Labels, distance: int) -> NDArray[np.bool_]:
     Boolean (H, W). For each class these are its pixels that `distance` erosions with a 3x3 square
     would take, as in the paper's own code; the image's border is an outline like any other.
     """
-    padded = np.pad(labels.astype(np.int16), distance, constant_values=OUTSIDE)
-    inner = padded[:, distance:-distance]
-    # A square is all one label if each of its rows is, and its middle column too.
-    row_changes = _any_in_window(padded[:, 1:] != padded[:, :-1], 2 * distance, axis=1)
-    column_changes = _any_in_window(inner[1:] != inner[:-1], 2 * distance, axis=0)
-    return _any_in_window(row_changes, 2 * distance + 1, axis=0) | column_changes
-
-
-def _any_in_window(flags: NDArray[np.bool_], length: int, axis: int) -> NDArray[np.bool_]:
-    """Whether any of `length` neighbours along an axis is set; shorter by `length` - 1."""
-    start = [(0, 0), (0, 0)]
-    start[axis] = (1, 0)
-    sums = np.cumsum(np.pad(flags, start), axis=axis, dtype=np.int32)
-    first, last = (slice(None),) * axis, sums.shape[axis]
-    return sums[(*first, slice(length, last))] > sums[(*first, slice(0, last - length))]
+    window = {"size": 2 * distance + 1, "mode": "constant", "cval": OUTSIDE}
+    labels = labels.astype(np.int16)
+    near: NDArray[np.bool_] = maximum_filter(labels, **window) != minimum_filter(labels, **window)
+    return near
 
 
 def count_boundaries(truth: Labels, prediction: Labels, classes: int) -> NDArray[np.int64]:

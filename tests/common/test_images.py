@@ -3,7 +3,6 @@
 import io
 import subprocess
 import sys
-import time
 import zlib
 from pathlib import Path
 from typing import Any
@@ -193,6 +192,14 @@ def test_a_file_whose_end_was_lost_on_disk_is_not_whole(tmp_path: Path) -> None:
     assert not is_whole(path, 640, 480)
 
 
+def test_a_kept_file_is_looked_at_without_decoding_it(tmp_path: Path) -> None:
+    path = tmp_path / "photo.png"
+    path.write_bytes(png_bytes(WIDTH, HEIGHT, 8, b"no such rows"))
+    assert is_whole(path, WIDTH, HEIGHT)
+    with pytest.raises(DamagedImage):
+        check_image(path, WIDTH, HEIGHT)
+
+
 def test_bytes_after_the_end_of_an_image_do_no_harm(tmp_path: Path) -> None:
     path = tmp_path / "photo.jpg"
     path.write_bytes(jpeg_bytes() + b"\r\nmade by a camera that appends something")
@@ -220,12 +227,12 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(
 ) -> None:
     path = tmp_path / "bomb.png"
     path.write_bytes(png_bytes(*size, 8, bytes(1000)))
-    started = time.monotonic()
-    with pytest.raises(UserError, match=r"bomb\.png: "):
+    # Decoding it would find that pixels are missing.
+    too_large = "more than this project reads|exceeds limit"
+    with pytest.raises(UserError, match=rf"bomb\.png: .*(?:{too_large})"):
         read_rgb(path)
-    with pytest.raises(DamagedImage):
+    with pytest.raises(DamagedImage, match=too_large):
         check_image(path, *size)
-    assert time.monotonic() - started < 1
 
 
 def test_pillow_does_not_chatter_about_a_damaged_image(tmp_path: Path) -> None:
@@ -285,12 +292,3 @@ def test_real_photos_are_whole_and_read_as_pillow_reads_them() -> None:
         with Image.open(path) as image:
             assert is_whole(path, *image.size)
             assert np.array_equal(read_rgb(path, *image.size), np.asarray(image.convert("RGB")))
-
-
-@needs_mirror
-def test_thousands_of_kept_files_are_looked_at_in_seconds() -> None:
-    sizes = {path: Image.open(path).size for path in (MIRROR / "val2017").iterdir()}
-    started = time.monotonic()
-    for _ in range(5):
-        assert all(is_whole(path, *size) for path, size in sizes.items())
-    assert (time.monotonic() - started) / (5 * len(sizes)) * 8000 < 8

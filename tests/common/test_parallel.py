@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 
 from cocoseg.common.errors import UserError
 from cocoseg.common.parallel import in_processes
+from tests import ROOT, wait_until
 
 
 def square(number: int) -> int:
@@ -19,7 +19,13 @@ def square(number: int) -> int:
 
 
 def process_of(number: int) -> int:
-    time.sleep(0.02)
+    return os.getpid()
+
+
+def meet_another(folder: Path) -> int:
+    """Be noted in a folder, and wait there for another process."""
+    (folder / str(os.getpid())).touch()
+    wait_until(lambda: len(list(folder.iterdir())) > 1)
     return os.getpid()
 
 
@@ -42,9 +48,9 @@ def test_results_come_in_the_order_of_the_items(workers: int, count: int) -> Non
     assert list(results) == [number * number for number in range(count)]
 
 
-def test_two_workers_are_two_processes_and_one_is_this_process() -> None:
+def test_two_workers_are_two_processes_and_one_is_this_process(tmp_path: Path) -> None:
     assert set(in_processes(process_of, range(3), 1)) == {os.getpid()}
-    processes = set(in_processes(process_of, range(40), 2, chunk=1))
+    processes = set(in_processes(meet_another, [tmp_path] * 2, 2, chunk=1))
     assert len(processes) == 2
     assert os.getpid() not in processes
 
@@ -75,39 +81,42 @@ def test_items_are_taken_only_as_results_are_used() -> None:
     results.close()  # type: ignore[attr-defined]
 
 
-SLOW_STAGE = """
-import os, sys, time
+STAGE = """
+import sys
 from pathlib import Path
 from cocoseg.common.parallel import in_processes
+from tests import wait_until
+from tests.common.test_parallel import meet_another
+folder = Path(sys.argv[1])
 
-def work(number):
-    Path(sys.argv[1], str(os.getpid())).touch()
-    time.sleep(0.05 if number < int(sys.argv[2]) else 2)
+def work(item):
+    meet_another(folder / "workers")
+    if item == 2:
+        wait_until((folder / "go on").exists)
 
-list(in_processes(work, range(int(sys.argv[2]) + 1), 2, chunk=1))
+for item, _ in enumerate(in_processes(work, range(3), 2, chunk=1)):
+    if item == 1:
+        (folder / "only the last is left").touch()
 """
 
 
-def start_slow_stage(folder: Path, quick_items: int) -> tuple["subprocess.Popen[str]", list[int]]:
-    """A process in a group of its own, and its two workers; the last item takes two seconds."""
+def start_stage(folder: Path) -> tuple["subprocess.Popen[str]", list[int]]:
+    """A process in a group of its own, and its two workers: one is at the last item until there is
+    a file `go on`, the other waits for more."""
+    (folder / "workers").mkdir()
     stage = subprocess.Popen(
-        [sys.executable, "-c", SLOW_STAGE, folder, str(quick_items)],
+        [sys.executable, "-c", STAGE, folder],
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        cwd=ROOT,
     )
-    deadline = time.monotonic() + 20
-    while len(list(folder.iterdir())) < 2:
-        assert time.monotonic() < deadline, "the workers did not start"
-        time.sleep(0.02)
-    return stage, [int(path.name) for path in folder.iterdir()]
+    wait_until((folder / "only the last is left").exists)
+    return stage, [int(path.name) for path in (folder / "workers").iterdir()]
 
 
 def wait_for_the_end_of(processes: list[int]) -> None:
-    deadline = time.monotonic() + 20
-    while any(is_running(process) for process in processes):
-        assert time.monotonic() < deadline, "workers outlived their parent"
-        time.sleep(0.02)
+    wait_until(lambda: not any(is_running(process) for process in processes))
 
 
 def is_running(process: int) -> bool:
@@ -118,17 +127,17 @@ def is_running(process: int) -> bool:
 
 
 def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
-    stage, workers = start_slow_stage(tmp_path, quick_items=10_000)
+    stage, workers = start_stage(tmp_path)
     stage.kill()
     wait_for_the_end_of(workers)
     stage.communicate()
 
 
 def test_workers_are_silent_when_ctrl_c_reaches_the_whole_group(tmp_path: Path) -> None:
-    stage, workers = start_slow_stage(tmp_path, quick_items=4)
-    time.sleep(0.7)  # now one worker is at the last item, and the other waits for more
+    stage, workers = start_stage(tmp_path)
     os.killpg(stage.pid, signal.SIGINT)
-    _, errors = stage.communicate(timeout=20)
+    (tmp_path / "go on").touch()
+    _, errors = stage.communicate()
     wait_for_the_end_of(workers)
     # The one traceback is the parent's own, which run_stage would catch.
     assert errors.count("KeyboardInterrupt") == 1

@@ -111,7 +111,7 @@ def main():
         relaunch("failing", 2)
     if os.environ["RANK"] == "1":
         {body}
-    time.sleep(60)
+    time.sleep(3600)
 
 run_stage(main, None)
 """

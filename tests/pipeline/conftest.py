@@ -42,10 +42,14 @@ class Project:
 
     folder: Path
 
-    def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run a command in the project, with this Python's programs first on the path."""
+    def environment(self, **more: str) -> dict[str, str]:
+        """What commands run in: this Python's programs are first on the path."""
         path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
-        env = {**os.environ, "PATH": path, "WANDB_MODE": "disabled", **environment}
+        return {**os.environ, "PATH": path, "WANDB_MODE": "disabled", **more}
+
+    def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in the project."""
+        env = self.environment(**environment)
         return subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True)
 
     def succeed(self, *command: str, **environment: str) -> str:

@@ -1,4 +1,4 @@
-"""What reruns when a parameter or a line of code changes: README's table, asked of dvc."""
+"""What reruns when a parameter or a line of code changes: the table of docs, asked of dvc."""
 
 import json
 from collections.abc import Iterator
@@ -55,9 +55,9 @@ def changed(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Proj
     return finished.copy(tmp_path_factory.mktemp("changed") / "project")
 
 
-def test_the_readme_has_the_table_that_dvc_yaml_gives() -> None:
-    assert f"\n\n{table()}\n\n" in (ROOT / "README.md").read_text(encoding="utf-8"), (
-        "put the output of `python -m tests.contract` into README.md"
+def test_the_docs_have_the_table_that_dvc_yaml_gives() -> None:
+    assert f"\n\n{table()}\n\n" in (ROOT / "docs/parameters.md").read_text(encoding="utf-8"), (
+        "put the output of `python -m tests.contract` into docs/parameters.md"
     )
 
 

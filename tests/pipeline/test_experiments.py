@@ -2,13 +2,14 @@
 
 import csv
 import json
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
+
+from tests import wait_until
 
 from .conftest import Project, stages_restored, stages_run
 
@@ -49,10 +50,7 @@ def queued(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Itera
         project.succeed("dvc", "exp", "run", "--queue", *variant)
     project.succeed("dvc", "queue", "start", "--jobs", "2")
     try:
-        deadline = time.monotonic() + 300
-        while len(experiments(project)) < 2:
-            assert time.monotonic() < deadline, project.succeed("dvc", "queue", "status")
-            time.sleep(0.5)
+        wait_until(lambda: len(experiments(project)) == 2)
         yield project
     finally:
         project.run("dvc", "queue", "stop", "--kill")

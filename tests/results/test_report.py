@@ -171,7 +171,7 @@ def run_browser(page: Path, *options: str) -> subprocess.CompletedProcess[str]:
         "--disable-background-networking --disable-component-update --enable-logging=stderr"
     )
     command = [CHROMIUM, *flags.split(), f"--user-data-dir={profile}", *options, page.as_uri()]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    return subprocess.run(command, capture_output=True, text=True, check=True)
 
 
 SELF_CHECK = """

@@ -23,7 +23,7 @@ from tests.misbehaving_server import MisbehavingServer
 MIRROR = ROOT.parent / "shared" / "coco-mirror"
 needs_mirror = pytest.mark.skipif(not MIRROR.is_dir(), reason=f"{MIRROR} is not on this machine")
 
-QUICK = Patience(tries=3, tries_damaged=2, backoff=0.002, longest_wait=0.05, timeout=0.3)
+QUICK = Patience(tries=3, tries_damaged=2, backoff=0.002, longest_wait=0.05)
 ARCHIVE = "/annotations/annotations_trainval2017.zip"
 VAL = json.dumps({"images": [], "annotations": [], "categories": []})
 TRAIN = json.dumps({"images": [], "annotations": [], "categories": [], "info": "train"})

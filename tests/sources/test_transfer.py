@@ -8,8 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,11 +18,12 @@ from cocoseg.common.errors import UserError
 from cocoseg.sources.attempt import Fault, Patience, seconds_to_wait
 from cocoseg.sources.transfer import Download, fetch_file, fetch_many, md5_of
 from tests import misbehaving_server as misbehave
+from tests import wait_until
 from tests.misbehaving_server import Answer, MisbehavingServer
 
-QUICK = Patience(
-    tries=4, tries_damaged=2, backoff=0.002, longest_wait=0.05, timeout=0.2, give_up=0.1
-)
+QUICK = Patience(tries=4, tries_damaged=2, backoff=0.002, longest_wait=0.05, give_up=0.1)
+SHORT = replace(QUICK, timeout=0.5)
+"""For servers that stall: each try takes so long. Others answer in time on any machine."""
 WORDS = [b"the whole file number %d\n" % number * 50 for number in range(12)]
 
 PASSING_FAULTS = [
@@ -48,6 +49,18 @@ PASSING_FAULTS = [
     misbehave.status(500),
     misbehave.status(408),
 ]
+
+
+STALLS = [
+    misbehave.stall_before_answer,
+    misbehave.stall_in_mid_body,
+    misbehave.trickle,
+    misbehave.trickle_after_half,
+]
+
+
+def patience_for(fault: Answer) -> Patience:
+    return SHORT if fault in STALLS else QUICK
 
 
 def name_of(answer: Answer) -> str:
@@ -92,7 +105,8 @@ def test_many_files_come_over_few_connections(server: MisbehavingServer, tmp_pat
 @pytest.mark.parametrize("fault", PASSING_FAULTS, ids=name_of)
 def test_a_passing_fault_heals(server: MisbehavingServer, tmp_path: Path, fault: Answer) -> None:
     server.faults["/3.txt"] = iter([fault])
-    fetch_many(downloads_of(server.url, tmp_path), connections=2, label="files", patience=QUICK)
+    patience = patience_for(fault)
+    fetch_many(downloads_of(server.url, tmp_path), connections=2, label="files", patience=patience)
     assert words_in(tmp_path) == all_words()
     assert server.request_counts()["/3.txt"] == 2
 
@@ -108,7 +122,7 @@ def test_a_passing_fault_heals(server: MisbehavingServer, tmp_path: Path, fault:
         (misbehave.web_page, 2, "the server sent a web page instead of the file"),
         (misbehave.serve_instead(b"else"), 2, "is no file of words"),
         (misbehave.reset_in_mid_body, 4, "connection reset by peer"),
-        (misbehave.stall_in_mid_body, 4, "no answer within 0.2 s"),
+        (misbehave.stall_in_mid_body, 4, "no answer within 0.5 s"),
         (misbehave.trickle, 4, "stalled"),
         (misbehave.short_body, 4, "the connection was closed in mid-file"),
         (misbehave.length_of_nonsense, 1, "Content-Length"),
@@ -123,8 +137,9 @@ def test_a_lasting_fault_is_summed_up_after_all_others_came(
 ) -> None:
     server.faults["/3.txt"] = itertools.repeat(fault)
     server.files["/elsewhere"] = b"something else"
+    patience = patience_for(fault)
     with pytest.raises(UserError) as caught:
-        fetch_many(downloads_of(server.url, tmp_path), connections=2, label="x", patience=QUICK)
+        fetch_many(downloads_of(server.url, tmp_path), connections=2, label="x", patience=patience)
     message = str(caught.value)
     assert message.startswith("x: 1 of 12 files could not be fetched")
     assert f"{server.url}/3.txt: " in message
@@ -175,10 +190,8 @@ def test_a_server_that_is_gone_stops_the_run_early(closed_port: int, tmp_path: P
         Download(f"http://127.0.0.1:{closed_port}/{n}", tmp_path / str(n), check_words)
         for n in range(8000)
     ]
-    started = time.monotonic()
     with pytest.raises(UserError, match=r"nothing but failures .*connection refused.*; 0 of 8000"):
         fetch_many(downloads, connections=16, label="images", patience=QUICK)
-    assert time.monotonic() - started < 5
     assert list(tmp_path.iterdir()) == []
 
 
@@ -186,8 +199,8 @@ def test_a_server_that_stands_still_stops_the_run(
     server: MisbehavingServer, tmp_path: Path
 ) -> None:
     server.faults["/0.txt"] = itertools.repeat(misbehave.trickle)
-    endless = Patience(timeout=0.2, lowest_rate=0, standstill=0.3)
-    with pytest.raises(UserError, match=r"nothing has come for 0 s"):
+    endless = Patience(lowest_rate=0, standstill=1.5)
+    with pytest.raises(UserError, match=r"nothing has come for 2 s"):
         fetch_many(downloads_of(server.url, tmp_path), connections=2, label="x", patience=endless)
     expected = all_words()
     del expected["0.txt"]
@@ -252,7 +265,8 @@ def test_a_passing_fault_of_a_large_file_heals(
 ) -> None:
     large_server.faults["/large.zip"] = iter([fault])
     path = tmp_path / "new" / "large.zip"
-    fetch_file(f"{large_server.url}/large.zip", path, md5=md5, patience=QUICK)
+    patience = patience_for(fault)
+    fetch_file(f"{large_server.url}/large.zip", path, md5=md5, patience=patience)
     assert path.read_bytes() == LARGE
     assert [path] == list(path.parent.iterdir())
 
@@ -361,16 +375,18 @@ FETCH = """
 import sys
 from pathlib import Path
 from cocoseg.common.stage import run_stage
+from cocoseg.sources.attempt import Patience
 from cocoseg.sources.transfer import Download, fetch_file, fetch_many
+patience = Patience(timeout=3600)
 url, folder, kind = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
 
 def main():
     if kind == "large":
-        return fetch_file(f"{url}/large.zip", folder / "large.zip")
+        return fetch_file(f"{url}/large.zip", folder / "large.zip", patience=patience)
     names = [f"{number}.txt" for number in range(int(kind))]
     accept = lambda path: None
     downloads = [Download(f"{url}/{name}", folder / name, accept) for name in names]
-    return fetch_many(downloads, connections=4, label="files")
+    return fetch_many(downloads, connections=4, label="files", patience=patience)
 
 run_stage(main, folder.parent / "machine.json")
 """
@@ -384,20 +400,11 @@ def start_fetching(url: str, folder: Path, kind: str) -> "subprocess.Popen[str]"
 
 
 def kill(process: "subprocess.Popen[str]", number: signal.Signals) -> None:
-    """End the process by a signal; it must be prompt, and silent about how Python sees it."""
+    """End the process by a signal, of which it must be silent about how Python sees it."""
     process.send_signal(number)
-    started = time.monotonic()
-    _, messages = process.communicate(timeout=20)
-    assert time.monotonic() - started < 3
+    _, messages = process.communicate()
     assert process.returncode in (-number, 128 + number)
     assert "Traceback" not in messages
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -407,15 +414,16 @@ def test_after_a_kill_only_the_missing_files_are_fetched(
     folder, content = tmp_path / "files", b"word " * 20_000
     files = {f"/{n}.txt": content for n in range(60)}
     with MisbehavingServer(files) as server:
-        server.faults = {name: iter([misbehave.slowly(0.03, 10)]) for name in files}
+        server.faults = {name: iter([misbehave.stall_in_mid_body]) for name in list(files)[25:]}
         process = start_fetching(server.url, folder, "60")
-        server.wait_for_requests(25)
+        server.wait_for_requests(25 + 4)  # each of the four connections stands still
         kill(process, number)
         whole = {f"/{path.name}" for path in folder.glob("[0-9]*")}
-        assert 0 < len(whole) < 60
+        assert len(whole) == 25
         assert all((folder / name[1:]).read_bytes() == content for name in whole)
 
         server.requests.clear()
+        server.faults.clear()
         missing = [
             Download(f"{server.url}{name}", folder / name[1:], lambda path: None)
             for name in files
@@ -444,7 +452,7 @@ def test_a_killed_large_file_continues(tmp_path: Path, number: signal.Signals) -
     path = tmp_path / "files" / "large.zip"
     part = path.with_name("large.zip.part")
     with MisbehavingServer({"/large.zip": LARGE}) as server:
-        server.faults["/large.zip"] = iter([misbehave.slowly(5)])
+        server.faults["/large.zip"] = iter([misbehave.stall_in_mid_body])
         process = start_fetching(server.url, path.parent, "large")
         wait_until(lambda: part.exists() and part.stat().st_size > 100_000)
         kill(process, number)
@@ -469,7 +477,7 @@ def test_a_full_disk_stops_at_once_and_the_run_continues_when_there_is_room(
     folder = small_disk / "files"
     with MisbehavingServer(files) as server:
         process = start_fetching(server.url, folder, "200")
-        _, messages = process.communicate(timeout=20)
+        _, messages = process.communicate()
         assert process.returncode == 1
         assert messages.splitlines()[-1].startswith("error: No space left on device")
         assert "Traceback" not in messages
