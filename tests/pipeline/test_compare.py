@@ -179,7 +179,10 @@ def test_what_is_only_in_a_remote_is_read_from_there_and_what_is_nowhere_is_name
 ) -> None:
     project = varied.copy(tmp_path / "project")
     here = compare(project, "main", "seed-1")
-    project.succeed("dvc", "remote", "add", "--default", "storage", str(tmp_path / "storage"))
+    # `dvc exp push` reads .dvc/config as the experiment's commit has it, which knew no remote yet, and
+    # pushes nothing without a word; what is --local counts for every commit.
+    storage = str(tmp_path / "storage")
+    project.succeed("dvc", "remote", "add", "--local", "--default", "storage", storage)
     project.succeed("git", "init", "-q", "--bare", str(tmp_path / "git"))
     project.succeed("git", "remote", "add", "origin", str(tmp_path / "git"))
     project.succeed("git", "push", "-q", "origin", "main")
