@@ -136,8 +136,8 @@ def score(
             train_params,
             device=CPU,
             workers=1,
-            checkpoint=CheckpointFile(folder / "checkpoint.pt", f"{recipe}{seed}"),
-            report_epoch=lambda epoch, figures: None,
+            checkpoint=CheckpointFile(folder, f"{recipe}{seed}"),
+            report_epoch=lambda epoch, figures, again: None,
         ).model
     confusion = confusion_of_pairs(model, card, val_pairs, batch_size=4, workers=0, device=CPU)
     print(f"  {recipe} {seed}:", *(f"{iou:.2f}" for iou in iou_scores(confusion)), flush=True)

@@ -15,7 +15,7 @@ import torch
 from cocoseg.annotations.instances import read_instances
 from cocoseg.common.files import atomic_folder, write_json, write_text
 from cocoseg.common.params import load_params
-from cocoseg.common.stage import run_stage
+from cocoseg.common.stage import run_stage, shared_folder
 from cocoseg.network.devices import choose_device
 from cocoseg.network.model import load_model
 from cocoseg.network.photos import read_pairs
@@ -31,7 +31,7 @@ def main() -> dict[str, Any]:
     model, card = load_model(Path("models/model.safetensors"))
     pairs = read_pairs(Path("data/splits/test.txt"), Path("data/images"), Path("data/masks"))
     objects = objects_by_stem(read_instances(Path("data/selection.json")).instances)
-    device = choose_device(params.runtime.device)
+    device = choose_device(params.runtime.device, shared_folder("devices"))
     with atomic_folder(Path("data/predictions")) as predictions:
         result = evaluate(
             model,

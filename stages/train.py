@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cocoseg.common.params import load_params
-from cocoseg.common.stage import run_stage
+from cocoseg.common.stage import run_stage, shared_folder
 from cocoseg.learning.checkpoint import CheckpointFile, fingerprint
 from cocoseg.learning.crops import check_training_data
 from cocoseg.learning.distributed import process_group, rank, relaunch, started_by_torchrun
@@ -26,7 +26,7 @@ def main() -> dict[str, Any]:
     params = load_params(Path("params.yaml"))
     if params.train.processes > 1 and not started_by_torchrun():
         relaunch("stages.train", params.train.processes)
-    device = choose_device(params.runtime.device)
+    device = choose_device(params.runtime.device, shared_folder("devices"))
     splits = {
         name: read_pairs(Path(f"data/splits/{name}.txt"), Path("data/images"), Path("data/masks"))
         for name in ("train", "val")
@@ -36,7 +36,7 @@ def main() -> dict[str, Any]:
     read = [file for pairs in splits.values() for pair in pairs for file in pair.files()]
     weights = Path(params.train.weights)
     checkpoint = CheckpointFile(
-        Path("models/checkpoint.pt"),
+        shared_folder("checkpoints"),
         fingerprint(
             {"train": params.train.model_dump(), "classes": classes},
             [*read, weights] if weights.is_file() else read,
@@ -44,7 +44,13 @@ def main() -> dict[str, Any]:
     )
     with (
         process_group(device),
-        track(Path("metrics/train"), config, classes, active=rank() == 0) as tracker,
+        track(
+            Path("metrics/train"),
+            config,
+            classes,
+            run_id=checkpoint.fingerprint,
+            active=rank() == 0,
+        ) as tracker,
     ):
         check_training_data(splits, classes, workers)
         result = train(

@@ -59,6 +59,16 @@ def run_stage(main: Callable[[], dict[str, Any] | None], machine_figures: Path |
         _fail(f"{os.strerror(error.errno)}{where}: {_REMEDIES[error.errno]}")
 
 
+def shared_folder(name: str) -> Path:
+    """A folder for what has to outlive this folder: `.dvc/tmp/NAME` of the project.
+
+    In a task of DVC's queue and under `--temp` it is that of the project from which the folder was
+    copied, which DVC names in DVC_ROOT; without DVC, `models/tmp/NAME`.
+    """
+    project = Path(os.environ.get("DVC_ROOT", ""))
+    return project / (".dvc/tmp" if (project / ".dvc").is_dir() else "models/tmp") / name
+
+
 def _fail(message: str) -> None:
     sys.exit("error: " + " ".join(message.split()))
 

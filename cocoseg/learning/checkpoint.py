@@ -1,13 +1,15 @@
 """A training run's state at the end of an epoch, so that an interrupted run can go on.
 
-The file is whole or not there. It belongs to one run only: its fingerprint covers parameters, data
-and code.
+The file is whole or not there. It belongs to one run only, by its name: the run's fingerprint, over
+parameters, data and code, is the same in whatever folder the run happens.
 """
 
 import hashlib
 import logging
+import os
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -23,35 +25,46 @@ logger = logging.getLogger(__name__)
 State = dict[str, Any]
 """Tensors and plain values, nested."""
 
+_KEPT = 8
+"""How many checkpoints a folder keeps, of runs that go on at the same time or have been killed."""
+
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """Where a run's checkpoint lies, and the fingerprint of the run."""
+    """The checkpoint of the run with this fingerprint, in a folder that several runs may share."""
 
-    path: Path
+    folder: Path
     fingerprint: str
 
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+        return self.folder / f"{self.fingerprint}.pt"
+
     def save(self, state: State) -> None:
-        """Replace the file.
+        """Replace the file, and remove the oldest of others where there are many.
 
         torch's own format keeps the tensors' memory layout, on which the last bits of sums depend.
         """
-        with atomic_file(self.path) as temporary:
-            torch.save({"fingerprint": self.fingerprint, "state": state}, temporary)
+        # The same run may go on in two processes: neither may write into the other's file.
+        own = self.path.with_suffix(f".{os.getpid()}")
+        with atomic_file(own) as temporary:
+            torch.save(state, temporary)
+        own.replace(self.path)
+        with suppress(FileNotFoundError):  # another run has removed one just now
+            by_age = sorted(self.folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+            for path in by_age[:-_KEPT]:
+                path.unlink()
 
     def load(self) -> State | None:
         """The state to go on from, on the CPU, or None where there is none of this very run."""
-        if not self.path.is_file():
-            return None
         try:
-            content = torch.load(self.path, map_location="cpu", weights_only=True)
+            state: State = torch.load(self.path, map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            return None
         except (RuntimeError, EOFError, UnpicklingError):
             logger.warning("%s is damaged and not used", self.path)
             return None
-        if content["fingerprint"] != self.fingerprint:
-            logger.info("%s is of another run and not used", self.path)
-            return None
-        state: State = content["state"]
         return state
 
     def remove(self) -> None:
@@ -60,13 +73,18 @@ class CheckpointFile:
 
 
 def fingerprint(values: Mapping[str, Any], files: Iterable[Path]) -> str:
-    """A hash over the values, the contents of the files, the library's loaded code and torch."""
+    """A hash over the values, the files' names and contents, the library's loaded code and torch.
+
+    The folders in which files and code lie make no difference.
+    """
     code = {
         name: module.__file__
         for name, module in sys.modules.items()
         if name.split(".")[0] == "cocoseg" and module.__file__
     }
-    digest = hashlib.blake2b(msgspec.json.encode([values, str(torch.__version__)], order="sorted"))
+    digest = hashlib.blake2b(
+        msgspec.json.encode([values, str(torch.__version__)], order="sorted"), digest_size=16
+    )
     for path in [*files, *(Path(code[name]) for name in sorted(code))]:
         content = path.read_bytes()
         digest.update(f"\0{path.name}\0{len(content)}\0".encode())

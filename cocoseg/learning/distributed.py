@@ -10,13 +10,15 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import run as torchrun
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+T = TypeVar("T")
 
 
 def started_by_torchrun() -> bool:
@@ -68,6 +70,15 @@ def broadcast_from_first(tensors: Iterable[Tensor]) -> None:
     if process_count() > 1:
         for tensor in tensors:
             dist.broadcast(tensor, 0)
+
+
+def from_first(value: T, device: torch.device) -> T:
+    """Process 0's value in all processes; `device` is where this one computes."""
+    if process_count() == 1:
+        return value
+    shared = [value]
+    dist.broadcast_object_list(shared, 0, device=device)
+    return shared[0]
 
 
 def global_sum(local: Tensor) -> Tensor:

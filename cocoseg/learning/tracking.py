@@ -1,7 +1,7 @@
 """Watching a training run: the same figures to DVC (through dvclive) and to Weights & Biases.
 
 W&B is steered by its own environment variables and offline without any: WANDB_MODE (offline,
-online, disabled), WANDB_PROJECT, WANDB_API_KEY.
+online, disabled), WANDB_PROJECT, WANDB_API_KEY, WANDB_NAME, WANDB_RUN_ID, WANDB_DIR.
 """
 
 import logging
@@ -33,21 +33,28 @@ class Tracker:
         self._run = run
         self._names = {0: "background", VOID: "void"} | dict(enumerate(classes, start=1))
 
-    def log_epoch(self, epoch: int, figures: Mapping[str, Any]) -> None:
-        """Add a point to each curve; nested figures become names such as `val/iou/person`."""
+    def log_epoch(self, epoch: int, figures: Mapping[str, Any], again: bool = False) -> None:
+        """Add a point to each curve; nested figures become names such as `val/iou/person`.
+
+        Epochs told `again`, after an interruption, are in W&B's run already.
+        """
         flat = dict(_flatten(figures))
         if self._live:
             for name, value in flat.items():
                 self._live.log_metric(name, value)
             self._live.next_step()
-        if self._run:
-            self._run.log(flat, step=epoch)
+        # Online, W&B says which steps it has; offline, it cannot know.
+        if self._run and epoch >= self._run.starting_step and not (again and self._run.offline):
+            self._run.log(flat, step=epoch, commit=True)  # what is not may be lost in a kill
 
     def log_predictions(
         self, epoch: int, views: Sequence[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]
     ) -> None:
-        """Show photos (H, W, 3) with their true and predicted labels (H, W) in W&B."""
-        if self._run:
+        """Show photos (H, W, 3) with their true and predicted labels (H, W) in W&B.
+
+        The epoch's figures come after them, and close its step.
+        """
+        if self._run and epoch >= self._run.starting_step:
             # A list of pictures would have to be of one size.
             pictures = {
                 f"predictions/{number}": wandb.Image(
@@ -59,7 +66,7 @@ class Tracker:
                 )
                 for number, (photo, truth, labels) in enumerate(views, start=1)
             }
-            self._run.log(pictures, step=epoch)
+            self._run.log(pictures, step=epoch, commit=False)
 
     def log_model(self, path: Path) -> None:
         """Store the model as an artifact, if W&B is online."""
@@ -76,11 +83,18 @@ class Tracker:
 
 @contextmanager
 def track(
-    folder: Path, config: Mapping[str, Any], classes: Sequence[str], *, active: bool = True
+    folder: Path,
+    config: Mapping[str, Any],
+    classes: Sequence[str],
+    *,
+    run_id: str,
+    active: bool = True,
 ) -> Iterator[Tracker]:
     """Track one training run. dvclive writes `metrics.json` and `plots/metrics/` below `folder`.
 
-    `classes` name the labels 1, 2, …. Not `active`, for all but one of several processes, tracks
+    `classes` name the labels 1, 2, …. W&B's run is that of `run_id`, which goes on if it is there,
+    under the name of DVC's experiment; its files lie in `wandb/` of the project, and not of a
+    folder that DVC's queue removes. Not `active`, for all but one of several processes, tracks
     nothing. Raises UserError when W&B is to be online and cannot be, or WANDB_MODE is misspelt.
     """
     if not active:
@@ -100,6 +114,10 @@ def track(
             )
         run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "cocoseg"),
+            id=os.environ.get("WANDB_RUN_ID", run_id),
+            name=os.environ.get("WANDB_NAME", os.environ.get("DVC_EXP_NAME")),
+            resume="allow",
+            dir=os.environ.get("WANDB_DIR", os.environ.get("DVC_ROOT")),
             config=dict(config),
             settings=wandb.Settings(mode=mode, console="off"),  # type: ignore[arg-type]
         )

@@ -30,7 +30,7 @@ from cocoseg.common.params import TrainParams
 from cocoseg.common.randomness import generator
 from cocoseg.learning.checkpoint import CheckpointFile, State
 from cocoseg.learning.crops import Augmentation, TrainingCrops, batches_per_epoch, training_batches
-from cocoseg.learning.distributed import broadcast_from_first, process_count, rank
+from cocoseg.learning.distributed import broadcast_from_first, from_first, process_count, rank
 from cocoseg.learning.losses import segmentation_loss
 from cocoseg.network.confusion import Confusion, summarize_scores
 from cocoseg.network.inference import confusion_of_pairs, normalize, predict_with_confidence
@@ -272,16 +272,16 @@ def train(
     device: torch.device,
     workers: int,
     checkpoint: CheckpointFile,
-    report_epoch: Callable[[int, Figures], None],
+    report_epoch: Callable[[int, Figures, bool], None],
     report_predictions: Callable[[int, Sequence[View]], None] | None = None,
 ) -> TrainingResult:
     """Train a network and return that of the epoch with the best validation mean IoU.
 
     `classes` are the classes' names in label order, without the background. Validation uses the
     exponential moving average of the weights, which is also what is kept. `report_epoch` gets the
-    number and the figures of every epoch, those before an interruption included;
-    `report_predictions`, every fifth epoch, a few validation photos. Under torchrun, all processes
-    call this alike, and process 0 alone writes the checkpoint.
+    number and the figures of every epoch, and whether it is one from before an interruption, told
+    again; before it, every fifth epoch, `report_predictions` gets a few validation photos. Under
+    torchrun, all processes call this alike, and process 0 alone writes the checkpoint.
     """
     torch.set_num_threads(params.threads)
     if params.batch_size % process_count():
@@ -290,14 +290,15 @@ def train(
         )
     card = ModelCard(params.architecture, ("background", *classes), params.size)
     trainer = Trainer(card, params, device)
-    saved = checkpoint.load()
+    # Process 0 may be on a machine of its own, and another run may replace the file at any time.
+    saved = from_first(checkpoint.load() if rank() == 0 else None, device)
     if saved:
         trainer.restore(saved)
         logger.info("going on after epoch %d of an interrupted run", len(trainer.history))
     else:
         logger.info("starting from %s", trainer.started_from)
     for epoch, figures in enumerate(trainer.history):
-        report_epoch(epoch, figures)
+        report_epoch(epoch, figures, True)
     first = len(trainer.history)
     per_epoch = batches_per_epoch(len(train_pairs), params.batch_size)
     keys = training_batches(
@@ -330,9 +331,9 @@ def train(
             figures = trainer.finish_epoch(loss, confusion)
             if rank() == 0:
                 checkpoint.save(trainer.state())
-            report_epoch(epoch, figures)
             if report_predictions and (epoch + 1) % 5 == 0 and rank() == 0:
                 report_predictions(epoch, _views(trainer, val_pairs[:_VIEWS]))
+            report_epoch(epoch, figures, False)
             bar.clear()
             logger.info(
                 "epoch %d/%d: loss %.3f, validation mean IoU %.3f",

@@ -1,22 +1,32 @@
 """Which device computes."""
 
+import fcntl
+import logging
 import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
 from cocoseg.common.errors import UserError
 
+logger = logging.getLogger(__name__)
 
-def choose_device(name: str) -> torch.device:
+
+def choose_device(name: str, locks: Path | None = None) -> torch.device:
     """The device that a name stands for, set up so that it computes the same thing twice.
 
-    `auto` takes a GPU where there is one; under torchrun, each process takes its own.
+    `auto` takes a GPU where there is one: under torchrun, each process its own; else, if there is a
+    folder of `locks`, one that no other process has taken by it, kept until this process ends.
 
     Raises UserError for a device that is not there.
     """
     if name == "auto":
         if torch.cuda.is_available():
             name = "cuda"
+            if locks and "LOCAL_RANK" not in os.environ:
+                name = f"cuda:{take_device(_gpus(), locks)}"
         else:
             name = "mps" if torch.backends.mps.is_available() else "cpu"
     if name == "cuda":
@@ -32,3 +42,42 @@ def choose_device(name: str) -> torch.device:
             f"runtime.device (or --device): {name} is not available here; auto finds one"
         ) from None
     return device
+
+
+def _gpus() -> list[str]:
+    """What tells each GPU from all others; its number depends on CUDA_VISIBLE_DEVICES."""
+    numbers = range(torch.cuda.device_count())
+    return [str(torch.cuda.get_device_properties(number).uuid) for number in numbers]
+
+
+def take_device(names: Sequence[str], locks: Path) -> int:
+    """The number of a device that no other process has taken; this one keeps it until it ends.
+
+    Each taker holds the lock of a file of its own in the folder `locks`, which the system opens
+    again however the process ends. Where all devices are taken, that of the fewest takers is
+    shared, the first of several such.
+    """
+    locks.mkdir(parents=True, exist_ok=True)
+    with (locks / "choice.lock").open("w") as one_at_a_time:
+        fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+        takers = [sum(map(_is_held, locks.glob(f"{name}.*"))) for name in names]
+        number = takers.index(min(takers))
+        lock, _ = tempfile.mkstemp(prefix=f"{names[number]}.", dir=locks)  # stays open
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    if takers[number]:
+        logger.info(
+            "all %d GPUs are taken: number %d is shared with %d other processes",
+            *(len(names), number, takers[number]),
+        )
+    return number
+
+
+def _is_held(path: Path) -> bool:
+    """Whether the process that has locked a file lives; if not, the file is removed."""
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    path.unlink()
+    return False

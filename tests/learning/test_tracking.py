@@ -18,7 +18,7 @@ from cocoseg.common.stage import run_stage
 from cocoseg.learning.tracking import track
 
 def main():
-    with track(Path("train"), {"lr": 1}, ["car"]) as tracker:
+    with track(Path("train"), {"lr": 1}, ["car"], run_id="run") as tracker:
         for epoch, miou in enumerate([0.25, 0.5]):
             tracker.log_epoch(epoch, {"loss": 1.0, "val": {"miou": miou, "iou": {"car": None}}})
         sizes = [(4, 6), (6, 4)]

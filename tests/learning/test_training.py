@@ -44,10 +44,10 @@ def run(
     pairs: list[Pair], workers: int = 0, after_epoch: Callable[[int], None] = int, **changes: Any
 ) -> tuple[TrainingResult, list[Any]]:
     """Train on `pairs`, validate on two of them; `after_epoch` gets each epoch's number."""
-    checkpoint = CheckpointFile(pairs[0].image.with_name("checkpoint.pt"), "test")
+    checkpoint = CheckpointFile(pairs[0].image.parent, "test")
     epochs: list[Mapping[str, Any]] = []
 
-    def report(epoch: int, figures: Mapping[str, Any]) -> None:
+    def report(epoch: int, figures: Mapping[str, Any], again: bool) -> None:
         epochs.append(figures)
         after_epoch(epoch)
 

@@ -179,7 +179,7 @@ def test_what_is_only_in_a_remote_is_read_from_there_and_what_is_nowhere_is_name
 ) -> None:
     project = varied.copy(tmp_path / "project")
     here = compare(project, "main", "seed-1")
-    # `dvc exp push` reads .dvc/config as the experiment's commit has it, which knew no remote yet, and
+    # `dvc exp push` reads .dvc/config as the experiment's commit has it, which knows no remote, and
     # pushes nothing without a word; what is --local counts for every commit.
     storage = str(tmp_path / "storage")
     project.succeed("dvc", "remote", "add", "--local", "--default", "storage", storage)
