@@ -119,7 +119,11 @@ def track(
             resume="allow",
             dir=os.environ.get("WANDB_DIR", os.environ.get("DVC_ROOT")),
             config=dict(config),
-            settings=wandb.Settings(mode=mode, console="off"),  # type: ignore[arg-type]
+            settings=wandb.Settings(
+                mode=mode,  # type: ignore[arg-type]
+                console="off",
+                x_transaction_log_flush_interval=1,  # seconds; a kill loses what is not written
+            ),
         )
     except (wandb.Error, ValueError) as error:  # ValueError: another of its variables is wrong
         raise UserError(

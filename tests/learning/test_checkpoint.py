@@ -1,15 +1,20 @@
 """A checkpoint belongs to one run and is whole or not there."""
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from cocoseg.learning.checkpoint import CheckpointFile, fingerprint
+from tests import ROOT
 
 
 def saved(folder: Path, key: str = "run") -> CheckpointFile:
-    file = CheckpointFile(folder / "checkpoint.pt", key)
+    file = CheckpointFile(folder, key)
     file.save({"weights": weights(), "history": [{"loss": 0.1, "val": {"iou": None}}]})
     return file
 
@@ -28,7 +33,17 @@ def test_a_checkpoint_comes_back_as_it_was_memory_layout_included(tmp_path: Path
 
 def test_a_checkpoint_of_another_run_is_not_used(tmp_path: Path) -> None:
     saved(tmp_path, "another run")
-    assert CheckpointFile(tmp_path / "checkpoint.pt", "run").load() is None
+    assert CheckpointFile(tmp_path, "run").load() is None
+
+
+def test_a_folder_keeps_the_latest_few_and_nothing_half_written(tmp_path: Path) -> None:
+    for number in range(10):
+        file = saved(tmp_path, f"run{number}")
+        os.utime(file.path, ns=(number, number))  # the clock may be coarser than these writes
+    assert {path.name for path in tmp_path.iterdir()} == {f"run{n}.pt" for n in range(2, 10)}
+    file.remove()
+    assert file.load() is None
+    assert CheckpointFile(tmp_path, "run8").load() is not None
 
 
 @pytest.mark.parametrize("length", [0, 4, 100, -1])
@@ -51,3 +66,17 @@ def test_the_fingerprint_covers_values_and_contents(tmp_path: Path) -> None:
     assert fingerprint({"lr": 2}, [path]) != first
     path.write_text("2")
     assert fingerprint({"lr": 1}, [path]) != first
+
+
+def test_the_fingerprint_is_the_same_in_a_copy_of_the_project(tmp_path: Path) -> None:
+    script = (
+        "from pathlib import Path; from cocoseg.learning import checkpoint;"
+        "print(checkpoint.fingerprint({'lr': 1}, [Path('data.txt').absolute()]))"
+    )
+    printed = set()
+    for name in ("here", "there"):
+        shutil.copytree(ROOT / "cocoseg", tmp_path / name / "cocoseg")
+        (tmp_path / name / "data.txt").write_text("1")
+        command = [sys.executable, "-c", script]
+        printed.add(subprocess.check_output(command, cwd=tmp_path / name))
+    assert len(printed) == 1

@@ -5,11 +5,13 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from tests import ROOT
+from tests.wandb_files import OfflineRun, offline_runs
 
 SCRIPT = """
 from pathlib import Path
@@ -29,6 +31,18 @@ def main():
 run_stage(main, Path("figures.json"))
 """
 
+EPOCHS = """
+import sys
+from pathlib import Path
+from cocoseg.learning.tracking import track
+
+done, epochs = int(sys.argv[1]), int(sys.argv[2])
+with track(Path("train"), {}, ["car"], run_id="fingerprint") as tracker:
+    for epoch in range(epochs):
+        tracker.log_epoch(epoch, {"loss": 1.0}, again=epoch < done)
+    sys.stdin.read()
+"""
+
 FAILING = """
 from cocoseg.common.errors import UserError
 
@@ -37,16 +51,18 @@ def fail():
 """
 
 
+def environment_in(folder: Path) -> dict[str, str]:
+    own = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "DVC_"))}
+    return {**own, "PYTHONPATH": str(ROOT), "HOME": str(folder)}
+
+
 def run_script(
     folder: Path, script: str = SCRIPT, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Track a run in a process of its own: W&B reads its environment once in a process."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
-    env |= {"PYTHONPATH": str(ROOT), "HOME": str(folder)}
+    env = {**environment_in(folder), **environment}
     command = [sys.executable, "-c", script]
-    return subprocess.run(
-        command, cwd=folder, env={**env, **environment}, capture_output=True, text=True
-    )
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
 
 
 def test_figures_become_curves_and_a_summary(tmp_path: Path) -> None:
@@ -66,6 +82,35 @@ def test_wandb_is_offline_by_default_and_keeps_the_run(tmp_path: Path) -> None:
     assert "sizes do not match" not in result.stderr + result.stdout
     pictures = tmp_path.glob("wandb/offline-run-*/files/media/images/predictions/*.png")
     assert {path.name[0] for path in pictures} == {"1", "2"}
+
+
+def test_a_killed_run_goes_on_in_wandb_as_the_same_run_without_a_step_twice(
+    tmp_path: Path,
+) -> None:
+    task = tmp_path / "task"  # as DVC's queue has it: a folder that it removes with all in it
+    task.mkdir()
+    env = {**environment_in(tmp_path), "DVC_ROOT": str(tmp_path), "DVC_EXP_NAME": "variant"}
+
+    def start(done: int, epochs: int) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-c", EPOCHS, str(done), str(epochs)]
+        return subprocess.Popen(command, cwd=task, env=env, stdin=subprocess.PIPE)
+
+    killed = start(0, 3)
+    while [run.steps for run in offline_runs(tmp_path)] != [[0, 1, 2]]:
+        assert killed.poll() is None
+        time.sleep(0.1)
+    killed.kill()
+    killed.communicate()
+    going_on = start(3, 5)
+    going_on.communicate()
+    assert going_on.returncode == 0
+    assert offline_runs(tmp_path) == [
+        OfflineRun("fingerprint", "variant", [0, 1, 2]),
+        OfflineRun("fingerprint", "variant", [3, 4]),
+    ]
+    curve = (task / "train/plots/metrics/loss.tsv").read_text().split()
+    assert curve[2::2] == list("01234")
+    assert not (task / "wandb").exists()
 
 
 def test_online_without_a_key_fails_at_once_in_one_line(tmp_path: Path) -> None:
