@@ -59,7 +59,7 @@ def test_a_killed_run_ends_with_the_bytes_of_an_uninterrupted_one(
         kill_after(project, line, "dvc", "repro", "train")
     project.succeed("dvc", "repro", "train")
     assert results(project) == results(other)
-    assert not (project.folder / "models/checkpoint.pt").exists()
+    assert not list((project.folder / ".dvc/tmp/checkpoints").iterdir())
     curve = (project.folder / "metrics/train/plots/metrics/loss.tsv").read_text().split()
     assert curve[2::2] == [str(epoch) for epoch in range(5)]
 
@@ -68,7 +68,7 @@ def test_a_checkpoint_of_other_parameters_is_not_used(project: Project, tmp_path
     project.set_params({"train.epochs": 6})
     other = project.copy(tmp_path / "other")
     kill_after(project, FIRST_EPOCH, "python", "-m", "stages.train")
-    assert (project.folder / "models/checkpoint.pt").exists()
+    assert list((project.folder / ".dvc/tmp/checkpoints").iterdir())
     for each in (project, other):
         each.set_params({"train.epochs": 2, "train.lr": 0.001})
         each.succeed("python", "-m", "stages.train")
