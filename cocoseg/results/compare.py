@@ -267,7 +267,7 @@ def _pair(result: Result, place: int) -> Mapping[str, Any]:
     stem = result.comparison.images[place]
     first, second = result.first.testing(stem), result.second.testing(stem)
     truth, classes = first.true_labels(stem), _classes(result.first, first)
-    photo: Image.Image = Image.open(io.BytesIO(first.photo(stem)))
+    photo = first.photo(stem)
     if photo.size != truth.shape[::-1]:
         photo = ImageOps.exif_transpose(photo)
     pixels = np.array(photo.convert("RGB"))

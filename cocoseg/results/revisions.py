@@ -126,14 +126,26 @@ class Revision:
 
     def _labels(self, path: str) -> Labels:
         """The labels (H, W) of a label map."""
-        with Image.open(io.BytesIO(self.read(path))) as image:
-            return np.array(image)
+        return np.array(self._image(path))
 
-    def photo(self, stem: str) -> bytes:
-        """The image file of that stem."""
+    def _image(self, path: str) -> Image.Image:
+        """An image file, decoded. Raises UserError when it is missing or damaged."""
+        content = self.read(path)
+        try:
+            image = Image.open(io.BytesIO(content))
+            image.load()
+        except (OSError, SyntaxError, ValueError):  # what Pillow raises, by format
+            raise UserError(
+                f"{self.name}: {path} is damaged; delete it, then `dvc checkout` or `dvc repro` "
+                "brings it back"
+            ) from None
+        return image
+
+    def photo(self, stem: str) -> Image.Image:
+        """The photo of that stem, as the file has it: not turned as its EXIF says."""
         names = (path.rpartition("/")[2] for path in self._files.ls("data/images", detail=False))
         name = next((name for name in names if name.rpartition(".")[0] == stem), f"{stem}.jpg")
-        return self.read(f"data/images/{name}")
+        return self._image(f"data/images/{name}")
 
 
 def find_revisions(name: str) -> list[Revision]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cocoseg.common.stage import shared_folder
 from tests import ROOT, wait_until
 
 SCRIPT = """
@@ -102,3 +103,17 @@ def test_machine_figures_hold_what_the_stage_returns(tmp_path: Path) -> None:
     assert figures["device"] == "cpu"
     assert figures["seconds"] >= 0
     assert 5 < figures["peak_memory_mib"] < 10_000
+
+
+def test_what_outlives_a_folder_lies_in_the_project_that_dvc_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    assert shared_folder("checkpoints") == Path("models/tmp/checkpoints")
+    (tmp_path / ".dvc").mkdir()
+    assert shared_folder("checkpoints") == Path(".dvc/tmp/checkpoints")
+    project = tmp_path / "project"
+    (project / ".dvc").mkdir(parents=True)
+    monkeypatch.setenv("DVC_ROOT", str(project))
+    assert shared_folder("checkpoints") == project / ".dvc/tmp/checkpoints"

@@ -21,11 +21,11 @@ from cocoseg.learning.tracking import track
 
 def main():
     with track(Path("train"), {"lr": 1}, ["car"], run_id="run") as tracker:
-        for epoch, miou in enumerate([0.25, 0.5]):
-            tracker.log_epoch(epoch, {"loss": 1.0, "val": {"miou": miou, "iou": {"car": None}}})
         sizes = [(4, 6), (6, 4)]
         views = [(np.zeros((*s, 3), np.uint8), *np.ones((2, *s), np.uint8)) for s in sizes]
-        tracker.log_predictions(1, views)
+        tracker.log_predictions(0, views)
+        for epoch, miou in enumerate([0.25, 0.5]):
+            tracker.log_epoch(epoch, {"loss": 1.0, "val": {"miou": miou, "iou": {"car": None}}})
         tracker.summarize({"epoch": 1, "val": {"miou": 0.25}})
 
 run_stage(main, Path("figures.json"))

@@ -156,6 +156,17 @@ def test_what_is_not_there_is_one_line_that_says_what_to_do(
             project, "cocoseg", "compare", "main", "workspace"
         )
 
+    damaged.write_bytes(content)
+    prediction = next((project.folder / "data/predictions").iterdir())
+    picture = prediction.read_bytes()
+    prediction.unlink()
+    prediction.write_bytes(picture[: len(picture) // 2])
+    page = ["--html", str(tmp_path / "page.html")]
+    assert f"data/predictions/{prediction.name} is damaged" in error_of(
+        project, "cocoseg", "compare", "main", "workspace", *page
+    )
+    assert not (tmp_path / "page.html").exists()
+
 
 def test_runs_that_test_other_images_or_know_other_classes_are_one_line(
     varied: Project, tmp_path: Path
