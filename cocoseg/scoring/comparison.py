@@ -18,7 +18,7 @@ from scipy.special import stdtrit
 
 from cocoseg.common.errors import UserError
 from cocoseg.common.randomness import generator
-from cocoseg.network.confusion import Confusion, iou_scores, mean_iou, ratio, rounded
+from cocoseg.network.confusion import Confusion, iou_scores, ratio, rounded
 
 # --- Intervals ------------------------------------------------------------------------------------
 
@@ -30,9 +30,9 @@ def draw_images(images: int, resamples: int = 1000, seed: int = 0) -> NDArray[np
     independent of each other.
     """
     drawn = generator(seed, "bootstrap").integers(images, size=(resamples, images))
-    times = np.zeros((resamples, images))
-    np.add.at(times, (np.arange(resamples)[:, None], drawn), 1)
-    return times
+    cells = np.arange(resamples)[:, None] * images + drawn
+    times = np.bincount(cells.ravel(), minlength=resamples * images)
+    return times.reshape(resamples, images).astype(np.float64)
 
 
 def weighted_ious(
@@ -190,8 +190,8 @@ def _passes(runs: Sequence[ScoredRun]) -> list[Pass]:
 def _shared_part(run: ScoredRun, image: str, classes: Sequence[str]) -> Confusion:
     """An image's confusion (classes, classes) in the order of `classes`; others are background."""
     places = [classes.index(name) if name in classes else 0 for name in run.counts.classes]
-    shared = np.zeros((len(classes), len(classes)), np.int64)
-    np.add.at(shared, np.ix_(places, places), run.counts.confusions[image])
+    moved = np.eye(len(classes), dtype=np.int64)[places]
+    shared: Confusion = moved.T @ np.asarray(run.counts.confusions[image]) @ moved
     return shared
 
 
@@ -271,8 +271,9 @@ def _scores(counts: NDArray[np.int64], weights: NDArray[np.float64]) -> NDArray[
 
 def _image_scores(counts: NDArray[np.int64]) -> list[float]:
     """Each image's own mean IoU, the mean over the passes."""
-    scores = [[mean_iou(confusion) for confusion in one_pass] for one_pass in counts]
-    return [float(score) for score in np.mean(scores, axis=0)]
+    scores = mean_of_defined(iou_scores(counts))
+    means: list[float] = np.nan_to_num(scores).mean(axis=0).tolist()  # an image that is void: 0
+    return means
 
 
 def _mean_of_passes(scores: NDArray[np.float64]) -> NDArray[np.float64]:
