@@ -79,6 +79,23 @@ def read_rgb(path: Path, width: int | None = None, height: int | None = None) ->
         raise UserError(f"{path}: {error}{remedy}") from None
 
 
+def read_thumbnail(path: Path, side: int) -> NDArray[np.uint8]:
+    """A gray image of `side` x `side` pixels, whatever its shape, turned as a viewer shows it.
+
+    Of a JPEG, only the frequencies that are needed are decoded. Raises UserError if the file is
+    missing or damaged.
+    """
+    try:
+        with _open(path) as image:
+            image.draft("L", (2 * side, 2 * side))
+            gray = Image.fromarray(to_rgb(ImageOps.exif_transpose(image))).convert("L")
+            return np.asarray(gray.resize((side, side), Image.Resampling.BOX))
+    except FileNotFoundError:
+        raise UserError(f"{path} not found") from None
+    except DamagedImage as error:
+        raise UserError(f"{path}: {error}") from None
+
+
 @contextmanager
 def _open(path: Path) -> Iterator[Image.Image]:
     """Open an image; what decoders raise on damaged bytes, in the block too, is a DamagedImage."""
