@@ -3,8 +3,8 @@
     python -m benchmarks.duplicates [--workers 2] [--many 8000]
 
 Each photo of the mirror gets one altered copy of each kind; what is found between a photo and its
-own copies is counted by kind, and everything else as false. Then `--many` files, of which no two are
-alike, are searched for the time that it takes.
+own copies is counted by kind, and everything else as false. Then `--many` files of which no two are
+alike are searched for the time that it takes.
 """
 
 import argparse
@@ -19,19 +19,19 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.machine import machine, peak_memory
-from benchmarks.recipe import MIRROR
 from cocoseg.annotations.duplicates import find_duplicates
 from cocoseg.common.randomness import generator
+
+MIRROR = Path("../shared/coco-mirror")
 
 Alter = Callable[[Image.Image, np.random.Generator], Image.Image]
 
 
 def crop(photo: Image.Image, draw: np.random.Generator, largest: float) -> Image.Image:
     """Cut a share of up to `largest` off each side, drawn for each."""
-    left, top, right, bottom = draw.uniform(0, largest, 4) * (*photo.size, *photo.size)
-    return photo.crop(
-        (round(left), round(top), round(photo.width - right), round(photo.height - bottom))
-    )
+    width, height = photo.size
+    left, top, right, bottom = draw.uniform(0, largest, 4) * (width, height, width, height)
+    return photo.crop((round(left), round(top), round(width - right), round(height - bottom)))
 
 
 def rescale(photo: Image.Image, draw: np.random.Generator) -> Image.Image:
@@ -92,9 +92,8 @@ def main() -> None:
         by_kind: Counter[str] = Counter()
         false = []
         for pair in found:
-            kinds, stems = zip(
-                *(name.split("/") for name in (pair.first, pair.second)), strict=True
-            )
+            names = pair.first.split("/"), pair.second.split("/")
+            kinds, stems = zip(*names, strict=True)
             if stems[0] != stems[1]:
                 false.append(pair)
             elif "original" in kinds:
@@ -107,7 +106,7 @@ def main() -> None:
 
 
 def _time(originals: list[Path], folder: Path, options: argparse.Namespace) -> None:
-    """Files with the bytes and details of photos of which no two are alike: tiles put in any order."""
+    """Search files that are as slow to decode as photos: their tiles, in any order."""
     many = {}
     for number in range(options.many):
         draw = generator(0, "many", number)

@@ -45,11 +45,12 @@ tenth a side lies near one of them."""
 
 CANDIDATE = 0.78
 """Signatures that correlate at least so much are looked at in detail. Of planted crops of up to a
-tenth a side all reach it (`python -m benchmarks.duplicates`), of other pairs of photos 2 in 100,000."""
+tenth a side nearly all reach it, of other pairs of photos 2 in 100,000."""
 
 SIMILAR = 0.9
-"""The correlation of details from which on two photos are near-duplicates: planted ones have 0.95
-and more, other photos less than 0.7."""
+"""The correlation of details from which on two photos are near-duplicates. Planted crops have 0.93
+and more but for 1 in 100, other copies 0.98; of other pairs, photos have less than 0.7, scenes of
+the sample less than 0.85 (`python -m benchmarks.duplicates`)."""
 
 _MARGIN = 0.15  # the largest share of a side by which photos are moved over one another
 _SCALE = 1000.0  # of signatures: whole numbers this small are multiplied without rounding
@@ -76,17 +77,14 @@ def find_duplicates(photos: Mapping[str, Path], workers: int) -> list[DuplicateP
     for place, thumbnail in enumerate(in_processes(_read_thumbnail, paths, workers)):
         thumbnails[place] = thumbnail
     best: dict[tuple[int, int], float] = {}
-    for candidates in _candidates(thumbnails):
-        for start in range(0, len(candidates), 128):
-            first, second, windows = candidates[start : start + 128].T
-            similarity = _similarity(thumbnails[first], thumbnails[second], windows)
-            for i, j, value in zip(first, second, similarity, strict=True):
-                pair = (min(i, j), max(i, j))
-                best[pair] = max(best.get(pair, 0), value)
+    for pairs, similarities in in_processes(_compare, _comparisons(thumbnails), workers, chunk=1):
+        for (i, j), similarity in zip(pairs.tolist(), similarities.tolist(), strict=True):
+            pair = (min(i, j), max(i, j))
+            best[pair] = max(best.get(pair, 0), similarity)
     return [
-        DuplicatePair(names[i], names[j], round(float(value), 3))
-        for (i, j), value in sorted(best.items())
-        if value >= SIMILAR
+        DuplicatePair(names[i], names[j], round(similarity, 3))
+        for (i, j), similarity in sorted(best.items())
+        if similarity >= SIMILAR
     ]
 
 
@@ -94,7 +92,29 @@ def _read_thumbnail(path: Path) -> NDArray[np.uint8]:
     return read_thumbnail(path, SIDE)
 
 
-# --- Which pairs to look at ------------------------------------------------------------------------
+@dataclass(frozen=True)
+class _Comparison:
+    """Candidates (N, 3) as `_candidates` gives them, and the thumbnails of both sides."""
+
+    candidates: NDArray[np.int64]
+    first: NDArray[np.uint8]
+    second: NDArray[np.uint8]
+
+
+def _comparisons(thumbnails: NDArray[np.uint8], size: int = 128) -> Iterator[_Comparison]:
+    for candidates in _candidates(thumbnails):
+        for start in range(0, len(candidates), size):
+            part = candidates[start : start + size]
+            yield _Comparison(part, thumbnails[part[:, 0]], thumbnails[part[:, 1]])
+
+
+def _compare(comparison: _Comparison) -> tuple[NDArray[np.int64], Values]:
+    """The pairs of photos (N, 2), and their similarities (N,)."""
+    windows = comparison.candidates[:, 2]
+    return comparison.candidates[:, :2], _similarity(comparison.first, comparison.second, windows)
+
+
+# --- Which pairs to look at -----------------------------------------------------------------------
 
 
 def _candidates(thumbnails: NDArray[np.uint8], block: int = 1024) -> Iterator[NDArray[np.int64]]:
@@ -106,11 +126,10 @@ def _candidates(thumbnails: NDArray[np.uint8], block: int = 1024) -> Iterator[ND
     count = 2 * len(WINDOWS)
     whole = signatures[0].T.copy()
     for i in range(0, len(thumbnails), block):
-        rows = np.concatenate([s[i : i + block] for s in signatures])
+        rows = np.concatenate([signature[i : i + block] for signature in signatures])
         for j in range(0, len(thumbnails), block):
-            alike = (rows @ whole[:, j : j + block]).reshape(
-                count, -1, min(block, whole.shape[1] - j)
-            )
+            columns = whole[:, j : j + block]
+            alike = (rows @ columns).reshape(count, -1, columns.shape[1])
             first, second = np.nonzero(alike.max(axis=0) >= CANDIDATE * _SCALE**2)
             window = alike[:, first, second].argmax(axis=0)
             different = first + i != second + j
@@ -128,11 +147,10 @@ def _signatures(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
     down, across = np.mgrid[:FREQUENCIES, :FREQUENCIES]
     left, right, top, bottom = WINDOWS.T
     rows, columns = basis @ _sampling(top, bottom, SIDE), basis @ _sampling(left, right, SIDE)
+    weights = np.hypot(down, across)
     found = np.empty((2, len(WINDOWS), len(thumbnails), FREQUENCIES**2), np.float32)
     for place, thumbnail in enumerate(thumbnails):
-        values = (
-            rows @ thumbnail.astype(float) @ columns.transpose(0, 2, 1) * np.hypot(down, across)
-        )
+        values = rows @ thumbnail.astype(float) @ columns.transpose(0, 2, 1) * weights
         length = np.linalg.norm(values, axis=(1, 2), keepdims=True)
         values *= _SCALE / np.maximum(length, 1)  # a photo of one colour is like no other
         for mirrored, signs in enumerate((1, (-1.0) ** across)):
@@ -140,7 +158,7 @@ def _signatures(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
     return found.reshape(2 * len(WINDOWS), len(thumbnails), -1)
 
 
-# --- Whether they are near-duplicates --------------------------------------------------------------
+# --- Whether they are near-duplicates -------------------------------------------------------------
 
 
 def _similarity(
@@ -164,7 +182,7 @@ def _similarity(
     return correlation
 
 
-def _align(moving: Values, still: Values, margins: Values, steps: int = 6) -> Values:
+def _align(moving: Values, still: Values, margins: Values, steps: int = 4) -> Values:
     """The margins (N, 4) by which windows of `moving` (N, S, S) come nearest to `still`.
 
     Least squares by Gauss-Newton steps in the four margins (Lucas and Kanade, 1981), brightness and
@@ -178,19 +196,15 @@ def _align(moving: Values, still: Values, margins: Values, steps: int = 6) -> Va
         rows = _sampling(margins[:, 2], margins[:, 3], side)
         columns = _sampling(margins[:, 0], margins[:, 1], side).transpose(0, 2, 1)
         moved = rows @ moving @ columns
-        contrast = _length(moved - moved.mean(axis=(1, 2), keepdims=True))
+        contrast = _length(_centred(moved))
         across, down = rows @ slope_across @ columns, rows @ slope_down @ columns
-        weights = grid, grid[:, None]
-        changes = np.stack(
-            [
-                across * (1 - weights[0]),
-                -across * weights[0],
-                down * (1 - weights[1]),
-                -down * weights[1],
-            ],
-            axis=1,
-        )
-        changes = (changes - changes.mean(axis=(2, 3), keepdims=True)) / contrast[:, None]
+        slopes = [
+            across * (1 - grid),
+            -across * grid,
+            down * (1 - grid[:, None]),
+            -down * grid[:, None],
+        ]
+        changes = _centred(np.stack(slopes, axis=1)) / contrast[:, None]
         changes = changes.reshape(len(moving), 4, -1)
         missing = (wanted - _normalized(moved)).reshape(len(moving), -1, 1)
         curvature = changes @ changes.transpose(0, 2, 1) + 1e-6 * np.eye(4)
@@ -204,11 +218,12 @@ def _sampling(before: Values, behind: Values, side: int) -> Values:
     between margins given as shares of the side. Samples beyond the pixels are 0."""
     grid = (np.arange(side) + 0.5) / side
     places = (before[:, None] + grid * (1 - before - behind)[:, None]) * side - 0.5
-    return np.maximum(0, 1 - np.abs(places[:, :, None] - np.arange(side)))
+    weights: Values = np.maximum(0, 1 - np.abs(places[:, :, None] - np.arange(side)))
+    return weights
 
 
 def _half(photos: Values) -> Values:
-    """Photos (N, S, S) at half the size, smoothed: what is far from fitting has a slope to follow."""
+    """Photos (N, S, S) at half the size and smooth, so that slopes lead to the fit from afar."""
     side = photos.shape[1] // 2
     halved: Values = photos.reshape(-1, side, 2, side, 2).mean(axis=(2, 4))
     return _smooth(halved, 1)
@@ -220,14 +235,20 @@ def _details(photos: Values) -> Values:
 
 
 def _smooth(photos: Values, sigma: float) -> Values:
-    smoothed: Values = gaussian_filter(photos, (0, sigma, sigma), mode="nearest")
+    smoothed: Values = gaussian_filter(photos, (0, sigma, sigma), mode="nearest", truncate=2)
     return smoothed
 
 
 def _normalized(photos: Values) -> Values:
-    photos = photos - photos.mean(axis=(1, 2), keepdims=True)
-    return photos / _length(photos)
+    centred = _centred(photos)
+    return centred / _length(centred)
+
+
+def _centred(photos: Values) -> Values:
+    centred: Values = photos - photos.mean(axis=(-2, -1), keepdims=True)
+    return centred
 
 
 def _length(photos: Values) -> Values:
-    return np.maximum(np.linalg.norm(photos, axis=(1, 2), keepdims=True), 1e-9)
+    lengths: Values = np.maximum(np.linalg.norm(photos, axis=(1, 2), keepdims=True), 1e-9)
+    return lengths
