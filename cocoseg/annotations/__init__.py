@@ -5,6 +5,7 @@ selection   choose images and annotations (filter)
 splits      divide images into train, val and test (split)
 masks       paint annotations into label maps (mask)
 duplicates  find photos that are nearly the same (split)
+groups      which images belong into one split (split)
 
 Uses `common`. Stages download to split use it, and scoring of single objects; training does not.
 """

@@ -8,8 +8,9 @@ is alike there is laid over one another exactly, and has to agree in its details
 photos and frames of a video, in which things have moved, are found only where little has.
 """
 
+import csv
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from scipy.fft import dct
 from scipy.ndimage import gaussian_filter
 
+from cocoseg.common.files import atomic_file
 from cocoseg.common.images import read_thumbnail
 from cocoseg.common.parallel import in_processes
 
@@ -86,6 +88,27 @@ def find_duplicates(photos: Mapping[str, Path], workers: int) -> list[DuplicateP
         for (i, j), similarity in sorted(best.items())
         if similarity >= SIMILAR
     ]
+
+
+def write_duplicates(
+    path: Path, pairs: Sequence[DuplicatePair], splits: Mapping[str, Iterable[str]]
+) -> dict[str, int]:
+    """Write one CSV row for each pair, with the splits of both photos (the keys of `splits`).
+
+    Returns `near_duplicates` of `metrics/split.json`: all pairs, and those in two splits.
+    """
+    split_of = {name: split for split, names in splits.items() for name in names}
+    rows = [
+        [pair.first, pair.second, split_of[pair.first], split_of[pair.second], pair.similarity]
+        for pair in pairs
+    ]
+    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["first", "second", "first_split", "second_split", "similarity"])
+        writer.writerows(rows)
+    across = sum(first != second for _, _, first, second, _ in rows)
+    logger.info("%d pairs of near-duplicates, %d across splits: see %s", len(rows), across, path)
+    return {"pairs": len(rows), "across_splits": across}
 
 
 def _read_thumbnail(path: Path) -> NDArray[np.uint8]:
