@@ -8,73 +8,21 @@ alike are searched for the time that it takes.
 """
 
 import argparse
-import io
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.machine import machine, peak_memory
 from cocoseg.annotations.duplicates import find_duplicates
 from cocoseg.common.randomness import generator
+from tests.planted import KINDS, plant
 
 MIRROR = Path("../shared/coco-mirror")
-
-Alter = Callable[[Image.Image, np.random.Generator], Image.Image]
-
-
-def crop(photo: Image.Image, draw: np.random.Generator, largest: float) -> Image.Image:
-    """Cut a share of up to `largest` off each side, drawn for each."""
-    width, height = photo.size
-    left, top, right, bottom = draw.uniform(0, largest, 4) * (width, height, width, height)
-    return photo.crop((round(left), round(top), round(width - right), round(height - bottom)))
-
-
-def rescale(photo: Image.Image, draw: np.random.Generator) -> Image.Image:
-    factor = draw.uniform(0.25, 0.8)
-    return photo.resize((round(photo.width * factor), round(photo.height * factor)))
-
-
-def recompress(photo: Image.Image, draw: np.random.Generator) -> Image.Image:
-    file = io.BytesIO()
-    photo.save(file, "JPEG", quality=int(draw.integers(20, 60)))
-    return Image.open(file)
-
-
-def mirror(photo: Image.Image) -> Image.Image:
-    return photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-
-
-KINDS: dict[str, Alter] = {
-    "copied": lambda photo, draw: photo,
-    "rescaled to 25-80%": rescale,
-    "recompressed at 20-60": recompress,
-    "cropped by up to 5% a side": lambda photo, draw: crop(photo, draw, 0.05),
-    "cropped by up to 10% a side": lambda photo, draw: crop(photo, draw, 0.1),
-    "cropped by 10% on all sides": lambda photo, draw: photo.crop(
-        tuple(round(share * side) for share in (0.1, 0.9) for side in photo.size)
-    ),
-    "mirrored": lambda photo, draw: mirror(photo),
-    "all of it": lambda photo, draw: recompress(
-        rescale(crop(mirror(photo), draw, 0.1), draw), draw
-    ),
-}
-
-
-def plant(originals: list[Path], folder: Path, kinds: dict[str, Alter] = KINDS) -> dict[str, Path]:
-    """The originals, and an altered copy of each by each kind, by names `KIND/STEM`."""
-    photos = {f"original/{path.stem}": path for path in originals}
-    for number, (kind, alter) in enumerate(kinds.items()):
-        for path in originals:
-            with Image.open(path) as photo:
-                altered = alter(photo.convert("RGB"), generator(0, "plant", kind, path.stem))
-            photos[f"{kind}/{path.stem}"] = folder / f"{number}_{path.stem}.jpg"
-            altered.save(photos[f"{kind}/{path.stem}"], quality=90)
-    return photos
 
 
 def main() -> None:
@@ -87,7 +35,10 @@ def main() -> None:
     originals = sorted(MIRROR.glob("*2017/*.jpg"))
     print(machine("numpy", "scipy", "pillow"))
     with tempfile.TemporaryDirectory() as name:
-        photos = plant(originals, Path(name))
+        photos = {f"original/{path.stem}": path for path in originals}
+        for kind in KINDS:
+            for path in originals:
+                photos[f"{kind}/{path.stem}"] = plant(path, kind, Path(name))
         found = find_duplicates(photos, options.workers)
         by_kind: Counter[str] = Counter()
         false = []
@@ -123,7 +74,7 @@ def _time(originals: list[Path], folder: Path, options: argparse.Namespace) -> N
     )
 
 
-def _rearranged(photo: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+def _rearranged(photo: NDArray[np.uint8], draw: np.random.Generator) -> NDArray[np.uint8]:
     height, width = (side // 4 * 4 for side in photo.shape[:2])
     tiles = photo[:height, :width].reshape(4, height // 4, 4, width // 4, 3).swapaxes(1, 2)
     order = draw.permutation(16)

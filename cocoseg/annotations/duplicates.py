@@ -178,7 +178,7 @@ def _signatures(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
         values *= _SCALE / np.maximum(length, 1)  # a photo of one colour is like no other
         for mirrored, signs in enumerate((1, (-1.0) ** across)):
             found[mirrored, :, place] = np.rint(values * signs).reshape(len(WINDOWS), -1)
-    return found.reshape(2 * len(WINDOWS), len(thumbnails), -1)
+    return found.reshape(2 * len(WINDOWS), len(thumbnails), FREQUENCIES**2)
 
 
 # --- Whether they are near-duplicates -------------------------------------------------------------

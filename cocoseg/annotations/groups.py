@@ -27,25 +27,24 @@ def group_images(images: Sequence[ImageRecord], group_by: str, instances: Path) 
     the file `instances`. Raises UserError where that leaves out an image.
     """
     if group_by == "folder":
-        return {image.stem: str(PurePosixPath(_path(image)).parent) for image in images}
+        return {
+            image.stem: str(PurePosixPath(image.file_name.replace("+", "/")).parent)
+            for image in images
+        }
     if "(" in group_by:
         return {image.stem: _matched(group_by, image) for image in images}
     entries = read_image_entries(instances)
     groups = {}
     for image in images:
         entry = entries.get(image.id, {})
-        value = entry.get(group_by)
-        if value is None:
+        if entry.get(group_by) is None:
+            known = ", ".join(name for name, value in entry.items() if value is not None)
             raise UserError(
-                f"split.group_by: {image.file_name} has no {group_by!r} in {instances}, "
-                f"but {', '.join(map(repr, entry)) or 'no entry'}"
+                f"split.group_by: the entry of {image.file_name} in {instances} has no "
+                f"{group_by!r}, but: {known or 'nothing'}"
             )
-        groups[image.stem] = str(value)
+        groups[image.stem] = str(entry[group_by])
     return groups
-
-
-def _path(image: ImageRecord) -> str:
-    return image.file_name.replace("+", "/")
 
 
 def _matched(pattern: str, image: ImageRecord) -> str:

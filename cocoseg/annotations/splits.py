@@ -42,9 +42,9 @@ def split_stems(
     ratios divide the rest into train and val. The order of the mapping does not matter. Lists are
     sorted. Raises UserError when a split with a ratio above zero would be empty.
 
-    `groups` gives stems the key of the group with which they share a split; a stem without one is a
-    group of its own. A group counts for the rarest stratum of its members. Sizes and shares can then
-    be missed by up to the size of the largest group.
+    `groups` gives stems the key of the group with which they share a split; a stem without one is
+    a group of its own. A group counts for the rarest stratum of its members. Sizes and shares can
+    then be missed by up to about the size of the largest group.
     """
     units = _units(stratum_by_stem, groups)
     count = f"{len(stratum_by_stem)} images"
