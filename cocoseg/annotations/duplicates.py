@@ -49,6 +49,10 @@ CANDIDATE = 0.78
 """Signatures that correlate at least so much are looked at in detail. Of planted crops of up to a
 tenth a side nearly all reach it, of other pairs of photos 2 in 100,000."""
 
+NEAREST = 20
+"""So many others at most are looked at in detail for each photo, those that are most alike. Photos
+with the same frame or bars around them would all be candidates."""
+
 SIMILAR = 0.9
 """The correlation of details from which on two photos are near-duplicates. Planted crops have 0.93
 and more but for 1 in 100, other copies 0.98; of other pairs, photos have less than 0.7, scenes of
@@ -68,7 +72,8 @@ class DuplicatePair:
 
 
 def find_duplicates(photos: Mapping[str, Path], workers: int) -> list[DuplicatePair]:
-    """The near-duplicates among image files, by name; sorted by names.
+    """The near-duplicates among image files, by name; sorted by names. Where a photo has more than
+    NEAREST of them, some of its pairs may be missing.
 
     Takes time with the square of the number of photos, some 4 kB of memory for each, and `workers`
     processes to read them. Raises UserError for a file that is missing or no image.
@@ -143,20 +148,24 @@ def _compare(comparison: _Comparison) -> tuple[NDArray[np.int64], Values]:
 def _candidates(thumbnails: NDArray[np.uint8], block: int = 1024) -> Iterator[NDArray[np.int64]]:
     """Pairs whose signatures are alike, as rows (i, j, window): that window of i looks like j.
 
-    Windows from len(WINDOWS) on are those of the mirrored photo.
+    Windows from len(WINDOWS) on are those of the mirrored photo. Of each i, the NEAREST j.
     """
     signatures = _signatures(thumbnails)
-    count = 2 * len(WINDOWS)
     whole = signatures[0].T.copy()
-    for i in range(0, len(thumbnails), block):
-        rows = np.concatenate([signature[i : i + block] for signature in signatures])
-        for j in range(0, len(thumbnails), block):
-            columns = whole[:, j : j + block]
-            alike = (rows @ columns).reshape(count, -1, columns.shape[1])
-            first, second = np.nonzero(alike.max(axis=0) >= CANDIDATE * _SCALE**2)
-            window = alike[:, first, second].argmax(axis=0)
-            different = first + i != second + j
-            yield np.stack([first + i, second + j, window], axis=1)[different]
+    for start in range(0, len(thumbnails), block):
+        rows = np.concatenate([signature[start : start + block] for signature in signatures])
+        found = []
+        for other in range(0, len(thumbnails), block):
+            columns = whole[:, other : other + block]
+            alike = (rows @ columns).reshape(len(signatures), -1, columns.shape[1])
+            i, j = np.nonzero(alike.max(axis=0) >= CANDIDATE * _SCALE**2)
+            windows = alike[:, i, j]
+            found.append([i + start, j + other, windows.argmax(axis=0), windows.max(axis=0)])
+        i, j, window, most = np.concatenate(found, axis=1).astype(np.int64)
+        order = np.lexsort((j, -most, i))
+        pairs = np.stack([i, j, window], axis=1)[order][(i != j)[order]]
+        rank = np.arange(len(pairs)) - np.searchsorted(pairs[:, 0], pairs[:, 0])
+        yield pairs[rank < NEAREST]
 
 
 def _signatures(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
