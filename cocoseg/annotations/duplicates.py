@@ -47,16 +47,16 @@ tenth a side lies near one of them."""
 
 CANDIDATE = 0.78
 """Signatures that correlate at least so much are looked at in detail. Of planted crops of up to a
-tenth a side nearly all reach it, of other pairs of photos 2 in 100,000."""
+tenth a side nearly all reach it, of other pairs of photos a few in 100,000."""
 
 NEAREST = 20
 """So many others at most are looked at in detail for each photo, those that are most alike. Photos
 with the same frame or bars around them would all be candidates."""
 
 SIMILAR = 0.9
-"""The correlation of details from which on two photos are near-duplicates. Planted crops have 0.93
-and more but for 1 in 100, other copies 0.98; of other pairs, photos have less than 0.7, scenes of
-the sample less than 0.85 (`python -m benchmarks.duplicates`)."""
+"""The correlation of details from which on two photos are near-duplicates. But for 1 in 100,
+planted crops have 0.92 and more, other copies 0.96; of other pairs, photos have less than 0.7,
+scenes of the sample less than 0.85."""
 
 _MARGIN = 0.15  # the largest share of a side by which photos are moved over one another
 _SCALE = 1000.0  # of signatures: whole numbers this small are multiplied without rounding
@@ -72,11 +72,12 @@ class DuplicatePair:
 
 
 def find_duplicates(photos: Mapping[str, Path], workers: int) -> list[DuplicatePair]:
-    """The near-duplicates among image files, by name; sorted by names. Where a photo has more than
-    NEAREST of them, some of its pairs may be missing.
+    """The near-duplicates among image files, by name; sorted by names.
 
-    Takes time with the square of the number of photos, some 4 kB of memory for each, and `workers`
-    processes to read them. Raises UserError for a file that is missing or no image.
+    Where a photo has more than NEAREST of them, some of its pairs may be missing. `workers`
+    processes read and compare; each photo takes some 7 kB of memory, and comparing all with all
+    takes time with the square of their number (`python -m benchmarks.duplicates`). Raises UserError
+    for a file that is missing or no image.
     """
     names = sorted(photos)
     thumbnails = np.zeros((len(names), SIDE, SIDE), np.uint8)

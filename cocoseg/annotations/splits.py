@@ -49,7 +49,7 @@ def split_stems(
     units = _units(stratum_by_stem, groups)
     count = f"{len(stratum_by_stem)} images"
     if len(units) < len(stratum_by_stem):
-        count += f" in {len(units)} groups"
+        count += f" (groups: {len(units)})"
     if fold is None:
         parts = _deal(units, [ratios[name] for name in SPLITS], seed)
     else:

@@ -327,7 +327,7 @@ def test_few_large_groups_leave_out_no_split() -> None:
 def test_fewer_groups_than_splits_are_refused() -> None:
     groups = {f"image_{number}": f"site_{number % 2}" for number in range(90)}
     ratios = {"train": 8, "val": 1, "test": 1}
-    with pytest.raises(UserError, match=r"90 images in 2 groups are too few to leave it any"):
+    with pytest.raises(UserError, match=r"90 images \(groups: 2\) are too few to leave it any"):
         split_stems(dict.fromkeys(groups, 1), ratios, 0, groups=groups)
 
 
