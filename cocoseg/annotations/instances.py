@@ -127,19 +127,47 @@ def read_instances(path: Path) -> ReadResult:
     Entries of wrong types become rejections (`malformed_image`, `malformed_annotation`). Raises
     UserError when the file cannot be read or is no COCO instances file at all.
     """
-    try:
-        with path.open("rb") as file:
-            # The undecoded segmentations stay where they are, in the system's copy of the file.
-            content: mmap.mmap | bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except FileNotFoundError:
-        raise UserError(f"{path} not found: run `dvc repro`, which makes it") from None
-    except ValueError:  # an empty file
-        content = b""
+    content = _map(path)
     try:
         return ReadResult(_decode_instances(content))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         # Some entry has a wrong type, or the JSON is Python's dialect (NaN): look at each.
         return _read_entry_by_entry(path, content[:])
+
+
+class _ImageEntries(msgspec.Struct):
+    images: list[dict[str, Any]]
+
+
+_decode_image_entries = msgspec.json.Decoder(_ImageEntries).decode
+
+
+def read_image_entries(path: Path) -> dict[int, dict[str, Any]]:
+    """All fields of the images in a COCO instances file, by image id; of equal ids, the first.
+
+    Raises UserError as `read_instances` does.
+    """
+    content = _map(path)
+    try:
+        entries = _decode_image_entries(content).images
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        entries = _load_document(path, content[:])["images"]
+    found: dict[int, dict[str, Any]] = {}
+    for entry in entries:
+        if (image_id := _integer(entry, "id")) is not None:
+            found.setdefault(image_id, entry)
+    return found
+
+
+def _map(path: Path) -> mmap.mmap | bytes:
+    """The content of a file; what is not decoded stays in the system's copy of it."""
+    try:
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except FileNotFoundError:
+        raise UserError(f"{path} not found: run `dvc repro`, which makes it") from None
+    except ValueError:  # an empty file
+        return b""
 
 
 # The second is for half a surrogate pair, which JSON can spell and UTF-8 cannot.

@@ -1,9 +1,11 @@
 """Disjoint train, validation and test splits, every class spread over them in proportion."""
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
+from types import MappingProxyType
 from typing import Any
 
 from cocoseg.annotations.instances import Instances, images_by_class, rarest_class_by_image
@@ -28,6 +30,7 @@ def split_stems(
     ratios: Mapping[str, float],
     seed: int,
     *,
+    groups: Mapping[str, str] = MappingProxyType({}),
     fold: int | None = None,
     folds: int = 5,
 ) -> dict[str, list[str]]:
@@ -38,43 +41,81 @@ def split_stems(
     down or up. With `fold`, from 0, the test split is that one of `folds` equal parts, and the
     ratios divide the rest into train and val. The order of the mapping does not matter. Lists are
     sorted. Raises UserError when a split with a ratio above zero would be empty.
+
+    `groups` gives stems the key of the group with which they share a split; a stem without one is
+    a group of its own. A group counts for the rarest stratum of its members. Sizes and shares can
+    then be missed by up to about the size of the largest group.
     """
-    count = len(stratum_by_stem)
+    units = _units(stratum_by_stem, groups)
+    count = f"{len(stratum_by_stem)} images"
+    if len(units) < len(stratum_by_stem):
+        count += f" (groups: {len(units)})"
     if fold is None:
-        parts = _deal(stratum_by_stem, [ratios[name] for name in SPLITS], seed)
+        parts = _deal(units, [ratios[name] for name in SPLITS], seed)
     else:
-        test = _deal(stratum_by_stem, [1.0] * folds, seed)[fold]
+        dealt = _deal(units, [1.0] * folds, seed)
+        test = dealt.pop(fold)
         if not test:
-            raise UserError(f"split.folds: {count} images are too few for {folds} folds")
-        rest = {stem: s for stem, s in stratum_by_stem.items() if stem not in set(test)}
+            raise UserError(f"split.folds: {count} are too few for {folds} folds")
+        rest = [unit for part in dealt for unit in part]
         parts = [*_deal(rest, [ratios["train"], ratios["val"]], seed), test]
     for name, part in zip(SPLITS, parts, strict=True):
         if ratios[name] > 0 and not part:
-            raise UserError(f"split.ratios.{name}: {count} images are too few to leave it any")
-    return dict(zip(SPLITS, parts, strict=True))
+            raise UserError(f"split.ratios.{name}: {count} are too few to leave it any")
+    return {
+        name: sorted(stem for unit in part for stem in unit.stems)
+        for name, part in zip(SPLITS, parts, strict=True)
+    }
 
 
-def _deal(
-    stratum_by_stem: Mapping[str, int], weights: Sequence[float], seed: int
-) -> list[list[str]]:
-    """Divide the stems by `weights`, each stratum in proportion and in the order of the stems' own
-    hashes; sorted. A stem keeps its part, but for a few at a boundary, when others come or go."""
-    strata: dict[int, list[str]] = defaultdict(list)
+@dataclass
+class _Unit:
+    """Images that share a split. Its place among others comes from `key`."""
+
+    key: str
+    stratum: int
+    stems: list[str]
+
+
+def _units(stratum_by_stem: Mapping[str, int], groups: Mapping[str, str]) -> list[_Unit]:
+    sizes = Counter(stratum_by_stem.values())
+    units: dict[str, _Unit] = {}
     for stem, stratum in stratum_by_stem.items():
-        strata[stratum].append(stem)
+        unit = units.setdefault(groups.get(stem, stem), _Unit(groups.get(stem, stem), stratum, []))
+        unit.stratum = min(unit.stratum, stratum, key=lambda s: (sizes[s], s))
+        unit.stems.append(stem)
+    return list(units.values())
+
+
+def _deal(units: Sequence[_Unit], weights: Sequence[float], seed: int) -> list[list[_Unit]]:
+    """Divide the units by `weights`, each stratum in proportion and in the order of the units' own
+    hashes. A unit keeps its part, but for a few at a boundary, when others come or go."""
+    strata: dict[int, list[_Unit]] = defaultdict(list)
+    for unit in units:
+        strata[unit.stratum].append(unit)
     members = [
-        sorted(strata[stratum], key=lambda stem: sort_key(seed, "split", stem))
+        sorted(strata[stratum], key=lambda unit: sort_key(seed, "split", unit.key))
         for stratum in sorted(strata)
     ]
-    sizes = split_sizes(len(stratum_by_stem), weights)
-    counts = _proportional_table([len(stems) for stems in members], weights, sizes)
-    parts: list[list[str]] = [[] for _ in weights]
-    for stems, row in zip(members, counts, strict=True):
-        start = 0
-        for part, count in zip(parts, row, strict=True):
-            part += stems[start : start + count]
-            start += count
-    return [sorted(part) for part in parts]
+    totals = [sum(len(unit.stems) for unit in stratum) for stratum in members]
+    sizes = split_sizes(sum(totals), weights)
+    parts: list[list[_Unit]] = [[] for _ in weights]
+    last = max(part for part, weight in enumerate(weights) if weight > 0)
+    lacking = [0] * len(weights)  # what the strata before left a part short of; below 0: gave it
+    for stratum, row in zip(members, _proportional_table(totals, weights, sizes), strict=True):
+        lacking = [before + count for before, count in zip(lacking, row, strict=True)]
+        waiting = deque(stratum)
+        for part in range(len(weights)):
+            # A unit goes where half of it has room; what is left, to the last part.
+            while waiting and (part == last or len(waiting[0].stems) <= 2 * lacking[part]):
+                unit = waiting.popleft()
+                parts[part].append(unit)
+                lacking[part] -= len(unit.stems)
+    for part, size in enumerate(sizes):
+        donor = max(parts, key=len)
+        if size and not parts[part] and len(donor) > 1:  # a few large units have left it out
+            parts[part].append(donor.pop())
+    return parts
 
 
 def split_images(
@@ -82,13 +123,14 @@ def split_images(
     ratios: Mapping[str, float],
     seed: int,
     *,
+    groups: Mapping[str, str] = MappingProxyType({}),
     fold: int | None = None,
     folds: int = 5,
 ) -> dict[str, list[str]]:
-    """Split the images of a selection by stem; an image counts for its rarest class."""
+    """Split the images of a selection as `split_stems`; an image counts for its rarest class."""
     rarest = rarest_class_by_image(images_by_class(selection.annotations))
     strata = {image.stem: rarest[image.id] for image in selection.images}
-    return split_stems(strata, ratios, seed, fold=fold, folds=folds)
+    return split_stems(strata, ratios, seed, groups=groups, fold=fold, folds=folds)
 
 
 def summarize_splits(

@@ -27,6 +27,8 @@ MAX_PIXELS = 89_478_485
 # Pillow warns about what is refused here anyway, or harmless: half a page for one odd photo.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
+_BROUGHT_AGAIN = "; remove the file, and `dvc repro` brings it again"
+
 _LAST_BYTES = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 
 
@@ -75,8 +77,25 @@ def read_rgb(path: Path, width: int | None = None, height: int | None = None) ->
     except FileNotFoundError:
         raise UserError(f"{path} not found") from None
     except DamagedImage as error:
-        remedy = "" if width is None else "; remove the file, and `dvc repro` brings it again"
+        remedy = "" if width is None else _BROUGHT_AGAIN
         raise UserError(f"{path}: {error}{remedy}") from None
+
+
+def read_thumbnail(path: Path, side: int) -> NDArray[np.uint8]:
+    """A gray image of `side` x `side` pixels, whatever its shape, turned as a viewer shows it.
+
+    Of a JPEG, only the frequencies that are needed are decoded. Raises UserError if the file is
+    missing or damaged, and says how to have it brought again.
+    """
+    try:
+        with _open(path) as image:
+            image.draft("L", (2 * side, 2 * side))
+            gray = Image.fromarray(to_rgb(ImageOps.exif_transpose(image))).convert("L")
+            return np.asarray(gray.resize((side, side), Image.Resampling.BOX))
+    except FileNotFoundError:
+        raise UserError(f"{path} not found") from None
+    except DamagedImage as error:
+        raise UserError(f"{path}: {error}{_BROUGHT_AGAIN}") from None
 
 
 @contextmanager

@@ -117,7 +117,21 @@ class SplitParams(Section):
     ratios: RatioParams
     folds: Annotated[int, Field(ge=2)]
     fold: NonNegativeInt | None
+    group_by: Annotated[str, Field(min_length=1)] | None
+    keep_duplicates_together: bool
     seed: NonNegativeInt
+
+    @field_validator("group_by")
+    @classmethod
+    def _one_group(cls, group_by: str | None) -> str | None:
+        if group_by is not None and "(" in group_by:
+            try:
+                groups = re.compile(group_by).groups
+            except re.error as error:
+                raise ValueError(f"is no regular expression: {error}") from None
+            if groups != 1:
+                raise ValueError(f"a regular expression needs one group in it, not {groups}")
+        return group_by
 
     @field_validator("fold")
     @classmethod

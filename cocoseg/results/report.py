@@ -65,6 +65,8 @@ def make_report(metrics: Path, params: Mapping[str, Any], lock: Path, title: str
     if "epoch" not in train:
         raise UserError(f"{metrics}/train is of an unfinished training: `dvc repro` goes on")
     filtered = _read_json(metrics / "filter.json")
+    splits = _read_json(metrics / "split.json")
+    near_duplicates = splits.pop("near_duplicates", None)
     names = list(test["iou"])
     machine = read_machine_figures(metrics / "machine")
     return render_page(
@@ -78,7 +80,8 @@ def make_report(metrics: Path, params: Mapping[str, Any], lock: Path, title: str
         deviations=deviations_from_protocol(params, filtered["images_kept"], test["iou"]),
         filtered=filtered,
         masks=_read_json(metrics / "mask.json"),
-        splits=_read_json(metrics / "split.json"),
+        splits=splits,
+        near_duplicates=near_duplicates,
         export=flatten(_read_json(metrics / "export.json", {})),
         colours=class_colours(names),
         error_colours={name: _hex(colour) for name, colour in ERRORS.items()},

@@ -3,6 +3,7 @@
 import itertools
 import random
 from collections import Counter
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -211,3 +212,128 @@ def test_other_filters_leave_the_test_images_test_images(tmp_path: Path) -> None
         crossing += len(crossed)
         tested += count
     assert crossing <= 0.005 * tested
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """Images of up to 6 strata in groups of up to 8."""
+
+    strata: dict[str, int]
+    groups: dict[str, str]
+
+    def largest(self) -> int:
+        return max(Counter(self.groups.values()).values())
+
+
+@st.composite
+def grouped_images(draw: st.DrawFn, mixed: bool = False) -> Grouped:
+    sizes = draw(st.lists(st.integers(1, 8), min_size=12, max_size=60))
+    strata = draw(st.lists(st.integers(0, 5), min_size=len(sizes), max_size=len(sizes)))
+    grouped = Grouped({}, {})
+    for number, (size, stratum) in enumerate(zip(sizes, strata, strict=True)):
+        for member in range(size):
+            stem = f"image_{number}_{member}"
+            grouped.strata[stem] = (stratum + member) % 6 if mixed else stratum
+            grouped.groups[stem] = f"group_{number}"
+    return grouped
+
+
+def splits_of_groups(groups: dict[str, str], splits: dict[str, list[str]]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for name, stems in splits.items():
+        for stem in stems:
+            found.setdefault(groups[stem], set()).add(name)
+    return found
+
+
+@given(grouped_images(mixed=True), st.integers(0, 5))
+@settings(max_examples=100, deadline=None)
+def test_a_group_is_in_one_split_and_every_image_in_one(images: Grouped, seed: int) -> None:
+    ratios = {"train": 8, "val": 1, "test": 1}
+    splits = split_stems(images.strata, ratios, seed, groups=images.groups)
+    assert sorted(itertools.chain(*splits.values())) == sorted(images.strata)
+    assert all(len(names) == 1 for names in splits_of_groups(images.groups, splits).values())
+    shuffled = dict(sorted(images.strata.items(), reverse=True))
+    assert split_stems(shuffled, ratios, seed, groups=images.groups) == splits
+
+
+@given(grouped_images(), st.integers(0, 5))
+@settings(max_examples=100, deadline=None)
+def test_sizes_and_shares_are_missed_by_no_more_than_two_groups(images: Grouped, seed: int) -> None:
+    ratios = {"train": 6, "val": 2, "test": 2}
+    splits = split_stems(images.strata, ratios, seed, groups=images.groups)
+    sizes = split_sizes(len(images.strata), list(ratios.values()))
+    totals = Counter(images.strata.values())
+    for name, size in zip(SPLITS, sizes, strict=True):
+        assert abs(len(splits[name]) - size) <= 2 * images.largest()
+        found = Counter(images.strata[stem] for stem in splits[name])
+        for stratum, total in totals.items():
+            assert abs(found[stratum] - total * ratios[name] / 10) <= 2 * images.largest()
+
+
+@given(grouped_images(mixed=True), st.integers(2, 6), st.integers(0, 5))
+@settings(max_examples=50, deadline=None)
+def test_every_group_is_whole_in_one_test_fold(images: Grouped, folds: int, seed: int) -> None:
+    ratios = {"train": 8, "val": 1, "test": 1}
+    tested: list[str] = []
+    for fold in range(folds):
+        splits = split_stems(
+            images.strata, ratios, seed, groups=images.groups, fold=fold, folds=folds
+        )
+        assert sorted(itertools.chain(*splits.values())) == sorted(images.strata)
+        assert all(len(names) == 1 for names in splits_of_groups(images.groups, splits).values())
+        tested += splits["test"]
+    assert sorted(tested) == sorted(images.strata)
+
+
+@given(strata, ratio_lists)
+@settings(max_examples=50, deadline=None)
+def test_groups_of_one_image_change_nothing(counts: list[int], ratios: list[float]) -> None:
+    stems = stems_by_stratum(counts)
+    by_name = dict(zip(SPLITS, ratios, strict=True))
+    plain = split_or_none(stems, ratios)
+    if plain is not None:
+        assert split_stems(stems, by_name, 0, groups={stem: stem for stem in stems}) == plain
+
+
+def test_a_pair_moves_hardly_another_image() -> None:
+    stems = stems_by_stratum([200, 100, 50])
+    ratios = {"train": 8, "val": 1, "test": 1}
+    plain = split_stems(stems, ratios, 0)
+    paired = split_stems(stems, ratios, 0, groups={"image_0_1": "image_0_0"})
+    moved = [stem for name in SPLITS for stem in set(plain[name]) - set(paired[name])]
+    assert len(moved) <= 3
+
+
+def test_groups_stay_where_they_are_when_others_go() -> None:
+    groups = {f"image_{number}": f"video_{number // 4}" for number in range(400)}
+    gone = {f"video_{number}" for number in range(0, 100, 9)}
+    ratios = {"train": 8, "val": 1, "test": 1}
+    before = split_stems(dict.fromkeys(groups, 1), ratios, 0, groups=groups)
+    kept = {stem: 1 for stem in groups if groups[stem] not in gone}
+    after = split_stems(kept, ratios, 0, groups=groups)
+    moved = {groups[stem] for stem in set(before["test"]) & set(kept) - set(after["test"])}
+    assert len(moved) <= 2
+
+
+def test_few_large_groups_leave_out_no_split() -> None:
+    groups = {f"image_{number}": f"site_{number % 3}" for number in range(90)}
+    stems = dict.fromkeys(groups, 1)
+    for seed in range(10):
+        splits = split_stems(stems, {"train": 8, "val": 1, "test": 1}, seed, groups=groups)
+        assert [len(splits[name]) for name in SPLITS] == [30, 30, 30]
+
+
+def test_fewer_groups_than_splits_are_refused() -> None:
+    groups = {f"image_{number}": f"site_{number % 2}" for number in range(90)}
+    ratios = {"train": 8, "val": 1, "test": 1}
+    with pytest.raises(UserError, match=r"90 images \(groups: 2\) are too few to leave it any"):
+        split_stems(dict.fromkeys(groups, 1), ratios, 0, groups=groups)
+
+
+def test_a_split_of_ratio_zero_gets_no_group() -> None:
+    groups = {f"image_{number}": f"group_{number // 3}" for number in range(33)}
+    splits = split_stems(
+        dict.fromkeys(groups, 1), {"train": 8, "val": 2, "test": 0}, 0, groups=groups
+    )
+    assert splits["test"] == []

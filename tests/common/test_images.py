@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cocoseg.common.errors import UserError
-from cocoseg.common.images import DamagedImage, check_image, is_whole, read_rgb
+from cocoseg.common.images import (
+    DamagedImage,
+    check_image,
+    is_whole,
+    read_rgb,
+    read_thumbnail,
+)
 from tests import ROOT
 
 MIRROR = ROOT.parent / "shared" / "coco-mirror"
@@ -292,3 +298,38 @@ def test_real_photos_are_whole_and_read_as_pillow_reads_them() -> None:
         with Image.open(path) as image:
             assert is_whole(path, *image.size)
             assert np.array_equal(read_rgb(path, *image.size), np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.parametrize(
+    ("mode", "ending"),
+    [("RGB", "jpg"), ("L", "jpg"), ("CMYK", "jpg"), ("RGBA", "png"), ("P", "png"), ("I;16", "png")],
+)
+def test_a_thumbnail_is_gray_and_square_whatever_the_photo(
+    tmp_path: Path, mode: str, ending: str
+) -> None:
+    enlarged = photo().resize((10 * WIDTH, 10 * HEIGHT))
+    gray = pixels(enlarged.convert("L").resize((8, 8), Image.Resampling.BOX))[:, :, 0]
+    path = tmp_path / f"photo.{ending}"
+    if mode == "I;16":
+        Image.fromarray(np.asarray(enlarged.convert("L")).astype(np.uint16) * 257).save(path)
+    else:
+        enlarged.convert(mode).save(path)
+    thumbnail = read_thumbnail(path, 8)
+    assert thumbnail.dtype == np.uint8
+    assert difference(thumbnail, gray) < 6
+
+
+def test_a_thumbnail_is_turned_as_a_viewer_shows_the_photo(tmp_path: Path) -> None:
+    path, turned = tmp_path / "photo.jpg", tmp_path / "turned.jpg"
+    photo().save(path)
+    photo().transpose(Image.Transpose.ROTATE_90).save(turned, exif=orientation(6))
+    assert difference(read_thumbnail(path, 8), read_thumbnail(turned, 8).astype(np.int64)) < 2
+
+
+def test_a_thumbnail_of_a_damaged_or_missing_photo_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(b"no photo")
+    with pytest.raises(UserError, match=r"photo\.jpg: is no .*`dvc repro` brings it again"):
+        read_thumbnail(path, 8)
+    with pytest.raises(UserError, match="not found"):
+        read_thumbnail(tmp_path / "none.jpg", 8)

@@ -34,6 +34,11 @@ def write_changed(folder: Path, key: str, value: Any) -> Path:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
+        ("split.group_by", ""),
+        ("split.group_by", r"(\d+"),
+        ("split.group_by", r"(\d+)_(\d+)"),
+        ("split.group_by", r"(?:rec)\d+"),
+        ("split.keep_duplicates_together", 1),
         ("filter.max_instances", 0),
         ("filter.max_instances", "10"),
         ("filter.max_instances", True),

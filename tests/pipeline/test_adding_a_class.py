@@ -164,6 +164,7 @@ def test_the_other_classes_keep_their_labels(five: Project, six: tuple[Project, 
 def test_every_figure_names_the_new_class(six: tuple[Project, list[str]]) -> None:
     project, _ = six
     assert list(read(project, "metrics/mask.json")["share"]) == ["background", "void", *SIX]
-    splits = read(project, "metrics/split.json").values()
+    summary = read(project, "metrics/split.json")
+    splits = [summary[name] for name in ("train", "val", "test")]
     assert sum(split["classes"]["dog"] for split in splits) == len(Expected(SIX).stems("dog"))
     assert list(read(project, "metrics/test.json")["iou"]) == ["background", *SIX]

@@ -200,4 +200,9 @@ def test_the_check_of_the_lock_names_what_differs(finished: Project) -> None:
     assert differing_outputs(lock, other) == ["data/masks"]
     del other["stages"]["split"]
     assert missing_stages(other) == ["split"]
-    assert differing_outputs(lock, other) == ["data/masks", "data/splits", "metrics/split.json"]
+    assert differing_outputs(lock, other) == [
+        "data/masks",
+        "data/near_duplicates.csv",
+        "data/splits",
+        "metrics/split.json",
+    ]

@@ -99,8 +99,11 @@ def metrics(tmp_path: Path) -> Path:
             "share": dict.fromkeys([*CLASSES, "void"], 0.1),
         },
         "split.json": {
-            name: {"images": images, "classes": dict.fromkeys(CLASSES[1:], 3)}
-            for name, images in (("train", 48), ("val", 6), ("test", 6))
+            **{
+                name: {"images": images, "classes": dict.fromkeys(CLASSES[1:], 3)}
+                for name, images in (("train", 48), ("val", 6), ("test", 6))
+            },
+            "near_duplicates": {"pairs": 7, "across_splits": 2},
         },
         "train/metrics.json": {
             "epoch": 2,
@@ -267,6 +270,11 @@ def test_the_figures_are_those_of_the_files(page: str) -> None:
     ):
         assert expected in text
     assert "<b>" not in page.replace("&lt;b&gt;", "")
+
+
+def test_near_duplicates_are_told(page: str) -> None:
+    told = "7 pairs of photos are near-duplicates; 2 of them lie in two splits."
+    assert told in str(Text(page))
 
 
 def test_without_export_its_section_is_left_out(metrics: Path) -> None:
