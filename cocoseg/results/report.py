@@ -6,7 +6,7 @@ The page holds its pictures and styles itself, asks the network for nothing, and
 import csv
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from cocoseg.common.params import read_yaml
 from cocoseg.results.charts import line_chart
 from cocoseg.results.pages import jpeg_uri, plain, render_page
 from cocoseg.scoring.draw import ERRORS
+from cocoseg.scoring.suspects import SUSPECT_VIEWS, Suspect, read_suspects
 
 PUBLISHED_IOU = {
     "background": 0.91,
@@ -35,6 +36,8 @@ _PROTOCOL = {
     "filter.max_instances": 10,
     "split.ratios": {"train": 8, "val": 1, "test": 1},
 }
+
+_EXAMPLE_VIEWS = ("photo", "truth", "prediction", "errors")
 
 _STAGES = ("download", "filter", "images", "mask", "split", "train", "evaluate", "export")
 _MACHINE_COLUMNS = ("seconds", "peak_memory_mib", "device", "cpus", "machine", "python")
@@ -66,6 +69,7 @@ def make_report(metrics: Path, params: Mapping[str, Any], lock: Path, title: str
         raise UserError(f"{metrics}/train is of an unfinished training: `dvc repro` goes on")
     filtered = _read_json(metrics / "filter.json")
     names = list(test["iou"])
+    suspects = _read_suspects(metrics / "suspects.csv")
     machine = read_machine_figures(metrics / "machine")
     return render_page(
         "report.html.jinja",
@@ -83,8 +87,14 @@ def make_report(metrics: Path, params: Mapping[str, Any], lock: Path, title: str
         colours=class_colours(names),
         error_colours={name: _hex(colour) for name, colour in ERRORS.items()},
         examples=[
-            {**example, "panels": _panels(metrics / "panels", example["name"])}
+            {**example, "panels": _panels(metrics / "panels", example["name"], _EXAMPLE_VIEWS)}
             for example in details["examples"]
+        ],
+        suspects=len(suspects),
+        gallery=[
+            (suspect, _panels(metrics / "panels", f"suspect_{number}", SUSPECT_VIEWS))
+            for number, suspect in enumerate(suspects, start=1)
+            if (metrics / f"panels/suspect_{number}_photo.jpg").is_file()
         ],
         confusion=_read_confusion(metrics / "plots/confusion.csv", names),
         curves=_draw_curves(metrics / "train/plots/metrics", names, train["epoch"]),
@@ -184,12 +194,16 @@ def _read_confusion(path: Path, names: Sequence[str]) -> list[tuple[str, list[fl
     return list(zip(names, rows, strict=True))
 
 
-def _panels(folder: Path, name: str) -> dict[str, str]:
-    """The four views of an example, as data URIs by title."""
-    uris = {}
-    for title in ("photo", "truth", "prediction", "errors"):
-        uris[title] = jpeg_uri((folder / f"{name}_{title}.jpg").read_bytes())
-    return uris
+def _read_suspects(path: Path) -> list[Suspect]:
+    try:
+        return read_suspects(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise UserError(f"{path} is damaged: remove it, and `dvc repro` makes it anew") from None
+
+
+def _panels(folder: Path, name: str, titles: Iterable[str]) -> dict[str, str]:
+    """The views of an example or a suspect, as data URIs by title."""
+    return {title: jpeg_uri((folder / f"{name}_{title}.jpg").read_bytes()) for title in titles}
 
 
 def _draw_curves(folder: Path, names: Sequence[str], best_epoch: int) -> list[dict[str, Any]]:

@@ -1,0 +1,226 @@
+"""Which annotations of the test images the model disagrees with most, for a person to judge.
+
+The network was not trained on these images: where it is sure of something else, one of the two is
+wrong. It is asked about each annotation, by its probabilities on the annotation's pixels, and about
+what it sees where nothing is annotated. Cleanlab does so with pixels and images (Lad and Mueller,
+"Estimating label quality and errors in semantic segmentation data via any model", 2023) and with
+boxes (Tkachenko, Thyagarajan and Mueller, "ObjectLab: Automated Diagnosis of Mislabeled Images in
+Object Detection Data", 2023).
+"""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from scipy import ndimage
+
+from cocoseg.annotations.instances import Annotation, parse_segmentation
+from cocoseg.annotations.masks import decode_region, encode_region
+from cocoseg.common.labels import Labels, read_label_png
+from cocoseg.network.photos import Pair
+from cocoseg.scoring.draw import Picture, overlay_labels
+
+SUSPECT_VIEWS = ("photo", "annotated", "predicted")
+
+REACH = 0.5
+"""How far around an annotation its class still counts for it, in square roots of its pixels."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the network says about an annotation, or about something it sees where none is.
+
+    The latter has no `annotation_id`, and the class seen as `label`. `means` (classes,) are the
+    mean probabilities over its visible pixels, of which there are `area`, in the `box` (left, top,
+    width, height). `agreement` is the soft IoU of 0 to 1 of the annotation with what is seen of its
+    class on it and close to it.
+    """
+
+    annotation_id: int | None
+    label: int
+    means: NDArray[np.float64]
+    agreement: float
+    box: tuple[int, int, int, int]
+    area: int
+
+
+def find(
+    objects: Sequence[Annotation],
+    truth: Labels,
+    prediction: Labels,
+    probabilities: NDArray[np.float32],
+) -> list[Finding]:
+    """Ask about one image's annotations, and about connected parts of its background that are
+    predicted as a class and lie apart from annotations of this class.
+
+    `objects` have labels as category ids; label maps are (H, W), `probabilities` (classes, H, W).
+    """
+    findings = []
+    height, width = truth.shape
+    unexplained = np.where(truth == 0, prediction, 0)
+    explained = np.zeros(truth.shape, np.bool_)
+    for annotation in objects:
+        label = annotation.category_id
+        segmentation = parse_segmentation(annotation.segmentation, width, height)
+        region = decode_region(encode_region(segmentation, width, height))
+        visible = np.zeros(truth.shape, np.bool_)
+        region.of(visible)[:] = region.pixels & (region.of(truth) == label)
+        area = int(visible.sum())
+        if not area:
+            continue
+        box = _box(visible)
+        margin = round(REACH * area**0.5)
+        around = (
+            slice(max(0, box[1] - margin), box[1] + box[3] + margin),
+            slice(max(0, box[0] - margin), box[0] + box[2] + margin),
+        )
+        excess = unexplained[around] == label
+        explained[around] |= excess
+        means = probabilities[:, visible].mean(axis=1, dtype=np.float64)
+        beyond = probabilities[label][around][excess].sum(dtype=np.float64)
+        agreement = float(means[label] * area / (area + beyond))
+        findings.append(Finding(annotation.id, label, means, agreement, box, area))
+    unexplained[explained] = 0
+    for label in np.unique(unexplained[unexplained > 0]).tolist():
+        components, count = ndimage.label(unexplained == label)
+        for number in range(1, count + 1):
+            pixels = components == number
+            means = probabilities[:, pixels].mean(axis=1, dtype=np.float64)
+            findings.append(Finding(None, label, means, 0.0, _box(pixels), int(pixels.sum())))
+    return findings
+
+
+def _box(pixels: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    """The bounding box (left, top, width, height) of the pixels that are set."""
+    ((rows, columns),) = ndimage.find_objects(pixels.astype(np.uint8))
+    return columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A row of `metrics/suspects.csv`; box and area in pixels, the score from 0 to 1.
+
+    `predicted` is the class that the network sees in place of `annotated`; one of both may be the
+    background. Kinds are `missing`, `extra`, `wrong class` and `outline`.
+    """
+
+    image_id: int
+    annotation_id: int | None
+    image: str
+    annotated: str
+    predicted: str
+    kind: str
+    score: float
+    x: int
+    y: int
+    width: int
+    height: int
+    area: int
+
+
+COLUMNS = [field.name for field in fields(Suspect)]
+
+
+def rank(
+    images: Sequence[tuple[int, str]],
+    findings: Sequence[Sequence[Finding]],
+    classes: Sequence[str],
+) -> list[Suspect]:
+    """What is most likely wrong comes first; `images` are ids and file names, findings are theirs.
+
+    `classes` are the classes' names in label order, background first.
+    """
+    suspects = []
+    for (image_id, name), of_image in zip(images, findings, strict=True):
+        for f in of_image:
+            seen = int(f.means.argmax())
+            if f.annotation_id is None:
+                kind, annotated, score = "missing", 0, float(f.means[f.label])
+                seen = f.label
+            else:
+                annotated, score = f.label, 1 - f.agreement
+                kind = "outline" if seen == f.label else "wrong class" if seen else "extra"
+            labels = classes[annotated], classes[seen]
+            suspects.append(
+                Suspect(
+                    image_id, f.annotation_id, name, *labels, kind, round(score, 4), *f.box, f.area
+                )
+            )
+    return sorted(suspects, key=lambda s: (-s.score, s.image_id, s.annotation_id or -1, s.x, s.y))
+
+
+def write_suspects(path: Path, suspects: Iterable[Suspect]) -> None:
+    """Write a CSV file; its rows can be copied into the file of `filter.exclude`."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(map(asdict, suspects))
+
+
+def read_suspects(text: str) -> list[Suspect]:
+    """What `write_suspects` wrote. Raises ValueError for anything else."""
+    rows = csv.DictReader(io.StringIO(text))
+    if rows.fieldnames != COLUMNS:
+        raise ValueError("the columns are others")
+    return [
+        Suspect(
+            int(row["image_id"]),
+            int(row["annotation_id"]) if row["annotation_id"] else None,
+            *(row[name] for name in ("image", "annotated", "predicted", "kind")),
+            float(row["score"]),
+            *(int(row[name]) for name in ("x", "y", "width", "height", "area")),
+        )
+        for row in rows
+    ]
+
+
+def write_gallery(
+    folder: Path, suspects: Sequence[Suspect], pairs: Iterable[Pair], predictions: Path
+) -> None:
+    """Write the views of each suspect, `suspect_1_photo.jpg` and so on.
+
+    `predictions` is the folder with the predicted label maps of the pairs.
+    """
+    pair_of = {pair.image.name: pair for pair in pairs}
+    for number, suspect in enumerate(suspects, start=1):
+        pair = pair_of[suspect.image]
+        photo, truth = pair.read()
+        prediction = read_label_png(predictions / f"{pair.image.stem}.png")
+        views = draw_suspect(suspect, photo.permute(1, 2, 0).numpy(), truth.numpy(), prediction)
+        for title, view in views.items():
+            view.save(folder / f"suspect_{number}_{title}.jpg", quality=85, optimize=True)
+
+
+def draw_suspect(
+    suspect: Suspect, photo: Picture, truth: Labels, prediction: Labels, size: int = 240
+) -> dict[str, Image.Image]:
+    """A square part of the photo (H, W, 3) around a suspect, `size` pixels a side: plain, with the
+    labels as annotated, and as predicted; the suspect's box is drawn."""
+    side = round(max(2 * suspect.width, 2 * suspect.height, 64))
+    left, top = (
+        round(start + length / 2 - side / 2)
+        for start, length in ((suspect.x, suspect.width), (suspect.y, suspect.height))
+    )
+    views = (photo, overlay_labels(photo, truth), overlay_labels(photo, prediction))
+    drawn = {}
+    for title, view in zip(SUSPECT_VIEWS, views, strict=True):
+        part = Image.fromarray(view).crop((left, top, left + side, top + side))
+        part = part.resize((size, size), Image.Resampling.BICUBIC)
+        zoom = size / side
+        x, y = (suspect.x - left) * zoom - 2, (suspect.y - top) * zoom - 2
+        corners = (x, y, x + suspect.width * zoom + 3, y + suspect.height * zoom + 3)
+        for outset, colour in ((1, (0, 0, 0)), (0, (255, 255, 255))):
+            box = (
+                corners[0] - outset,
+                corners[1] - outset,
+                corners[2] + outset,
+                corners[3] + outset,
+            )
+            ImageDraw.Draw(part).rectangle(box, outline=colour)
+        drawn[title] = part
+    return drawn
