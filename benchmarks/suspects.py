@@ -8,37 +8,19 @@ is the number of planted mistakes?
     python -m benchmarks.suspects --draws 10
 """
 
-import argparse
-import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
-import torch
 
-from benchmarks.machine import machine
 from cocoseg.annotations.instances import (
     Annotation,
-    Category,
-    ImageRecord,
     Instances,
     RunLengths,
     parse_segmentation,
-    read_instances,
 )
-from cocoseg.annotations.masks import write_masks
-from cocoseg.annotations.selection import select
-from cocoseg.annotations.splits import split_images
-from cocoseg.common.params import Params, load_params
 from cocoseg.common.randomness import generator
-from cocoseg.learning.checkpoint import CheckpointFile
-from cocoseg.learning.training import train
-from cocoseg.network.model import load_model, save_model
-from cocoseg.network.photos import Pair
-from cocoseg.sources.sample import SampleSource
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARE = 0.05

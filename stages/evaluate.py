@@ -20,10 +20,10 @@ from cocoseg.network.devices import choose_device
 from cocoseg.network.model import load_model
 from cocoseg.network.photos import read_pairs
 from cocoseg.scoring.evaluation import evaluate
-from cocoseg.scoring.examples import choose_examples, write_examples
+from cocoseg.scoring.examples import choose_examples, write_examples, write_gallery
 from cocoseg.scoring.objects import objects_by_stem
 from cocoseg.scoring.plots import write_plots
-from cocoseg.scoring.suspects import write_gallery, write_suspects
+from cocoseg.scoring.suspects import write_suspects
 
 GALLERY = 12
 """How many suspects the report shows; all are in `metrics/suspects.csv`."""

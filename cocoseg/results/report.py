@@ -17,7 +17,6 @@ from cocoseg.common.params import read_yaml
 from cocoseg.results.charts import line_chart
 from cocoseg.results.pages import jpeg_uri, plain, render_page
 from cocoseg.scoring.draw import ERRORS
-from cocoseg.scoring.suspects import SUSPECT_VIEWS, Suspect, read_suspects
 
 PUBLISHED_IOU = {
     "background": 0.91,
@@ -38,6 +37,7 @@ _PROTOCOL = {
 }
 
 _EXAMPLE_VIEWS = ("photo", "truth", "prediction", "errors")
+_SUSPECT_VIEWS = ("photo", "annotated", "predicted")
 
 _STAGES = ("download", "filter", "images", "mask", "split", "train", "evaluate", "export")
 _MACHINE_COLUMNS = ("seconds", "peak_memory_mib", "device", "cpus", "machine", "python")
@@ -69,7 +69,7 @@ def make_report(metrics: Path, params: Mapping[str, Any], lock: Path, title: str
         raise UserError(f"{metrics}/train is of an unfinished training: `dvc repro` goes on")
     filtered = _read_json(metrics / "filter.json")
     names = list(test["iou"])
-    suspects = _read_suspects(metrics / "suspects.csv")
+    suspects = _read_rows(metrics / "suspects.csv")
     machine = read_machine_figures(metrics / "machine")
     return render_page(
         "report.html.jinja",
@@ -92,7 +92,7 @@ def make_report(metrics: Path, params: Mapping[str, Any], lock: Path, title: str
         ],
         suspects=len(suspects),
         gallery=[
-            (suspect, _panels(metrics / "panels", f"suspect_{number}", SUSPECT_VIEWS))
+            (suspect, _panels(metrics / "panels", f"suspect_{number}", _SUSPECT_VIEWS))
             for number, suspect in enumerate(suspects, start=1)
             if (metrics / f"panels/suspect_{number}_photo.jpg").is_file()
         ],
@@ -192,13 +192,6 @@ def _read_confusion(path: Path, names: Sequence[str]) -> list[tuple[str, list[fl
     shares = [float(row["share"]) for row in _read_rows(path)]
     rows = [shares[start : start + len(names)] for start in range(0, len(shares), len(names))]
     return list(zip(names, rows, strict=True))
-
-
-def _read_suspects(path: Path) -> list[Suspect]:
-    try:
-        return read_suspects(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise UserError(f"{path} is damaged: remove it, and `dvc repro` makes it anew") from None
 
 
 def _panels(folder: Path, name: str, titles: Iterable[str]) -> dict[str, str]:

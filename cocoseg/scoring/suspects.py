@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
@@ -21,9 +22,11 @@ from scipy import ndimage
 
 from cocoseg.annotations.instances import Annotation, parse_segmentation
 from cocoseg.annotations.masks import decode_region, encode_region
-from cocoseg.common.labels import Labels, read_label_png
-from cocoseg.network.photos import Pair
+from cocoseg.common.labels import Labels
 from cocoseg.scoring.draw import Picture, overlay_labels
+
+PARTLY_SEEN = 0.25
+"""An annotation of which more is seen, and the rest is background, has a bad outline."""
 
 SUSPECT_VIEWS = ("photo", "annotated", "predicted")
 
@@ -56,13 +59,13 @@ def find(
     probabilities: NDArray[np.float32],
 ) -> list[Finding]:
     """Ask about one image's annotations, and about connected parts of its background that are
-    predicted as a class and lie apart from annotations of this class.
+    predicted as a class and lie, for the most part, apart from annotations of this class.
 
     `objects` have labels as category ids; label maps are (H, W), `probabilities` (classes, H, W).
     """
     findings = []
     height, width = truth.shape
-    unexplained = np.where(truth == 0, prediction, 0)
+    unannotated = np.where(truth == 0, prediction, 0)
     explained = np.zeros(truth.shape, np.bool_)
     for annotation in objects:
         label = annotation.category_id
@@ -79,19 +82,19 @@ def find(
             slice(max(0, box[1] - margin), box[1] + box[3] + margin),
             slice(max(0, box[0] - margin), box[0] + box[2] + margin),
         )
-        excess = unexplained[around] == label
+        excess = unannotated[around] == label
         explained[around] |= excess
         means = probabilities[:, visible].mean(axis=1, dtype=np.float64)
         beyond = probabilities[label][around][excess].sum(dtype=np.float64)
         agreement = float(means[label] * area / (area + beyond))
         findings.append(Finding(annotation.id, label, means, agreement, box, area))
-    unexplained[explained] = 0
-    for label in np.unique(unexplained[unexplained > 0]).tolist():
-        components, count = ndimage.label(unexplained == label)
+    for label in np.unique(unannotated[unannotated > 0]).tolist():
+        components, count = ndimage.label(unannotated == label)
         for number in range(1, count + 1):
             pixels = components == number
-            means = probabilities[:, pixels].mean(axis=1, dtype=np.float64)
-            findings.append(Finding(None, label, means, 0.0, _box(pixels), int(pixels.sum())))
+            if explained[pixels].mean() < 0.5:
+                means = probabilities[:, pixels].mean(axis=1, dtype=np.float64)
+                findings.append(Finding(None, label, means, 0.0, _box(pixels), int(pixels.sum())))
     return findings
 
 
@@ -144,6 +147,8 @@ def rank(
                 seen = f.label
             else:
                 annotated, score = f.label, 1 - f.agreement
+                if seen == 0 and f.means[f.label] > PARTLY_SEEN:
+                    seen = f.label
                 kind = "outline" if seen == f.label else "wrong class" if seen else "extra"
             labels = classes[annotated], classes[seen]
             suspects.append(
@@ -168,32 +173,11 @@ def read_suspects(text: str) -> list[Suspect]:
     if rows.fieldnames != COLUMNS:
         raise ValueError("the columns are others")
     return [
-        Suspect(
-            int(row["image_id"]),
-            int(row["annotation_id"]) if row["annotation_id"] else None,
-            *(row[name] for name in ("image", "annotated", "predicted", "kind")),
-            float(row["score"]),
-            *(int(row[name]) for name in ("x", "y", "width", "height", "area")),
+        msgspec.convert(
+            {**row, "annotation_id": row["annotation_id"] or None}, Suspect, strict=False
         )
         for row in rows
     ]
-
-
-def write_gallery(
-    folder: Path, suspects: Sequence[Suspect], pairs: Iterable[Pair], predictions: Path
-) -> None:
-    """Write the views of each suspect, `suspect_1_photo.jpg` and so on.
-
-    `predictions` is the folder with the predicted label maps of the pairs.
-    """
-    pair_of = {pair.image.name: pair for pair in pairs}
-    for number, suspect in enumerate(suspects, start=1):
-        pair = pair_of[suspect.image]
-        photo, truth = pair.read()
-        prediction = read_label_png(predictions / f"{pair.image.stem}.png")
-        views = draw_suspect(suspect, photo.permute(1, 2, 0).numpy(), truth.numpy(), prediction)
-        for title, view in views.items():
-            view.save(folder / f"suspect_{number}_{title}.jpg", quality=85, optimize=True)
 
 
 def draw_suspect(
