@@ -71,37 +71,53 @@ def find(
         label = annotation.category_id
         segmentation = parse_segmentation(annotation.segmentation, width, height)
         region = decode_region(encode_region(segmentation, width, height))
-        visible = np.zeros(truth.shape, np.bool_)
-        region.of(visible)[:] = region.pixels & (region.of(truth) == label)
-        area = int(visible.sum())
-        if not area:
+        visible = region.pixels & (region.of(truth) == label)
+        if not visible.any():
             continue
-        box = _box(visible)
-        margin = round(REACH * area**0.5)
-        around = (
-            slice(max(0, box[1] - margin), box[1] + box[3] + margin),
-            slice(max(0, box[0] - margin), box[0] + box[2] + margin),
-        )
+        ((rows, columns),) = ndimage.find_objects(visible.astype(np.uint8))
+        visible = visible[rows, columns]
+        window = _window(rows, columns, region.top, region.left)
+        around = _window(*window, margin=round(REACH * visible.sum() ** 0.5))
         excess = unannotated[around] == label
         explained[around] |= excess
-        means = probabilities[:, visible].mean(axis=1, dtype=np.float64)
-        beyond = probabilities[label][around][excess].sum(dtype=np.float64)
-        agreement = float(means[label] * area / (area + beyond))
-        findings.append(Finding(annotation.id, label, means, agreement, box, area))
+        beyond = float(probabilities[label][around][excess].sum(dtype=np.float64))
+        findings.append(_finding(annotation.id, label, probabilities, window, visible, beyond))
     for label in np.unique(unannotated[unannotated > 0]).tolist():
-        components, count = ndimage.label(unannotated == label)
-        for number in range(1, count + 1):
-            pixels = components == number
-            if explained[pixels].mean() < 0.5:
-                means = probabilities[:, pixels].mean(axis=1, dtype=np.float64)
-                findings.append(Finding(None, label, means, 0.0, _box(pixels), int(pixels.sum())))
+        components, _ = ndimage.label(unannotated == label)
+        for number, window in enumerate(ndimage.find_objects(components), start=1):
+            pixels = components[window] == number
+            if explained[window][pixels].mean() < 0.5:
+                findings.append(_finding(None, label, probabilities, window, pixels, 0.0))
     return findings
 
 
-def _box(pixels: NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    """The bounding box (left, top, width, height) of the pixels that are set."""
-    ((rows, columns),) = ndimage.find_objects(pixels.astype(np.uint8))
-    return columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start
+Window = tuple[slice, slice]
+"""Rows and columns."""
+
+
+def _window(rows: slice, columns: slice, top: int = 0, left: int = 0, margin: int = 0) -> Window:
+    """The window moved, and grown by a margin on each side."""
+    return (
+        slice(max(0, rows.start + top - margin), rows.stop + top + margin),
+        slice(max(0, columns.start + left - margin), columns.stop + left + margin),
+    )
+
+
+def _finding(
+    annotation_id: int | None,
+    label: int,
+    probabilities: NDArray[np.float32],
+    window: Window,
+    pixels: NDArray[np.bool_],
+    beyond: float,
+) -> Finding:
+    """The finding about pixels (h, w) of a window; `beyond` is what is seen of the class around."""
+    rows, columns = window
+    means = probabilities[:, rows, columns][:, pixels].mean(axis=1, dtype=np.float64)
+    area = int(pixels.sum())
+    agreement = 0.0 if annotation_id is None else float(means[label]) * area / (area + beyond)
+    box = columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start
+    return Finding(annotation_id, label, means, agreement, box, area)
 
 
 @dataclass(frozen=True)
