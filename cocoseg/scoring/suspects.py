@@ -25,6 +25,15 @@ from cocoseg.annotations.masks import decode_region, encode_region
 from cocoseg.common.labels import Labels
 from cocoseg.scoring.draw import Picture, overlay_labels
 
+FOUND = 0.3
+"""An annotation with a higher agreement counts as found."""
+
+NEIGHBOURS = 20
+"""So many things of the next smaller sizes, and of the next larger ones, are a thing's like."""
+
+LEAST_SCORE = 0.1
+"""Below it there is no suspicion."""
+
 PARTLY_SEEN = 0.25
 """An annotation of which more is seen, and the rest is background, has a bad outline."""
 
@@ -152,27 +161,53 @@ def rank(
 ) -> list[Suspect]:
     """What is most likely wrong comes first; `images` are ids and file names, findings are theirs.
 
-    `classes` are the classes' names in label order, background first.
+    The score is how far the network disagrees, times how often it is right about things of that
+    class and size: that it overlooks one small person more says little about the label. `classes`
+    are the classes' names in label order, background first.
     """
+    flat = [(image, f) for image, of_image in zip(images, findings, strict=True) for f in of_image]
+    reliability = _reliability([f for _, f in flat])
     suspects = []
-    for (image_id, name), of_image in zip(images, findings, strict=True):
-        for f in of_image:
-            seen = int(f.means.argmax())
-            if f.annotation_id is None:
-                kind, annotated, score = "missing", 0, float(f.means[f.label])
+    for ((image_id, name), f), reliable in zip(flat, reliability, strict=True):
+        if f.annotation_id is None:
+            kind, annotated, seen, score = "missing", 0, f.label, f.means[f.label]
+        else:
+            annotated, seen, score = f.label, int(f.means.argmax()), 1 - f.agreement
+            if seen == 0 and f.means[f.label] > PARTLY_SEEN:
                 seen = f.label
-            else:
-                annotated, score = f.label, 1 - f.agreement
-                if seen == 0 and f.means[f.label] > PARTLY_SEEN:
-                    seen = f.label
-                kind = "outline" if seen == f.label else "wrong class" if seen else "extra"
-            labels = classes[annotated], classes[seen]
+            kind = "outline" if seen == f.label else "wrong class" if seen else "extra"
+        score = round(float(score * reliable), 4)
+        labels = classes[annotated], classes[seen]
+        if score >= LEAST_SCORE:
             suspects.append(
-                Suspect(
-                    image_id, f.annotation_id, name, *labels, kind, round(score, 4), *f.box, f.area
-                )
+                Suspect(image_id, f.annotation_id, name, *labels, kind, score, *f.box, f.area)
             )
     return sorted(suspects, key=lambda s: (-s.score, s.image_id, s.annotation_id or -1, s.x, s.y))
+
+
+def _reliability(findings: Sequence[Finding]) -> NDArray[np.float64]:
+    """How often the network is right about things of this class and about this size.
+
+    About an annotation: which share of the annotations is found; about what it sees without one:
+    which share of such sights, together with the annotations found, are annotations.
+    """
+    labels = np.array([f.label for f in findings], np.intp)
+    areas = np.array([f.area for f in findings], np.intp)
+    found = np.array([f.agreement > FOUND for f in findings], np.bool_)
+    annotated = np.array([f.annotation_id is not None for f in findings], np.bool_)
+    reliability = np.zeros(len(findings))
+    for label in np.unique(labels):
+        for asked, group in ((annotated, annotated), (~annotated, ~annotated | found)):
+            members = np.flatnonzero((labels == label) & group)
+            members = members[np.argsort(areas[members], kind="stable")]
+            right = np.concatenate([[0], np.cumsum(found[members])])
+            places = np.arange(len(members))
+            first = np.maximum(places - NEIGHBOURS, 0)
+            end = np.minimum(places + NEIGHBOURS + 1, len(members))
+            # One right and one wrong are added to each share (Laplace's rule of succession).
+            shares = (right[end] - right[first] + 1) / (end - first + 2)
+            reliability[members] = np.where(asked[members], shares, reliability[members])
+    return reliability
 
 
 def write_suspects(path: Path, suspects: Iterable[Suspect]) -> None:
