@@ -234,28 +234,31 @@ def read_suspects(text: str) -> list[Suspect]:
 def draw_suspect(
     suspect: Suspect, photo: Picture, truth: Labels, prediction: Labels, size: int = 240
 ) -> dict[str, Image.Image]:
-    """A square part of the photo (H, W, 3) around a suspect, `size` pixels a side: plain, with the
-    labels as annotated, and as predicted; the suspect's box is drawn."""
-    side = round(max(2 * suspect.width, 2 * suspect.height, 64))
-    left, top = (
-        round(start + length / 2 - side / 2)
-        for start, length in ((suspect.x, suspect.width), (suspect.y, suspect.height))
-    )
+    """The part of the photo (H, W, 3) around a suspect, its longer side of `size` pixels: as it is,
+    with the labels as annotated, and as predicted; the suspect's box is drawn."""
+    side = max(2 * suspect.width, 2 * suspect.height, 64)
+    rows = _around(suspect.y, suspect.height, side, photo.shape[0])
+    columns = _around(suspect.x, suspect.width, side, photo.shape[1])
+    zoom = size / max(rows.stop - rows.start, columns.stop - columns.start)
+    left, top = (suspect.x - columns.start) * zoom, (suspect.y - rows.start) * zoom
+    box = (left, top, left + suspect.width * zoom - 1, top + suspect.height * zoom - 1)
     views = (photo, overlay_labels(photo, truth), overlay_labels(photo, prediction))
     drawn = {}
     for title, view in zip(SUSPECT_VIEWS, views, strict=True):
-        part = Image.fromarray(view).crop((left, top, left + side, top + side))
-        part = part.resize((size, size), Image.Resampling.BICUBIC)
-        zoom = size / side
-        x, y = (suspect.x - left) * zoom - 2, (suspect.y - top) * zoom - 2
-        corners = (x, y, x + suspect.width * zoom + 3, y + suspect.height * zoom + 3)
-        for outset, colour in ((1, (0, 0, 0)), (0, (255, 255, 255))):
-            box = (
-                corners[0] - outset,
-                corners[1] - outset,
-                corners[2] + outset,
-                corners[3] + outset,
-            )
-            ImageDraw.Draw(part).rectangle(box, outline=colour)
+        part = Image.fromarray(view[rows, columns])
+        part = part.resize(
+            (round(part.width * zoom), round(part.height * zoom)), Image.Resampling.BICUBIC
+        )
+        for inset, colour in ((0, (0, 0, 0)), (1, (255, 255, 255))):
+            corners = (box[0] + inset, box[1] + inset, box[2] - inset, box[3] - inset)
+            if corners[0] <= corners[2] and corners[1] <= corners[3]:
+                ImageDraw.Draw(part).rectangle(corners, outline=colour)
         drawn[title] = part
     return drawn
+
+
+def _around(start: int, length: int, wanted: int, limit: int) -> slice:
+    """A part of `wanted` pixels with these in its middle, inside of `limit` pixels."""
+    wanted = min(wanted, limit)
+    first = min(max(0, start + length // 2 - wanted // 2), limit - wanted)
+    return slice(first, first + wanted)

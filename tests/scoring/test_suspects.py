@@ -137,14 +137,26 @@ def test_a_list_without_suspects_is_its_header(tmp_path: Path) -> None:
     assert read_suspects((tmp_path / "none.csv").read_text()) == []
 
 
+@pytest.mark.parametrize(
+    ("x", "y", "width", "height"), [(0, 0, 1, 1), (119, 79, 1, 1), (0, 0, 120, 80), (0, 40, 120, 2)]
+)
+def test_a_picture_never_leaves_the_photo(x: int, y: int, width: int, height: int) -> None:
+    suspect = Suspect(1, 2, "a.jpg", "cat", "dog", "outline", 0.5, x, y, width, height, 1)
+    photo = np.full((HEIGHT, WIDTH, 3), 200, np.uint8)
+    view = draw_suspect(suspect, photo, paint([]), paint([]))["photo"]
+    assert max(view.size) == 240
+    assert np.mean(np.asarray(view) == 200) > 0.9  # the photo, and the box
+
+
 def test_pictures_show_the_suspect_in_the_middle(tmp_path: Path) -> None:
     (suspect,) = audit([TRUTH[0], *TRUTH[2:]])[:1]
     labels = paint(TRUTH)
     photo = np.full((HEIGHT, WIDTH, 3), 200, np.uint8)
     views = draw_suspect(suspect, photo, paint(TRUTH[:1]), labels)
     assert tuple(views) == SUSPECT_VIEWS
-    assert {view.size for view in views.values()} == {(240, 240)}
-    middle = {title: view.getpixel((120, 120)) for title, view in views.items()}
+    assert {view.size for view in views.values()} == {(240, 240)}  # 80 x 80 pixels of 120 x 80
+    # The object's middle, 57 from the left and 30 from the top, of columns 17 to 97.
+    middle = {title: view.getpixel((3 * (57 - 17), 3 * 30)) for title, view in views.items()}
     assert middle["photo"] == middle["annotated"] == (200, 200, 200) != middle["predicted"]
     pair = Pair(tmp_path / "0.jpg", tmp_path / "mask.png")
     views["photo"].resize((WIDTH, HEIGHT)).save(pair.image)
