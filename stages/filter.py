@@ -1,6 +1,6 @@
 """Choose the images and annotations to work with, before any image is fetched.
 
-Reads   data/annotations/instances.json
+Reads   data/annotations/instances.json, the file that filter.exclude names
 Writes  data/selection.json, data/rejected.csv, metrics/filter.json
 Run     python -m stages.filter
 """
@@ -8,7 +8,14 @@ Run     python -m stages.filter
 from pathlib import Path
 
 from cocoseg.annotations.instances import read_instances
-from cocoseg.annotations.selection import log_rejections, select, write_rejections, write_selection
+from cocoseg.annotations.selection import (
+    log_rejections,
+    read_exclusions,
+    select,
+    warn_of_unknown,
+    write_rejections,
+    write_selection,
+)
 from cocoseg.common.files import write_json
 from cocoseg.common.params import load_params
 from cocoseg.common.stage import run_stage
@@ -17,6 +24,8 @@ from cocoseg.common.stage import run_stage
 def main() -> None:
     params = load_params(Path("params.yaml")).filter
     read = read_instances(Path("data/annotations/instances.json"))
+    exclude = read_exclusions(Path(params.exclude))
+    warn_of_unknown(read, exclude, Path(params.exclude))
     selection = select(
         read,
         params.classes,
@@ -24,6 +33,7 @@ def main() -> None:
         max_images=params.max_images,
         prefer=params.prefer,
         seed=params.seed,
+        exclude=exclude,
     )
     log_rejections(selection)
     write_selection(Path("data/selection.json"), selection)

@@ -1,13 +1,14 @@
 """Small COCO instances files, made entry by entry."""
 
 import json
+from collections.abc import Set
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
 from cocoseg.annotations.instances import Annotation, read_instances
-from cocoseg.annotations.selection import Selection, select
+from cocoseg.annotations.selection import Exclusion, Selection, select
 
 SQUARE = [[2.0, 2.0, 8.0, 2.0, 8.0, 8.0, 2.0, 8.0]]
 CATEGORIES = [{"id": 10, "name": "cat"}, {"id": 20, "name": "dog"}, {"id": 30, "name": "cow"}]
@@ -44,6 +45,7 @@ def select_from(
     max_images: int = 100,
     prefer: Literal["rare", "random", "first"] = "rare",
     seed: int = 0,
+    exclude: Set[Exclusion] = frozenset(),
 ) -> Selection:
     return select(
         read_instances(path),
@@ -52,6 +54,7 @@ def select_from(
         max_images=max_images,
         prefer=prefer,
         seed=seed,
+        exclude=exclude,
     )
 
 

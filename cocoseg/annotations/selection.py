@@ -37,6 +37,9 @@ from cocoseg.common.randomness import sort_key
 
 logger = logging.getLogger(__name__)
 
+Exclusion = tuple[int, int | None]
+"""The id of an image, and of one of its annotations; None: the whole image."""
+
 _SAFE_NAME = re.compile(r'(?!\.)[^/\\:*?"<>|]+(?<![. ])')
 
 
@@ -70,13 +73,33 @@ class Selection:
         }
 
 
+def warn_of_unknown(read: ReadResult, exclude: Set[Exclusion], path: Path) -> None:
+    """Log one warning when some of the ids to exclude, which come from `path`, do not exist."""
+    known: set[tuple[int | None, int | None]] = {(i.id, None) for i in read.instances.images}
+    known |= {(a.image_id, a.id) for a in read.instances.annotations}
+    known |= {(r.image_id, r.annotation_id) for r in read.rejections}
+    unknown = sorted(exclude - known, key=str)
+    if unknown:
+        image_id, annotation_id = unknown[0]
+        first = f"image {image_id}"
+        if annotation_id is not None:
+            first += f", annotation {annotation_id}"
+        logger.warning(
+            "%s: %d of %d entries are not among the annotations, such as %s",
+            path,
+            len(unknown),
+            len(exclude),
+            first,
+        )
+
+
 def log_rejections(selection: Selection) -> None:
     """Log one warning for each reason an annotation was invalid, and one line of totals."""
     by_image = {r.image_id: r.reason for r in selection.rejections if r.kind == "image"}
     first: dict[str, Rejection] = {}
     counts: Counter[str] = Counter()
     for r in selection.rejections:
-        if r.kind == "annotation" and r.reason != by_image.get(r.image_id):
+        if r.kind == "annotation" and r.reason not in ("excluded", by_image.get(r.image_id)):
             first.setdefault(r.reason, r)
             counts[r.reason] += 1
     for reason, r in sorted(first.items()):
@@ -91,6 +114,36 @@ def log_rejections(selection: Selection) -> None:
         summary["annotations_kept"],
         ", ".join(f"{n} {reason}" for reason, n in summary["images_dropped"].items()) or "none",
     )
+
+
+def read_exclusions(path: Path) -> set[Exclusion]:
+    """What a person has taken out, from a CSV file whose first two columns are ids.
+
+    They are `image_id` and `annotation_id`; without the second a row means the whole image. Further
+    columns do not count, so that rows of `metrics/suspects.csv` and `data/rejected.csv` can be
+    copied as they are. Raises UserError, with the line, when the file is missing or no such table.
+    """
+    exclusions: set[Exclusion] = set()
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.reader(file)
+            if next(rows, [])[:2] != ["image_id", "annotation_id"]:
+                raise UserError(f"{path}: line 1 should begin with image_id,annotation_id")
+            for row in filter(None, rows):
+                image_id, annotation_id = (*row, "")[:2]
+                try:
+                    exclusions.add((int(image_id), int(annotation_id) if annotation_id else None))
+                except ValueError:
+                    start = ascii(",".join(row[:2])[:60])
+                    raise UserError(
+                        f"{path}: line {rows.line_num}: should begin with the id of an image and "
+                        f"that of an annotation or nothing (is {start})"
+                    ) from None
+    except FileNotFoundError:
+        raise UserError(f"filter.exclude: {path} not found") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is no CSV file in UTF-8: {error}") from None
+    return exclusions
 
 
 @contextlib.contextmanager
@@ -114,25 +167,31 @@ def select(
     max_images: int,
     prefer: Literal["rare", "random", "first"],
     seed: int,
+    exclude: Set[Exclusion] = frozenset(),
 ) -> Selection:
     """Choose the images and annotations to work with.
 
-    Annotations of `classes` are kept when valid; images when they have at least one and at most
-    `max_instances` of them. Of more than `max_images`, `prefer` says which stay: those of the
-    rarest class first, a random draw by `seed`, or the first of the file. Raises UserError when a
-    class is none of the file's categories, or nothing is left.
+    Annotations of `classes` are kept when valid and not in `exclude`; images when they are not in
+    `exclude` themselves and have at least one and at most `max_instances` of such annotations. Of
+    more than `max_images`, `prefer` says which stay: those of the rarest class first, a random draw
+    by `seed`, or the first of the file. So what is excluded is `excluded` and nothing else, unless
+    it could not be used anyway; an image whose valid annotations are all excluded is `excluded` as
+    well. Raises UserError when a class is none of the file's categories, or nothing is left.
     """
     labels = _labels_by_category(read.instances.categories, classes)
     # An unreadable annotation of another class is not looked at either.
     other = {c.id for c in read.instances.categories} - labels.keys()
     rejections = [r for r in read.rejections if r.category_id not in other]
     images = _usable_images(read.instances.images, rejections)
-    valid = _valid_annotations(read.instances.annotations, labels, images, rejections)
+    valid = _valid_annotations(read.instances.annotations, labels, images, exclude, rejections)
     annotated = valid.keys() | {r.image_id for r in rejections if r.kind == "annotation"}
+    emptied = {r.image_id for r in rejections if r.reason == "excluded"} - valid.keys()
     dropped: dict[int, tuple[str, str]] = {}
     for image_id in images:
         count = len(valid.get(image_id, ()))
-        if image_id not in annotated:
+        if (image_id, None) in exclude or image_id in emptied:
+            dropped[image_id] = "excluded", ""
+        elif image_id not in annotated:
             dropped[image_id] = "no_selected_class", ""
         elif count == 0:
             dropped[image_id] = "no_valid_annotation", ""
@@ -209,10 +268,11 @@ def _valid_annotations(
     annotations: Iterable[Annotation],
     labels: Mapping[int, int],
     images: Mapping[int, ImageRecord],
+    exclude: Set[Exclusion],
     rejections: list[Rejection],
 ) -> dict[int, list[Annotation]]:
     """The annotations of the selected classes by image id, their category ids replaced by labels;
-    invalid ones are appended to `rejections`."""
+    invalid and excluded ones are appended to `rejections`."""
     valid: dict[int, list[Annotation]] = defaultdict(list)
     seen: set[int] = set()
     for annotation in annotations:
@@ -221,6 +281,8 @@ def _valid_annotations(
             continue
         fault = _annotation_fault(annotation, images.get(annotation.image_id), seen)
         seen.add(annotation.id)
+        if not fault and (annotation.image_id, annotation.id) in exclude:
+            fault = "excluded", ""
         if fault:
             rejections.append(Rejection("annotation", annotation.image_id, annotation.id, *fault))
         else:

@@ -84,6 +84,7 @@ class FilterParams(Section):
     max_images: PositiveInt
     prefer: Literal["rare", "random", "first"]
     seed: NonNegativeInt
+    exclude: Annotated[str, Field(min_length=1)]
 
     @field_validator("classes")
     @classmethod

@@ -24,14 +24,16 @@ def normalize(images: Tensor, card: ModelCard) -> Tensor:
 class Prediction:
     """What the network says about one pair: `labels` uint8 and `confidence` float32, both (H, W).
 
-    The confidence is the softmax probability of the label, of 0 to 1; `truth` are the pair's own
-    labels, and `index` its place among the pairs.
+    The confidence is the softmax probability of the label, of 0 to 1; `probabilities` are those of
+    all classes, float32 (classes, H, W), still on the device that computed them. `truth` are the
+    pair's own labels, and `index` its place among the pairs.
     """
 
     index: int
     truth: Tensor
     labels: Tensor
     confidence: Tensor
+    probabilities: Tensor
 
 
 def predict_with_confidence(
@@ -66,14 +68,15 @@ def predict_with_confidence(
         truth = by_scale[0][1]
         inputs = [normalize(images.to(device), card) for images, _ in by_scale]
         with torch.inference_mode():
-            confidence, labels = _most_probable(network, inputs, truth.shape[-2:], flip)
-        yield from map(Prediction, indices, truth, labels.to(torch.uint8).cpu(), confidence.cpu())
+            probabilities, confidence, labels = _predict(network, inputs, truth.shape[-2:], flip)
+        found = labels.to(torch.uint8).cpu(), confidence.cpu(), probabilities
+        yield from map(Prediction, indices, truth, *found)
 
 
-def _most_probable(
+def _predict(
     model: SegmentationNetwork, inputs: Sequence[Tensor], size: torch.Size, flip: bool
-) -> tuple[Tensor, Tensor]:
-    """The highest probability, averaged over the inputs, and its label: both (B, *size)."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Probabilities (B, classes, *size), averaged over the inputs; the highest, and its label."""
     total = torch.zeros((), device=inputs[0].device)
     for images in inputs:
         logits = model(images, tuple(size))["out"]
@@ -81,11 +84,12 @@ def _most_probable(
         if flip:
             mirrored = model(images.flip(-1), tuple(size))["out"]
             total = total + mirrored.flip(-1).softmax(dim=1)
-    confidence, labels = (total / (len(inputs) * (1 + flip))).max(dim=1)
+    probabilities = total / (len(inputs) * (1 + flip))
+    confidence, labels = probabilities.max(dim=1)
     if len(inputs) == 1 and not flip:
         # After softmax, the highest two may have become equal. (`argmax` takes 15 times as long.)
         labels = logits.max(dim=1).indices
-    return confidence, labels
+    return probabilities, confidence, labels
 
 
 def confusion_of_pairs(

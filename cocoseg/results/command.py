@@ -1,8 +1,9 @@
-"""The command `cocoseg`: label photos with a trained model, compare and list runs.
+"""The command `cocoseg`: label photos with a trained model, compare and list runs, audit labels.
 
 cocoseg predict holiday/ --model models/model.safetensors --out predictions
 cocoseg compare main more
 cocoseg runs
+cocoseg suspects 'fold-*'
 """
 
 import argparse
@@ -45,6 +46,13 @@ experiments, as `dvc metrics diff` takes them, or `workspace`; a pattern such
 as 'seed-*' makes a group of all experiments, branches and tags of that name:
 runs with several seeds, or folds. Nothing is checked out."""
 
+_SUSPECTS = """\
+List the annotations that the models of revisions disagree with most, each on
+its own test images, ranked together; without a REVISION those of the workspace.
+With one run for each fold (split.fold) every image is a test image once. A
+REVISION is what `cocoseg compare` takes, a pattern such as 'fold-*' as well.
+Rows of the CSV file can be copied into the file that filter.exclude names."""
+
 _EXAMPLES = """\
 examples:
   cocoseg predict photo.jpg
@@ -67,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_predict(commands)
     _add_compare(commands)
     _add_runs(commands)
+    _add_suspects(commands)
     return parser
 
 
@@ -169,6 +178,35 @@ def _runs(options: argparse.Namespace) -> None:
     from cocoseg.results.runs import runs_table
 
     print(runs_table(options.names))
+
+
+def _add_suspects(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "suspects",
+        help="list the annotations that models disagree with most, for a person to judge",
+        description=_SUSPECTS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("names", nargs="*", metavar="REVISION", default=["workspace"])
+    add("--first", type=_positive, default=20, metavar="N", help="how many (default: %(default)s)")
+    add("--csv", type=Path, metavar="FILE", help="write all as `metrics/suspects.csv` has them")
+    add("--html", type=Path, metavar="FILE", help="write a page with pictures of the first N")
+    parser.set_defaults(run=_suspects)
+
+
+def _suspects(options: argparse.Namespace) -> None:
+    from cocoseg.results.runs import rank_together, suspects_page, suspects_table
+    from cocoseg.scoring.suspects import write_suspects
+
+    found = rank_together(options.names)
+    first = found[: options.first]
+    if options.csv:
+        with atomic_file(options.csv) as temporary:
+            write_suspects(temporary, [suspect for suspect, _ in found])
+    if options.html:
+        write_text(options.html, suspects_page(first))
+    print(suspects_table(first))
 
 
 def _device(name: str) -> str:

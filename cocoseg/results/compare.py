@@ -267,10 +267,7 @@ def _pair(result: Result, place: int) -> Mapping[str, Any]:
     stem = result.comparison.images[place]
     first, second = result.first.testing(stem), result.second.testing(stem)
     truth, classes = first.true_labels(stem), _classes(result.first, first)
-    photo = first.photo(stem)
-    if photo.size != truth.shape[::-1]:
-        photo = ImageOps.exif_transpose(photo)
-    pixels = np.array(photo.convert("RGB"))
+    pixels = photo_pixels(first.photo(stem), truth)
     theirs = renumber(second.predicted_labels(stem), _classes(result.second, second), classes)
     views: dict[str, Picture] = {
         "photo": pixels,
@@ -281,7 +278,7 @@ def _pair(result: Result, place: int) -> Mapping[str, Any]:
     return {
         "stem": stem,
         "scores": result.comparison.image_scores[place],
-        "views": [(title, _jpeg(picture)) for title, picture in views.items()],
+        "views": [(title, as_jpeg_uri(_panel(picture))) for title, picture in views.items()],
     }
 
 
@@ -289,9 +286,20 @@ def _classes(side: Side, revision: Revision) -> Sequence[str]:
     return side.runs[side.revisions.index(revision)].counts.classes
 
 
-def _jpeg(picture: Picture) -> str:
+def _panel(picture: Picture) -> Image.Image:
     image = Image.fromarray(picture)
     image.thumbnail((_PANEL_SIZE, _PANEL_SIZE), Image.Resampling.LANCZOS)
+    return image
+
+
+def as_jpeg_uri(image: Image.Image) -> str:
     content = io.BytesIO()
     image.save(content, format="JPEG", quality=85)
     return jpeg_uri(content.getvalue())
+
+
+def photo_pixels(photo: Image.Image, labels: Labels) -> Picture:
+    """A photo as the labels (H, W) see it: turned by EXIF where only that has their size."""
+    if photo.size != labels.shape[::-1]:
+        photo = ImageOps.exif_transpose(photo)
+    return np.array(photo.convert("RGB"))

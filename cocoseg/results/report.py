@@ -6,7 +6,7 @@ The page holds its pictures and styles itself, asks the network for nothing, and
 import csv
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,9 @@ _PROTOCOL = {
     "filter.max_instances": 10,
     "split.ratios": {"train": 8, "val": 1, "test": 1},
 }
+
+_EXAMPLE_VIEWS = ("photo", "truth", "prediction", "errors")
+_SUSPECT_VIEWS = ("photo", "annotated", "predicted")
 
 _STAGES = ("download", "filter", "images", "mask", "split", "train", "evaluate", "export")
 _MACHINE_COLUMNS = ("seconds", "peak_memory_mib", "device", "cpus", "machine", "python")
@@ -68,6 +71,7 @@ def make_report(metrics: Path, params: Mapping[str, Any], lock: Path, title: str
     splits = _read_json(metrics / "split.json")
     near_duplicates = splits.pop("near_duplicates", None)
     names = list(test["iou"])
+    suspects = _read_rows(metrics / "suspects.csv")
     machine = read_machine_figures(metrics / "machine")
     return render_page(
         "report.html.jinja",
@@ -86,8 +90,14 @@ def make_report(metrics: Path, params: Mapping[str, Any], lock: Path, title: str
         colours=class_colours(names),
         error_colours={name: _hex(colour) for name, colour in ERRORS.items()},
         examples=[
-            {**example, "panels": _panels(metrics / "panels", example["name"])}
+            {**example, "panels": _panels(metrics / "panels", example["name"], _EXAMPLE_VIEWS)}
             for example in details["examples"]
+        ],
+        suspects=len(suspects),
+        gallery=[
+            (suspect, _panels(metrics / "panels", f"suspect_{number}", _SUSPECT_VIEWS))
+            for number, suspect in enumerate(suspects, start=1)
+            if (metrics / f"panels/suspect_{number}_photo.jpg").is_file()
         ],
         confusion=_read_confusion(metrics / "plots/confusion.csv", names),
         curves=_draw_curves(metrics / "train/plots/metrics", names, train["epoch"]),
@@ -187,12 +197,9 @@ def _read_confusion(path: Path, names: Sequence[str]) -> list[tuple[str, list[fl
     return list(zip(names, rows, strict=True))
 
 
-def _panels(folder: Path, name: str) -> dict[str, str]:
-    """The four views of an example, as data URIs by title."""
-    uris = {}
-    for title in ("photo", "truth", "prediction", "errors"):
-        uris[title] = jpeg_uri((folder / f"{name}_{title}.jpg").read_bytes())
-    return uris
+def _panels(folder: Path, name: str, titles: Iterable[str]) -> dict[str, str]:
+    """The views of an example or a suspect, as data URIs by title."""
+    return {title: jpeg_uri((folder / f"{name}_{title}.jpg").read_bytes()) for title in titles}
 
 
 def _draw_curves(folder: Path, names: Sequence[str], best_epoch: int) -> list[dict[str, Any]]:

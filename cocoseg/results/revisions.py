@@ -27,9 +27,11 @@ from cocoseg.common.errors import UserError
 from cocoseg.common.labels import Labels
 from cocoseg.common.params import parse_yaml
 from cocoseg.scoring.comparison import ImageCounts, ScoredRun
+from cocoseg.scoring.suspects import Suspect, read_suspects
 
 WORKSPACE = "workspace"
 TEST_IMAGES = "metrics/test_images.json"
+SUSPECTS = "metrics/suspects.csv"
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Revision:
         if self.sha is None:
             return "run `dvc repro evaluate`, which makes it"
         return (
-            "it is of a run before there was `cocoseg compare`, or of an unfinished one; "
+            "it is of a run before that was written, or of an unfinished one; "
             f"`git checkout {self.sha[:7]}`, then `dvc repro evaluate` and commit"
         )
 
@@ -106,6 +108,13 @@ class Revision:
             raise self._damaged(TEST_IMAGES)
         trained_on = self.read("data/splits/train.txt").decode(errors="replace").split("\n")
         return ScoredRun(self.name, counts, frozenset(trained_on) - {""})
+
+    def suspects(self) -> list[Suspect]:
+        """Its metrics/suspects.csv. Raises UserError when that is missing or damaged."""
+        try:
+            return read_suspects(self.read(SUSPECTS).decode())
+        except ValueError:
+            raise self._damaged(SUSPECTS) from None
 
     def _decode(self, path: str, kind: Any) -> Any:
         try:

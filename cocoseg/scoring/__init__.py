@@ -5,7 +5,8 @@ comparison   how sure scores are, and whether one run is better than another
 boundary     how well outlines are met
 objects      which objects are found, by size
 calibration  whether the network is right as often as it says
-examples     test images to look at
+suspects     annotations that the model disagrees with
+examples     test images and suspects to look at
 draw         pictures of labels: overlays, errors, panels
 plots        what DVC plots, as CSV files
 

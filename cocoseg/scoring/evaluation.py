@@ -45,6 +45,7 @@ from cocoseg.scoring.comparison import (
     weighted_ious,
 )
 from cocoseg.scoring.objects import count_objects, summarize_objects
+from cocoseg.scoring.suspects import Finding, Suspect, find, rank
 
 
 @dataclass
@@ -53,7 +54,7 @@ class Evaluation:
 
     `confusions` (classes, classes), `boundaries` (classes, 2) of `count_boundaries`, `objects`
     (sizes, 4) of `count_objects`, `confidences` (bins, 3) of `count_confidence`; `truths` are
-    hashes of the true labels.
+    hashes of the true labels, `findings` what the network makes of the annotations.
     """
 
     pairs: Sequence[Pair]
@@ -64,6 +65,7 @@ class Evaluation:
     confidences: NDArray[np.float64]
     truths: Sequence[str]
     images_per_second: float
+    findings: Sequence[Sequence[Finding]] = ()
 
     @property
     def confusion(self) -> Confusion:
@@ -88,6 +90,11 @@ class Evaluation:
             confusions=dict(zip(stems, self.confusions.tolist(), strict=True)),
             truths=dict(zip(stems, self.truths, strict=True)),
         )
+
+    def suspects(self, ids: Mapping[str, int]) -> list[Suspect]:
+        """The rows of `metrics/suspects.csv`; `ids` are the images' ids by stem."""
+        images = [(ids[pair.image.stem], pair.image.name) for pair in self.pairs]
+        return rank(images, self.findings, self.classes)
 
     def scores(self) -> dict[str, Any]:
         """The content of `metrics/test.json`: what is worth a column in a table of runs."""
@@ -157,6 +164,7 @@ def evaluate(
     classes = len(card.classes)
     counts: dict[int, tuple[NDArray[Any], ...]] = {}
     truths = [""] * len(pairs)
+    findings: list[Sequence[Finding]] = [()] * len(pairs)
     found_pairs = predict_with_confidence(
         model.to(device),
         card,
@@ -173,6 +181,9 @@ def evaluate(
         truths[found.index] = hashlib.blake2b(truth.tobytes(), digest_size=8).hexdigest()
         if predictions:
             write_label_png(predictions / f"{stem}.png", prediction)
+        findings[found.index] = find(
+            objects[stem], truth, prediction, found.probabilities.cpu().numpy()
+        )
         counts[found.index] = (
             count_confusion(truth, prediction, classes),
             count_boundaries(truth, prediction, classes),
@@ -183,5 +194,5 @@ def evaluate(
     in_order = zip(*(counts[index] for index in range(len(pairs))), strict=True)
     confusions, boundaries, of_objects, confidences = map(np.stack, in_order)
     return Evaluation(
-        pairs, card.classes, confusions, boundaries, of_objects, confidences, truths, rate
+        pairs, card.classes, confusions, boundaries, of_objects, confidences, truths, rate, findings
     )

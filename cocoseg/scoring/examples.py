@@ -1,7 +1,7 @@
-"""Test images to look at: which ones, and pictures of what the model does with them."""
+"""Test images to look at: which ones, and pictures of what the model does with them; suspects."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from cocoseg.common.labels import read_label_png
 from cocoseg.network.confusion import iou_scores
 from cocoseg.network.inference import predict_with_confidence
 from cocoseg.network.model import ModelCard, SegmentationNetwork
+from cocoseg.network.photos import Pair
 from cocoseg.scoring.draw import draw_example, draw_panels
 from cocoseg.scoring.evaluation import Evaluation
+from cocoseg.scoring.suspects import Suspect, draw_suspect
 
 PANEL_SIZE = 480
 """The longest side of a single panel in pixels: enough for a column of the report."""
@@ -107,3 +110,20 @@ def write_examples(
         }
         for example in examples
     ]
+
+
+def write_gallery(
+    folder: Path, suspects: Sequence[Suspect], pairs: Iterable[Pair], predictions: Path
+) -> None:
+    """Write the views of each suspect, `suspect_1_photo.jpg` and so on.
+
+    `predictions` is the folder with the predicted label maps of the pairs.
+    """
+    pair_of = {pair.image.name: pair for pair in pairs}
+    for number, suspect in enumerate(suspects, start=1):
+        pair = pair_of[suspect.image]
+        photo, truth = pair.read()
+        prediction = read_label_png(predictions / f"{pair.image.stem}.png")
+        views = draw_suspect(suspect, photo.permute(1, 2, 0).numpy(), truth.numpy(), prediction)
+        for title, view in views.items():
+            view.save(folder / f"suspect_{number}_{title}.jpg", quality=85, optimize=True)

@@ -25,6 +25,8 @@ from cocoseg.annotations.instances import (
 from cocoseg.annotations.selection import (
     Selection,
     log_rejections,
+    read_exclusions,
+    warn_of_unknown,
     write_rejections,
     write_selection,
 )
@@ -431,6 +433,90 @@ def test_the_counts_of_the_sample_are_right_with_all_its_malformed_annotations(
         "no_valid_annotation",
         "too_many_instances",
     }
+
+
+# --- What a person has taken out ----------------------------------------------------------------
+
+
+def test_excluded_images_and_annotations_are_taken_out_before_anything_is_counted(
+    tmp_path: Path,
+) -> None:
+    annotations = [
+        *(annotation(n, 1) for n in (10, 11, 12)),  # one is excluded, so that two are left
+        annotation(20, 2),
+        annotation(21, 2, []),
+        annotation(30, 3),
+        annotation(40, 4, category_id=30),
+        annotation(50, 5),
+    ]
+    file = write_instances(tmp_path / "a.json", [image(n) for n in range(1, 6)], annotations)
+    exclude = {(1, 11), (2, None), (2, 21), (3, 30), (4, None), (5, 10)}
+    selection = select_from(file, max_instances=2, exclude=exclude)
+    assert [a.id for a in selection.instances.annotations] == [10, 12, 50]
+    assert sorted(rejected(selection), key=str) == [
+        ("annotation", 1, 11, "excluded"),
+        ("annotation", 2, 20, "excluded"),
+        ("annotation", 2, 21, "segmentation_empty"),  # could not be used anyway
+        ("annotation", 3, 30, "excluded"),
+        ("image", 2, None, "excluded"),
+        ("image", 3, None, "excluded"),  # its only annotation is
+        ("image", 4, None, "excluded"),
+    ]
+    assert selection.summary()["images_dropped"] == {"excluded": 3}
+    assert selection.summary()["annotations_dropped"] == {"excluded": 3, "segmentation_empty": 1}
+
+
+def test_without_exclusions_the_selection_is_that_of_before(tmp_path: Path) -> None:
+    file = write_instances(tmp_path / "a.json", [image(1)], [annotation(1, 1)])
+    (tmp_path / "none.csv").write_text("image_id,annotation_id\n")
+    exclude = read_exclusions(tmp_path / "none.csv")
+    assert select_from(file, exclude=exclude) == select_from(file)
+
+
+def test_rows_of_rejected_and_suspects_are_exclusions_as_they_are(tmp_path: Path) -> None:
+    table = tmp_path / "exclude.csv"
+    rows = ["image_id,annotation_id", "7,71,excluded,", "8,,missing,1,2", "", "9,0", "-3"]
+    table.write_bytes("\ufeff".encode() + "\r\n".join(rows).encode())  # as a spreadsheet saves it
+    assert read_exclusions(table) == {(7, 71), (8, None), (9, 0), (-3, None)}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "line 1 should begin with image_id,annotation_id"),
+        (b"1,2\n", "line 1 should begin with image_id,annotation_id"),
+        (b"image_id,annotation_id\n1,2\n3,b.jpg\n", r"line 3: .* \(is '3,b.jpg'\)"),
+        (b"image_id,annotation_id\n,5\n", "line 2: "),
+        (b"image_id,annotation_id\n1.5,5\n", "line 2: "),
+        (b"image_id,annotation_id\n\xff,5\n", "no CSV file in UTF-8"),
+        (None, "filter.exclude: .* not found"),
+    ],
+)
+def test_a_bad_list_of_exclusions_is_one_line_that_says_where(
+    content: bytes | None, message: str, tmp_path: Path
+) -> None:
+    table = tmp_path / "exclude.csv"
+    if content is not None:
+        table.write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        read_exclusions(table)
+    assert "\n" not in str(caught.value)
+
+
+def test_exclusions_that_do_not_exist_are_counted_in_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    annotations = [annotation(10, 1), annotation(11, 1, category_id=30), annotation(12, 1, "?")]
+    read = read_instances(write_instances(tmp_path / "a.json", [image(1)], annotations))
+    known = {(1, None), (1, 10), (1, 11), (1, 12)}
+    with caplog.at_level(logging.WARNING):
+        warn_of_unknown(read, known, Path("exclude.csv"))
+        assert caplog.text == ""
+        warn_of_unknown(read, known | {(1, 0), (10, None)}, Path("exclude.csv"))
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "exclude.csv: 2 of 6 entries are not among the annotations, such as image 1, annotation 0"
+    )
 
 
 # --- Properties ---------------------------------------------------------------------------------

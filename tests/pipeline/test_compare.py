@@ -1,4 +1,4 @@
-"""`cocoseg compare` and `cocoseg runs` on real revisions, experiments and the workspace."""
+"""`cocoseg compare`, `runs` and `suspects` on real revisions, experiments and the workspace."""
 
 import json
 import shutil
@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from cocoseg.network.confusion import count_confusion
+from cocoseg.scoring.suspects import read_suspects
 
-from .conftest import Project
+from .conftest import Project, stages_run
 
 pytestmark = pytest.mark.xdist_group("compare")
 
@@ -126,6 +127,35 @@ def test_runs_are_listed_with_what_was_changed(varied: Project) -> None:
     assert rows["seed-2"].endswith("train.seed=2")
     miou = json.loads((varied.folder / "metrics/test.json").read_text())["miou"]
     assert f"{miou:.4f}" in rows["HEAD"]
+
+
+def test_suspects_of_several_runs_are_ranked_together_and_can_be_excluded(
+    varied: Project, tmp_path: Path
+) -> None:
+    project = varied.copy(tmp_path / "project")
+    table, page = project.folder / "all.csv", tmp_path / "page.html"
+    options = ["--csv", str(table), "--html", str(page), "--first", "3"]
+    printed = project.succeed("cocoseg", "suspects", "main", "seed-*", *options).splitlines()
+    suspects = read_suspects(table.read_text(encoding="utf-8"))
+    scores = [suspect.score for suspect in suspects]
+    assert scores == sorted(scores, reverse=True)
+    alone = read_suspects((project.folder / "metrics/suspects.csv").read_text(encoding="utf-8"))
+    assert {s.annotation_id for s in alone} <= {s.annotation_id for s in suspects}
+    ids = [s.annotation_id for s in suspects if s.annotation_id is not None]
+    assert len(ids) == len(set(ids)) >= 3
+    assert len(printed) == 4 and printed[1].split()[0] == f"{scores[0]:.3f}"
+    assert page.read_text(encoding="utf-8").count('src="data:image/jpeg') == 9
+
+    excluded = [row for row in table.read_text().splitlines()[1:] if row.split(",")[1]][:3]
+    list_of_mine = project.folder / "data/exclude.csv"
+    list_of_mine.write_text(list_of_mine.read_text() + "\n".join(excluded) + "\n")
+    assert stages_run(project.succeed("dvc", "repro", "split")) == ["filter", "split"]
+    counts = json.loads((project.folder / "metrics/filter.json").read_text(encoding="utf-8"))
+    assert counts["annotations_dropped"]["excluded"] >= 3
+    list_of_mine.write_text("nonsense\n")
+    result = project.run("dvc", "repro", "filter")
+    assert "error: data/exclude.csv: line 1 should begin with" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_what_is_not_there_is_one_line_that_says_what_to_do(

@@ -17,6 +17,7 @@ from cocoseg.common.errors import UserError
 from cocoseg.common.params import load_params
 from cocoseg.results.charts import line_chart
 from cocoseg.results.report import deviations_from_protocol, make_report, read_hashes
+from cocoseg.scoring.suspects import SUSPECT_VIEWS, Suspect, write_suspects
 from tests import ROOT
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
@@ -142,6 +143,17 @@ def metrics(tmp_path: Path) -> Path:
         for colour, view in enumerate(VIEWS):
             picture = Image.new("RGB", (60, 40), (60 * colour, 100, 200 * place))
             picture.save(folder / f"panels/{name}_{view}.jpg")
+    suspects = [
+        Suspect(7, None, "a <b>.jpg", "background", "car", "missing", 0.97, 1, 2, 30, 20, 400),
+        Suspect(8, 81, "c.jpg", "car", "person", "wrong class", 0.9, 1, 2, 30, 20, 400),
+        Suspect(9, 90, "d.jpg", "car", "car", "outline", 0.6, 1, 2, 30, 20, 400),
+    ]
+    write_suspects(folder / "suspects.csv", suspects)
+    for number in (1, 2):
+        for view in SUSPECT_VIEWS:
+            Image.new("RGB", (50, 50), (200, 60 * number, 90)).save(
+                folder / f"panels/suspect_{number}_{view}.jpg"
+            )
     return folder
 
 
@@ -183,6 +195,7 @@ const shown = view => [...document.querySelectorAll('.example')].map(
   example => [...example.querySelectorAll('img')].filter(i => i.offsetWidth).map(i => i.alt)[0]);
 const result = {
   images: [...document.querySelectorAll('.example img')].map(i => i.naturalWidth),
+  suspects: [...document.querySelectorAll('.suspect img')].map(i => i.naturalWidth),
   charts: [...document.querySelectorAll('img.chart')].map(i => i.naturalWidth),
   requests: performance.getEntriesByType('resource').map(e => e.name)
     .filter(name => !name.startsWith('data:')),
@@ -212,6 +225,7 @@ def test_in_a_browser_every_image_shows_every_switch_works_nothing_is_requested(
     assert title
     found = json.loads(title[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
     assert found["images"] == [60] * 8
+    assert found["suspects"] == [50] * 6
     assert len(found["charts"]) == 5 and all(found["charts"])
     assert found["requests"] == []
     assert found["wide"] <= 0, "the page is wider than the window"
@@ -248,7 +262,7 @@ def test_nothing_in_the_page_points_elsewhere(page: str) -> None:
 
 def test_every_link_of_the_contents_has_its_section(page: str) -> None:
     targets = re.findall(r'href="#(\w+)"', page)
-    assert len(targets) == 8
+    assert len(targets) == 9
     assert all(f'id="{target}"' in page for target in targets)
 
 
@@ -275,6 +289,22 @@ def test_the_figures_are_those_of_the_files(page: str) -> None:
 def test_near_duplicates_are_told(page: str) -> None:
     told = "7 pairs of photos are near-duplicates; 2 of them lie in two splits."
     assert told in str(Text(page))
+
+
+def test_the_first_suspects_are_shown_with_the_ids_to_exclude_them_by(
+    page: str, metrics: Path
+) -> None:
+    text = str(Text(page))
+    assert "The first 2 of 3 are shown" in text
+    assert "1. Missing , score 0.97" in text
+    assert "annotated as background, seen as car a <b>.jpg, image 7" in text
+    assert "annotated as car, seen as person c.jpg, image 8, annotation 81" in text
+    assert "data/exclude.csv" in text
+    write_suspects(metrics / "suspects.csv", [])
+    for picture in metrics.glob("panels/suspect_*"):
+        picture.unlink()
+    page = make_report(metrics, preset("sample"), metrics / "dvc.lock", "x")
+    assert "disagrees with no annotation" in str(Text(page))
 
 
 def test_without_export_its_section_is_left_out(metrics: Path) -> None:

@@ -1,0 +1,264 @@
+"""Which annotations of the test images the model disagrees with most, for a person to judge.
+
+The network was not trained on these images: where it is sure of something else, one of the two is
+wrong. It is asked about each annotation, by its probabilities on the annotation's pixels, and about
+what it sees where nothing is annotated. Cleanlab does so with pixels and images (Lad and Mueller,
+"Estimating label quality and errors in semantic segmentation data via any model", 2023) and with
+boxes (Tkachenko, Thyagarajan and Mueller, "ObjectLab: Automated Diagnosis of Mislabeled Images in
+Object Detection Data", 2023).
+"""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from scipy import ndimage
+
+from cocoseg.annotations.instances import Annotation, parse_segmentation
+from cocoseg.annotations.masks import decode_region, encode_region
+from cocoseg.common.labels import Labels
+from cocoseg.scoring.draw import Picture, overlay_labels
+
+FOUND = 0.3
+"""An annotation with a higher agreement counts as found."""
+
+NEIGHBOURS = 20
+"""So many things of the next smaller sizes, and of the next larger ones, are a thing's like."""
+
+LEAST_SCORE = 0.1
+"""Below it there is no suspicion."""
+
+PARTLY_SEEN = 0.25
+"""An annotation of which more is seen, and the rest is background, has a bad outline."""
+
+SUSPECT_VIEWS = ("photo", "annotated", "predicted")
+
+REACH = 0.5
+"""How far around an annotation its class still counts for it, in square roots of its pixels."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the network says about an annotation, or about something it sees where none is.
+
+    The latter has no `annotation_id`, and the class seen as `label`. `means` (classes,) are the
+    mean probabilities over its visible pixels, of which there are `area`, in the `box` (left, top,
+    width, height). `agreement` is the soft IoU of 0 to 1 of the annotation with what is seen of its
+    class on it and close to it.
+    """
+
+    annotation_id: int | None
+    label: int
+    means: NDArray[np.float64]
+    agreement: float
+    box: tuple[int, int, int, int]
+    area: int
+
+
+def find(
+    objects: Sequence[Annotation],
+    truth: Labels,
+    prediction: Labels,
+    probabilities: NDArray[np.float32],
+) -> list[Finding]:
+    """Ask about one image's annotations, and about connected parts of its background that are
+    predicted as a class and lie, for the most part, apart from annotations of this class.
+
+    `objects` have labels as category ids; label maps are (H, W), `probabilities` (classes, H, W).
+    """
+    findings = []
+    height, width = truth.shape
+    unannotated = np.where(truth == 0, prediction, 0)
+    explained = np.zeros(truth.shape, np.bool_)
+    for annotation in objects:
+        label = annotation.category_id
+        segmentation = parse_segmentation(annotation.segmentation, width, height)
+        region = decode_region(encode_region(segmentation, width, height))
+        visible = region.pixels & (region.of(truth) == label)
+        if not visible.any():
+            continue
+        ((rows, columns),) = ndimage.find_objects(visible.astype(np.uint8))
+        visible = visible[rows, columns]
+        window = _window(rows, columns, region.top, region.left)
+        around = _window(*window, margin=round(REACH * visible.sum() ** 0.5))
+        excess = unannotated[around] == label
+        explained[around] |= excess
+        beyond = float(probabilities[label][around][excess].sum(dtype=np.float64))
+        findings.append(_finding(annotation.id, label, probabilities, window, visible, beyond))
+    for label in np.unique(unannotated[unannotated > 0]).tolist():
+        components, _ = ndimage.label(unannotated == label)
+        for number, window in enumerate(ndimage.find_objects(components), start=1):
+            pixels = components[window] == number
+            if explained[window][pixels].mean() < 0.5:
+                findings.append(_finding(None, label, probabilities, window, pixels, 0.0))
+    return findings
+
+
+Window = tuple[slice, slice]
+"""Rows and columns."""
+
+
+def _window(rows: slice, columns: slice, top: int = 0, left: int = 0, margin: int = 0) -> Window:
+    """The window moved, and grown by a margin on each side."""
+    return (
+        slice(max(0, rows.start + top - margin), rows.stop + top + margin),
+        slice(max(0, columns.start + left - margin), columns.stop + left + margin),
+    )
+
+
+def _finding(
+    annotation_id: int | None,
+    label: int,
+    probabilities: NDArray[np.float32],
+    window: Window,
+    pixels: NDArray[np.bool_],
+    beyond: float,
+) -> Finding:
+    """The finding about pixels (h, w) of a window; `beyond` is what is seen of the class around."""
+    rows, columns = window
+    means = probabilities[:, rows, columns][:, pixels].mean(axis=1, dtype=np.float64)
+    area = int(pixels.sum())
+    agreement = 0.0 if annotation_id is None else float(means[label]) * area / (area + beyond)
+    box = columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start
+    return Finding(annotation_id, label, means, agreement, box, area)
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A row of `metrics/suspects.csv`; box and area in pixels, the score from 0 to 1.
+
+    `predicted` is the class that the network sees in place of `annotated`; one of both may be the
+    background. Kinds are `missing`, `extra`, `wrong class` and `outline`.
+    """
+
+    image_id: int
+    annotation_id: int | None
+    image: str
+    annotated: str
+    predicted: str
+    kind: str
+    score: float
+    x: int
+    y: int
+    width: int
+    height: int
+    area: int
+
+
+COLUMNS = [field.name for field in fields(Suspect)]
+
+
+def rank(
+    images: Sequence[tuple[int, str]],
+    findings: Sequence[Sequence[Finding]],
+    classes: Sequence[str],
+) -> list[Suspect]:
+    """What is most likely wrong comes first; `images` are ids and file names, findings are theirs.
+
+    The score is how far the network disagrees, times how often it is right about things of that
+    class and size: that it overlooks one small person more says little about the label. `classes`
+    are the classes' names in label order, background first.
+    """
+    flat = [(image, f) for image, of_image in zip(images, findings, strict=True) for f in of_image]
+    reliability = _reliability([f for _, f in flat])
+    suspects = []
+    for ((image_id, name), f), reliable in zip(flat, reliability, strict=True):
+        if f.annotation_id is None:
+            kind, annotated, seen, score = "missing", 0, f.label, f.means[f.label]
+        else:
+            annotated, seen, score = f.label, int(f.means.argmax()), 1 - f.agreement
+            if seen == 0 and f.means[f.label] > PARTLY_SEEN:
+                seen = f.label
+            kind = "outline" if seen == f.label else "wrong class" if seen else "extra"
+        score = round(float(score * reliable), 4)
+        labels = classes[annotated], classes[seen]
+        if score >= LEAST_SCORE:
+            suspects.append(
+                Suspect(image_id, f.annotation_id, name, *labels, kind, score, *f.box, f.area)
+            )
+    return sorted(suspects, key=lambda s: (-s.score, s.image_id, s.annotation_id or -1, s.x, s.y))
+
+
+def _reliability(findings: Sequence[Finding]) -> NDArray[np.float64]:
+    """How often the network is right about things of this class and about this size.
+
+    About an annotation: which share of the annotations is found; about what it sees without one:
+    which share of such sights, together with the annotations found, are annotations.
+    """
+    labels = np.array([f.label for f in findings], np.intp)
+    areas = np.array([f.area for f in findings], np.intp)
+    found = np.array([f.agreement > FOUND for f in findings], np.bool_)
+    annotated = np.array([f.annotation_id is not None for f in findings], np.bool_)
+    reliability = np.zeros(len(findings))
+    for label in np.unique(labels):
+        for asked, group in ((annotated, annotated), (~annotated, ~annotated | found)):
+            members = np.flatnonzero((labels == label) & group)
+            members = members[np.argsort(areas[members], kind="stable")]
+            right = np.concatenate([[0], np.cumsum(found[members])])
+            places = np.arange(len(members))
+            first = np.maximum(places - NEIGHBOURS, 0)
+            end = np.minimum(places + NEIGHBOURS + 1, len(members))
+            # One right and one wrong are added to each share (Laplace's rule of succession).
+            shares = (right[end] - right[first] + 1) / (end - first + 2)
+            reliability[members] = np.where(asked[members], shares, reliability[members])
+    return reliability
+
+
+def write_suspects(path: Path, suspects: Iterable[Suspect]) -> None:
+    """Write a CSV file; its rows can be copied into the file of `filter.exclude`."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(map(asdict, suspects))
+
+
+def read_suspects(text: str) -> list[Suspect]:
+    """What `write_suspects` wrote. Raises ValueError for anything else."""
+    rows = csv.DictReader(io.StringIO(text))
+    if rows.fieldnames != COLUMNS:
+        raise ValueError("the columns are others")
+    return [
+        msgspec.convert(
+            {**row, "annotation_id": row["annotation_id"] or None}, Suspect, strict=False
+        )
+        for row in rows
+    ]
+
+
+def draw_suspect(
+    suspect: Suspect, photo: Picture, truth: Labels, prediction: Labels, size: int = 240
+) -> dict[str, Image.Image]:
+    """The part of the photo (H, W, 3) around a suspect, its longer side of `size` pixels: as it is,
+    with the labels as annotated, and as predicted; the suspect's box is drawn."""
+    side = max(2 * suspect.width, 2 * suspect.height, 64)
+    rows = _around(suspect.y, suspect.height, side, photo.shape[0])
+    columns = _around(suspect.x, suspect.width, side, photo.shape[1])
+    zoom = size / max(rows.stop - rows.start, columns.stop - columns.start)
+    left, top = (suspect.x - columns.start) * zoom, (suspect.y - rows.start) * zoom
+    box = (left, top, left + suspect.width * zoom - 1, top + suspect.height * zoom - 1)
+    views = (photo, overlay_labels(photo, truth), overlay_labels(photo, prediction))
+    drawn = {}
+    for title, view in zip(SUSPECT_VIEWS, views, strict=True):
+        part = Image.fromarray(view[rows, columns])
+        part = part.resize(
+            (round(part.width * zoom), round(part.height * zoom)), Image.Resampling.BICUBIC
+        )
+        for inset, colour in ((0, (0, 0, 0)), (1, (255, 255, 255))):
+            corners = (box[0] + inset, box[1] + inset, box[2] - inset, box[3] - inset)
+            if corners[0] <= corners[2] and corners[1] <= corners[3]:
+                ImageDraw.Draw(part).rectangle(corners, outline=colour)
+        drawn[title] = part
+    return drawn
+
+
+def _around(start: int, length: int, wanted: int, limit: int) -> slice:
+    """A part of `wanted` pixels with these in its middle, inside of `limit` pixels."""
+    wanted = min(wanted, limit)
+    first = min(max(0, start + length // 2 - wanted // 2), limit - wanted)
+    return slice(first, first + wanted)

@@ -1,0 +1,169 @@
+"""Planted mistakes are found and named by a network that is always right."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from cocoseg.annotations.instances import Annotation
+from cocoseg.annotations.masks import paint_labels
+from cocoseg.annotations.selection import read_exclusions
+from cocoseg.common.labels import Labels, write_label_png
+from cocoseg.network.photos import Pair
+from cocoseg.scoring.examples import write_gallery
+from cocoseg.scoring.suspects import (
+    SUSPECT_VIEWS,
+    Suspect,
+    draw_suspect,
+    find,
+    rank,
+    read_suspects,
+    write_suspects,
+)
+from tests.coco_files import painted
+
+CLASSES = ("background", "cat", "dog")
+WIDTH, HEIGHT = 120, 80
+
+
+def ellipse(left: float, top: float, width: float, height: float) -> list[list[float]]:
+    turns = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    x, y = left + width / 2 * (1 + np.cos(turns)), top + height / 2 * (1 + np.sin(turns))
+    return [np.stack([x, y], axis=1).round(2).ravel().tolist()]
+
+
+TRUTH = [
+    painted(ellipse(5, 5, 30, 20), 1, id=1),
+    painted(ellipse(45, 10, 25, 40), 2, id=2),
+    painted(ellipse(75, 40, 40, 30), 1, id=3),
+    painted(ellipse(10, 45, 14, 14), 2, id=4),
+]
+
+
+def paint(annotations: Sequence[Annotation]) -> Labels:
+    return paint_labels(annotations, WIDTH, HEIGHT, overlap="last", crowd="void")
+
+
+def sure_of(labels: Labels, confidence: float = 0.98) -> NDArray[np.float32]:
+    """Probabilities (classes, H, W) of a network that sees these labels."""
+    others = (1 - confidence) / (len(CLASSES) - 1)
+    probabilities = np.full((len(CLASSES), *labels.shape), others, np.float32)
+    np.put_along_axis(probabilities, labels[None].astype(int), confidence, axis=0)
+    return probabilities
+
+
+def audit(*images: Sequence[Annotation], seen: Sequence[Annotation] = TRUTH) -> list[Suspect]:
+    """The suspects among the annotations of images on each of which the network sees `seen`."""
+    labels = paint(seen)
+    findings = [find(of_image, paint(of_image), labels, sure_of(labels)) for of_image in images]
+    names = [(7 + place, f"{place}.jpg") for place in range(len(images))]
+    return rank(names, findings, CLASSES)
+
+
+def test_annotations_that_the_network_sees_as_well_are_no_suspects() -> None:
+    assert audit(TRUTH) == [] or max(suspect.score for suspect in audit(TRUTH)) < 0.1
+
+
+def test_a_missing_object_is_found_where_it_is() -> None:
+    first = audit([TRUTH[0], *TRUTH[2:]])[0]
+    assert (first.kind, first.annotated, first.predicted) == ("missing", "background", "dog")
+    assert (first.image_id, first.annotation_id, first.image) == (7, None, "0.jpg")
+    assert (first.x, first.y, first.width, first.height) == (45, 10, 25, 40)
+    assert first.area == int((paint(TRUTH) == 2)[:, 45:70].sum())
+    assert first.score > 0.4
+
+
+def test_an_annotation_of_nothing_is_extra() -> None:
+    first = audit([*TRUTH, painted(ellipse(90, 5, 20, 20), 2, id=9)])[0]
+    assert (first.kind, first.annotation_id) == ("extra", 9)
+    assert (first.annotated, first.predicted) == ("dog", "background")
+    assert first.score > 0.5
+
+
+def test_a_wrong_class_is_named() -> None:
+    wrong = painted(ellipse(75, 40, 40, 30), 2, id=3)
+    first = audit([*TRUTH[:2], wrong, TRUTH[3]])[0]
+    assert (first.kind, first.annotation_id) == ("wrong class", 3)
+    assert (first.annotated, first.predicted) == ("dog", "cat")
+    assert first.score > 0.5
+
+
+@pytest.mark.parametrize(
+    "outline",
+    [ellipse(83, 46, 37, 30), ellipse(75, 40, 20, 30), [[68, 34, 120, 34, 120, 76, 68, 76]]],
+    ids=["shifted", "half", "coarse"],
+)
+def test_a_bad_outline_is_one_suspect(outline: list[list[float]]) -> None:
+    bad = painted(outline, 1, id=3)
+    suspects = [s for s in audit([*TRUTH[:2], bad, TRUTH[3]]) if s.score > 0.2]
+    assert [(s.kind, s.annotation_id) for s in suspects] == [("outline", 3)]
+
+
+def test_an_annotation_behind_another_and_void_are_not_judged() -> None:
+    hidden = painted(ellipse(8, 8, 10, 10), 2, id=8)
+    crowd = painted(ellipse(45, 10, 25, 40), 2, id=2, iscrowd=1)
+    labels = paint(TRUTH)
+    truth = paint([hidden, TRUTH[0], crowd, *TRUTH[2:]])
+    findings = find([hidden, TRUTH[0], *TRUTH[2:]], truth, labels, sure_of(labels))
+    assert {f.annotation_id for f in findings} == {1, 3, 4}
+
+
+def test_the_order_is_that_of_the_scores_whatever_the_order_of_the_annotations() -> None:
+    bad = [painted(ellipse(90, 5, 20, 20), 2, id=9), *TRUTH[1:]]
+    suspects = audit(bad, TRUTH, bad)
+    scores = [suspect.score for suspect in suspects]
+    assert scores == sorted(scores, reverse=True)
+    assert audit(bad[::-1], TRUTH, bad) == suspects
+
+
+def test_rows_are_read_as_they_were_written_and_can_be_excluded(tmp_path: Path) -> None:
+    suspects = audit([painted(ellipse(90, 5, 20, 20), 2, id=9), *TRUTH[1:]])
+    table = tmp_path / "suspects.csv"
+    write_suspects(table, suspects)
+    assert read_suspects(table.read_text()) == suspects
+    assert {(7, 9), (7, None)} <= read_exclusions(table)
+
+
+@pytest.mark.parametrize("text", ["", "image_id\n1\n", "{"])
+def test_what_is_no_list_of_suspects_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="columns"):
+        read_suspects(text)
+
+
+def test_a_list_without_suspects_is_its_header(tmp_path: Path) -> None:
+    write_suspects(tmp_path / "none.csv", [])
+    assert read_suspects((tmp_path / "none.csv").read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "width", "height"), [(0, 0, 1, 1), (119, 79, 1, 1), (0, 0, 120, 80), (0, 40, 120, 2)]
+)
+def test_a_picture_never_leaves_the_photo(x: int, y: int, width: int, height: int) -> None:
+    suspect = Suspect(1, 2, "a.jpg", "cat", "dog", "outline", 0.5, x, y, width, height, 1)
+    photo = np.full((HEIGHT, WIDTH, 3), 200, np.uint8)
+    view = draw_suspect(suspect, photo, paint([]), paint([]))["photo"]
+    assert max(view.size) == 240
+    assert np.mean(np.asarray(view) == 200) > 0.9  # the photo, and the box
+
+
+def test_pictures_show_the_suspect_in_the_middle(tmp_path: Path) -> None:
+    (suspect,) = audit([TRUTH[0], *TRUTH[2:]])[:1]
+    labels = paint(TRUTH)
+    photo = np.full((HEIGHT, WIDTH, 3), 200, np.uint8)
+    views = draw_suspect(suspect, photo, paint(TRUTH[:1]), labels)
+    assert tuple(views) == SUSPECT_VIEWS
+    assert {view.size for view in views.values()} == {(240, 240)}  # 80 x 80 pixels of 120 x 80
+    # The object's middle, 57 from the left and 30 from the top, of columns 17 to 97.
+    middle = {title: view.getpixel((3 * (57 - 17), 3 * 30)) for title, view in views.items()}
+    assert middle["photo"] == middle["annotated"] == (200, 200, 200) != middle["predicted"]
+    pair = Pair(tmp_path / "0.jpg", tmp_path / "mask.png")
+    views["photo"].resize((WIDTH, HEIGHT)).save(pair.image)
+    write_label_png(pair.mask, labels)
+    write_label_png(tmp_path / "0.png", labels)
+    (tmp_path / "gallery").mkdir()
+    write_gallery(tmp_path / "gallery", [suspect], [pair], tmp_path)
+    assert {path.name for path in (tmp_path / "gallery").iterdir()} == {
+        f"suspect_1_{title}.jpg" for title in SUSPECT_VIEWS
+    }
