@@ -22,6 +22,7 @@ from cocoseg.annotations.instances import (
     MAX_IMAGE_PIXELS,
     Annotation,
     Category,
+    Fault,
     ImageRecord,
     Instances,
     InvalidSegmentation,
@@ -129,7 +130,7 @@ def select(
     images = _usable_images(read.instances.images, rejections)
     valid = _valid_annotations(read.instances.annotations, labels, images, rejections)
     annotated = valid.keys() | {r.image_id for r in rejections if r.kind == "annotation"}
-    dropped: dict[int, tuple[str, str]] = {}
+    dropped: dict[int, Fault] = {}
     for image_id in images:
         count = len(valid.get(image_id, ()))
         if image_id not in annotated:
@@ -159,9 +160,10 @@ def select(
     return Selection(kept, rejections)
 
 
-def _image_fault(image: ImageRecord) -> tuple[str, str] | None:
-    """Why an image entry cannot be used, as (reason, detail)."""
+def _image_fault(image: ImageRecord) -> Fault | None:
     name = image.file_name
+    if image.rejected:
+        return image.rejected
     if image.width < 1 or image.height < 1 or image.width * image.height > MAX_IMAGE_PIXELS:
         return "malformed_image", f"{image.width}x{image.height} pixels"
     if not name.isprintable() or not _SAFE_NAME.fullmatch(name) or len(name.encode()) > 200:
@@ -231,12 +233,14 @@ def _valid_annotations(
 
 def _annotation_fault(
     annotation: Annotation, image: ImageRecord | None, seen: Set[int]
-) -> tuple[str, str] | None:
-    """Why an annotation cannot be used, as (reason, detail); `seen` holds the ids before it."""
+) -> Fault | None:
+    """Why an annotation cannot be used; `seen` holds the ids before it."""
     if image is None:
         return "image_missing", ""
     if annotation.id in seen:
         return "duplicate_annotation", ""
+    if annotation.rejected:
+        return annotation.rejected
     try:
         parse_segmentation(annotation.segmentation, image.width, image.height)
     except InvalidSegmentation as error:

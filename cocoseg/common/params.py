@@ -45,6 +45,13 @@ Address = Annotated[
     str,
     _matching(r"https?://[^/\s].*|file:///.*", "an http://, https:// or file:/// address"),
 ]
+Location = Annotated[
+    str,
+    _matching(
+        r"https?://[^/\s].*|file:///.*|(?!\w+://).+",
+        "a path, or an http://, https:// or file:/// address",
+    ),
+]
 Md5 = Annotated[str, _matching("[0-9a-f]{32}", "32 hexadecimal digits, or null for no check")]
 Device = Annotated[
     str, _matching(r"auto|cpu|mps|cuda(:\d+)?", "auto, cpu, mps, cuda or cuda:NUMBER")
@@ -70,10 +77,22 @@ class CocoParams(Section):
     md5: Md5 | None
 
 
+class FilesPair(Section):
+    annotations: Location
+    images: Location
+    split: Literal["train", "val", "test"] | None = None
+
+
+class FilesParams(Section):
+    folder: Annotated[str, Field(min_length=1)]
+    pairs: Annotated[list[FilesPair], Field(min_length=1)]
+
+
 class DownloadParams(Section):
-    source: Literal["sample", "coco"]
+    source: Literal["sample", "coco", "files"]
     sample: SampleParams
     coco: CocoParams
+    files: FilesParams
 
 
 class FilterParams(Section):
