@@ -34,6 +34,7 @@ from cocoseg.annotations.instances import (
 )
 from cocoseg.common.errors import UserError
 from cocoseg.common.files import atomic_file
+from cocoseg.common.labels import VOID
 from cocoseg.common.randomness import sort_key
 
 logger = logging.getLogger(__name__)
@@ -109,7 +110,7 @@ def _no_garbage_collection() -> Iterator[None]:
 @_no_garbage_collection()
 def select(
     read: ReadResult,
-    classes: Sequence[str],
+    classes: Sequence[str] | Literal["all"],
     *,
     max_instances: int,
     max_images: int,
@@ -119,10 +120,11 @@ def select(
     """Choose the images and annotations to work with.
 
     Annotations of `classes` are kept when valid; images when they have at least one and at most
-    `max_instances` of them. Of more than `max_images`, `prefer` says which stay: those of the
-    rarest class first, a random draw by `seed`, or the first of the file. Raises UserError when a
-    class is none of the file's categories, or nothing is left.
+    `max_instances` of them. `all` stands for what `all_classes` gives. Of more than `max_images`,
+    `prefer` says which stay: those of the rarest class first, a random draw by `seed`, or the first
+    of the file. Raises UserError when a class is none of the file's categories, or nothing is left.
     """
+    classes = all_classes(read.instances) if classes == "all" else classes
     labels = _labels_by_category(read.instances.categories, classes)
     # An unreadable annotation of another class is not looked at either.
     other = {c.id for c in read.instances.categories} - labels.keys()
@@ -158,6 +160,22 @@ def select(
         [Category(label, name) for label, name in enumerate(classes, start=1)],
     )
     return Selection(kept, rejections)
+
+
+def all_classes(instances: Instances) -> list[str]:
+    """The names of the categories that an annotation has, by category id, each once.
+
+    Some tools (Roboflow) list a category that stands for the others and is used by none. What is
+    called background is label 0 already. Raises UserError when none or too many are left.
+    """
+    used = {annotation.category_id for annotation in instances.annotations}
+    categories = sorted(instances.categories, key=lambda category: category.id)
+    names = dict.fromkeys(c.name for c in categories if c.id in used and c.name != "background")
+    if not 0 < len(names) < VOID:
+        raise UserError(
+            f"filter.classes: {len(names)} categories have annotations; 1 to {VOID - 1} can be used"
+        )
+    return list(names)
 
 
 def _image_fault(image: ImageRecord) -> Fault | None:

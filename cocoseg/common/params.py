@@ -14,7 +14,9 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -61,7 +63,7 @@ Device = Annotated[
 class Section(BaseModel):
     """A part of params.yaml. Strict: `"10"` is no number, and a misspelt key is an error."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, serialize_by_alias=True)
 
 
 class SampleParams(Section):
@@ -97,7 +99,13 @@ class DownloadParams(Section):
 
 class FilterParams(Section):
     classes: Annotated[
-        list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=254)
+        Annotated[Literal["all"], Tag("a word")]
+        | Annotated[
+            list[Annotated[str, Field(min_length=1)]],
+            Field(min_length=1, max_length=254),
+            Tag("a list"),
+        ],
+        Discriminator(lambda classes: "a word" if isinstance(classes, str) else "a list"),
     ]
     max_instances: PositiveInt
     max_images: PositiveInt
@@ -106,7 +114,9 @@ class FilterParams(Section):
 
     @field_validator("classes")
     @classmethod
-    def _no_class_twice(cls, classes: list[str]) -> list[str]:
+    def _no_class_twice(cls, classes: list[str] | str) -> list[str] | str:
+        if isinstance(classes, str):
+            return classes
         repeated = sorted({name for name in classes if classes.count(name) > 1})
         if repeated:
             raise ValueError(f"{', '.join(repeated)} is listed more than once")
@@ -133,6 +143,7 @@ class RatioParams(Section):
 
 
 class SplitParams(Section):
+    from_: Literal["draw", "export"] = Field(alias="from")  # `from` is a word of Python
     ratios: RatioParams
     folds: Annotated[int, Field(ge=2)]
     fold: NonNegativeInt | None
@@ -144,6 +155,8 @@ class SplitParams(Section):
         folds, ratios = others.data.get("folds"), others.data.get("ratios")
         if fold is not None and folds is not None and fold >= folds:
             raise ValueError(f"should be below split.folds, which is {folds}")
+        if fold is not None and others.data.get("from_") == "export":
+            raise ValueError("needs split.from: draw, since folds are drawn")
         if fold is not None and ratios is not None and not ratios.train:
             raise ValueError("needs a split.ratios.train above zero")
         return fold

@@ -74,7 +74,9 @@ def make_report(metrics: Path, params: Mapping[str, Any], lock: Path, title: str
         test=test,
         details=details,
         train=train,
-        published={"miou": PUBLISHED_MIOU, "iou": PUBLISHED_IOU} if is_comparable(params) else None,
+        published={"miou": PUBLISHED_MIOU, "iou": PUBLISHED_IOU}
+        if is_comparable(params, names)
+        else None,
         deviations=deviations_from_protocol(params, filtered["images_kept"], test["iou"]),
         filtered=filtered,
         masks=_read_json(metrics / "mask.json"),
@@ -98,10 +100,9 @@ def make_report(metrics: Path, params: Mapping[str, Any], lock: Path, title: str
     )
 
 
-def is_comparable(params: Mapping[str, Any]) -> bool:
+def is_comparable(params: Mapping[str, Any], names: Sequence[str]) -> bool:
     """Whether the scores may stand beside the published ones: COCO, with the same classes."""
-    classes = ["background", *params["filter"]["classes"]]
-    return params["download"]["source"] == "coco" and classes == list(PUBLISHED_IOU)
+    return params["download"]["source"] == "coco" and list(names) == list(PUBLISHED_IOU)
 
 
 def deviations_from_protocol(
