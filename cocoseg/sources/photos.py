@@ -52,8 +52,8 @@ class PhotoFolder:
         """The path below the folder, with `/`, of the photo that `name` means.
 
         The name and the path must be equal, or one the end of the other (a tool has left folders
-        out, or has put its own storage before them); the longest agreement wins. Raises NoPhoto
-        when no photo agrees, or several do.
+        out, or has put its own storage before them); the longest agreement wins. Of a path on
+        another machine the last part is enough. Raises NoPhoto when no photo agrees, or several do.
         """
         for wanted in _readings(name):
             fitting = [
@@ -89,8 +89,13 @@ def _agree(parts: Parts, wanted: Parts) -> bool:
     return tuple(map(_composed, parts[-shorter:])) == wanted[-shorter:]
 
 
+def _after_ups(parts: Parts) -> int:
+    """The place after the last `..`: what comes before tells nothing."""
+    return max((place + 1 for place, part in enumerate(parts) if part == ".."), default=0)
+
+
 def _parts(name: str) -> Parts:
-    """The parts of a path, of Windows as well; what comes before the last `..` tells nothing."""
+    """The parts of a path, of Windows as well."""
     parts = [part for part in re.split(r"[/\\]", name) if part not in ("", ".")]
     return tuple(map(_composed, parts))
 
@@ -111,8 +116,8 @@ def _readings(name: str) -> Iterator[Parts]:
         for parts in readings
         if parts and (plain := re.sub(r"^[0-9a-f]{8}-", "", parts[-1])) not in ("", parts[-1])
     ]
-    for parts in dict.fromkeys(readings):
-        ups = [place for place, part in enumerate(parts) if part == ".."]
-        after = parts[ups[-1] + 1 :] if ups else parts
-        if after:
-            yield after
+    after_ups = [parts[_after_ups(parts) :] for parts in readings]
+    if re.match(r"[/\\]|\w+:|.*\.\.[/\\]", name):
+        # Folders on another machine: where they tell nothing, the last part has to do.
+        after_ups += [parts[-1:] for parts in after_ups]
+    yield from filter(None, dict.fromkeys(after_ups))
