@@ -78,7 +78,7 @@ def run_lengths(box: Box, size: tuple[int, int] = SIZE) -> dict[str, Any]:
 
 def write(path: Path, document: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document, default=float), encoding="utf-8")
+    path.write_text(json.dumps(document, default=lambda v: v.tolist()), encoding="utf-8")
 
 
 def pair(annotations: str, images: str, split: str | None = None) -> dict[str, str | None]:

@@ -33,7 +33,7 @@ from cocoseg.annotations.instances import (
     rarest_class_by_image,
 )
 from cocoseg.common.errors import UserError
-from cocoseg.common.files import atomic_file
+from cocoseg.common.files import atomic_file, flat_name
 from cocoseg.common.labels import VOID
 from cocoseg.common.randomness import sort_key
 
@@ -184,9 +184,14 @@ def _image_fault(image: ImageRecord) -> Fault | None:
         return image.rejected
     if image.width < 1 or image.height < 1 or image.width * image.height > MAX_IMAGE_PIXELS:
         return "malformed_image", f"{image.width}x{image.height} pixels"
-    if not name.isprintable() or not _SAFE_NAME.fullmatch(name) or len(name.encode()) > 200:
+    if not name.isprintable() or not _SAFE_NAME.fullmatch(name) or _is_long(name):
         return "unsafe_file_name", ascii(name[:80])
     return None
+
+
+def _is_long(file_name: str) -> bool:
+    """File systems bear 255 bytes; temporary names and endings want some of them."""
+    return len(file_name.encode()) > 200
 
 
 def _labels_by_category(categories: Iterable[Category], classes: Sequence[str]) -> dict[int, int]:
@@ -199,6 +204,8 @@ def _labels_by_category(categories: Iterable[Category], classes: Sequence[str]) 
             raise UserError(
                 f"filter.classes: unknown class {name!r}; the annotations have: {shown}"
             )
+        if _is_long(flat_name(name)):
+            raise UserError(f"filter.classes: {name[:40]!r}… is too long for the name of a file")
     label_of = {name: label for label, name in enumerate(classes, start=1)}
     return {c.id: label_of[c.name] for c in categories if c.name in label_of}
 
