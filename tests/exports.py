@@ -14,9 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+import yaml
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
+
+from stages import download, filter, images, mask, split
+from tests import ROOT
 
 COLOURS = {"cat": (220, 40, 40), "dog": (40, 190, 60), "cow / 牛": (40, 70, 220)}
 GRAY = (128, 128, 128)
@@ -446,6 +451,32 @@ EXPORTS: list[Callable[[Path], Export]] = [
     pycocotools,
     by_hand,
 ]
+
+
+OWN = {
+    "download.source": "files",
+    "filter.classes": "all",
+    "split.ratios": {"train": 1, "val": 0, "test": 0},
+    "runtime.workers": 0,
+}
+
+
+def run_data_stages(
+    project: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run what comes before training in the folder `project`, with changed parameters."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    for key, value in {**OWN, **changes}.items():
+        *sections, name = key.split(".")
+        section = params
+        for part in sections:
+            section = section[part]
+        section[name] = value
+    text = yaml.safe_dump(params, allow_unicode=True)
+    (project / "params.yaml").write_text(text, encoding="utf-8")
+    monkeypatch.chdir(project)
+    for stage in (download, filter, images, mask, split):
+        stage.main()
 
 
 def shown_labels(pixels: np.ndarray[Any, Any], classes: Iterable[str]) -> np.ndarray[Any, Any]:

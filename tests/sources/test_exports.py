@@ -8,39 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
+from torchvision.datasets import CocoDetection
 
 from cocoseg.annotations.splits import SPLITS
 from cocoseg.common.images import read_rgb
 from cocoseg.common.labels import read_label_png
-from stages import download, filter, images, mask, split
-from tests import ROOT
-from tests.exports import EXPORTS, Export, expected_labels, reasons, shown_labels
-
-OWN = {
-    "download.source": "files",
-    "filter.classes": "all",
-    "split.ratios": {"train": 1, "val": 0, "test": 0},
-    "runtime.workers": 0,
-}
-
-
-def run_data_stages(
-    project: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Run what comes before training in the folder `project`, with changed parameters."""
-    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    for key, value in {**OWN, **changes}.items():
-        *sections, name = key.split(".")
-        section = params
-        for part in sections:
-            section = section[part]
-        section[name] = value
-    text = yaml.safe_dump(params, allow_unicode=True)
-    (project / "params.yaml").write_text(text, encoding="utf-8")
-    monkeypatch.chdir(project)
-    for stage in (download, filter, images, mask, split):
-        stage.main()
+from tests.exports import EXPORTS, Export, expected_labels, reasons, run_data_stages, shown_labels
 
 
 def read_json(path: Path) -> Any:
@@ -79,3 +52,58 @@ def test_an_export_becomes_photos_with_masks_on_what_they_show(
         assert stems == export.splits
     else:
         assert sorted(stems["train"]) == sorted(Path(name).stem for name in export.objects)
+
+
+@pytest.mark.parametrize("write", [cvat, by_hand], ids=lambda write: write.__name__)
+def test_pycocotools_and_torchvision_load_the_selection_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path], Export]
+) -> None:
+    export = write(tmp_path / "data/own")
+    run_data_stages(tmp_path, export.params, monkeypatch)
+    dataset = CocoDetection("data/images", "data/selection.json")
+    assert len(dataset) == len(export.objects)
+    for photo, annotations in dataset:
+        [image] = dataset.coco.loadImgs(annotations[0]["image_id"])
+        if image["file_name"] != "shown.jpg":  # torchvision does not turn photos
+            assert photo.size == (image["width"], image["height"])
+        labels = np.zeros((image["height"], image["width"]), np.uint8)
+        for annotation in annotations:
+            labels[dataset.coco.annToMask(annotation) > 0] = annotation["category_id"]
+        stem = Path(image["file_name"]).stem
+        assert np.array_equal(labels, read_label_png(Path(f"data/masks/{stem}.png")))
+
+
+@needs_mirror
+def test_coco_as_a_plain_folder_gives_the_masks_and_photos_of_cocos_own_layout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own").mkdir()
+    for split in MIRROR_SPLITS:
+        document = mirror_document(split)
+        (tmp_path / f"own/{split}.json").write_text(json.dumps(document), encoding="utf-8")
+    everything = {"filter.max_images": 8000, "filter.classes": ["person", "dog", "car", "cat"]}
+    for split in MIRROR_SPLITS:
+        made = {}
+        for source, changes in {
+            "coco": {"base_url": MIRROR.as_uri(), "split": split, "md5": None},
+            "files": {
+                "pairs": [
+                    {
+                        "annotations": str(tmp_path / f"own/{split}.json"),
+                        "images": str(MIRROR / split),
+                    }
+                ]
+            },
+        }.items():
+            project = tmp_path / split / source
+            project.mkdir(parents=True)
+            keys = {f"download.{source}.{key}": value for key, value in changes.items()}
+            run_data_stages(project, {**everything, **keys, "download.source": source}, monkeypatch)
+            made[source] = {
+                path.relative_to(project): path.read_bytes()
+                for folder in ("masks", "images", "splits", "rejected.csv", "classes.json")
+                for path in [project / "data" / folder, *(project / "data" / folder).glob("*")]
+                if path.is_file()
+            }
+        assert made["files"] == made["coco"]
+        assert len(made["files"]) > 60
