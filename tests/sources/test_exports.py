@@ -13,7 +13,17 @@ from torchvision.datasets import CocoDetection
 from cocoseg.annotations.splits import SPLITS
 from cocoseg.common.images import read_rgb
 from cocoseg.common.labels import read_label_png
-from tests.exports import EXPORTS, Export, expected_labels, reasons, run_data_stages, shown_labels
+from tests.exports import (
+    EXPORTS,
+    Export,
+    by_hand,
+    cvat,
+    expected_labels,
+    reasons,
+    run_data_stages,
+    shown_labels,
+)
+from tests.mirror import MIRROR, MIRROR_SPLITS, mirror_document, needs_mirror
 
 
 def read_json(path: Path) -> Any:
@@ -77,33 +87,24 @@ def test_pycocotools_and_torchvision_load_the_selection_as_it_is(
 def test_coco_as_a_plain_folder_gives_the_masks_and_photos_of_cocos_own_layout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "own").mkdir()
     for split in MIRROR_SPLITS:
-        document = mirror_document(split)
-        (tmp_path / f"own/{split}.json").write_text(json.dumps(document), encoding="utf-8")
-    everything = {"filter.max_images": 8000, "filter.classes": ["person", "dog", "car", "cat"]}
-    for split in MIRROR_SPLITS:
-        made = {}
-        for source, changes in {
+        annotations = tmp_path / f"{split}.json"
+        annotations.write_text(json.dumps(mirror_document(split)), encoding="utf-8")
+        sources = {
             "coco": {"base_url": MIRROR.as_uri(), "split": split, "md5": None},
-            "files": {
-                "pairs": [
-                    {
-                        "annotations": str(tmp_path / f"own/{split}.json"),
-                        "images": str(MIRROR / split),
-                    }
-                ]
-            },
-        }.items():
+            "files": {"pairs": [{"annotations": str(annotations), "images": str(MIRROR / split)}]},
+        }
+        made = {}
+        for source, values in sources.items():
             project = tmp_path / split / source
             project.mkdir(parents=True)
-            keys = {f"download.{source}.{key}": value for key, value in changes.items()}
-            run_data_stages(project, {**everything, **keys, "download.source": source}, monkeypatch)
+            changes = {f"download.{source}.{key}": value for key, value in values.items()}
+            changes |= {"download.source": source, "filter.classes": ["person", "dog", "car"]}
+            run_data_stages(project, changes | {"filter.max_images": 8000}, monkeypatch)
             made[source] = {
                 path.relative_to(project): path.read_bytes()
-                for folder in ("masks", "images", "splits", "rejected.csv", "classes.json")
-                for path in [project / "data" / folder, *(project / "data" / folder).glob("*")]
-                if path.is_file()
+                for path in (project / "data").rglob("*")
+                if path.is_file() and path.suffix != ".json" and "downloads" not in path.parts
             }
         assert made["files"] == made["coco"]
         assert len(made["files"]) > 60
