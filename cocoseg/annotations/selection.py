@@ -150,16 +150,25 @@ def select(
         for annotation in valid.pop(image_id, ()):
             rejections.append(Rejection("annotation", image_id, annotation.id, reason))
     if not valid:
-        raise UserError(
-            f"no image is left of {len(read.instances.images)}: "
-            "see filter.classes and filter.max_instances"
-        )
+        raise UserError(f"no image is left of {_why_none_is_left(rejections)}")
     kept = Instances(
         [images[image_id] for image_id in sorted(valid)],
         [annotation for image_id in sorted(valid) for annotation in valid[image_id]],
         [Category(label, name) for label, name in enumerate(classes, start=1)],
     )
     return Selection(kept, rejections)
+
+
+def _why_none_is_left(rejections: Iterable[Rejection]) -> str:
+    images = [r for r in rejections if r.kind == "image"]
+    counts = Counter(r.reason for r in images).most_common()
+    details = [r.detail for reason, _ in counts[:1] for r in images if r.reason == reason]
+    first = f", first {repr(details[0][:200])[1:-1]}" if details and details[0] else ""
+    counted = ", ".join(f"{number} {reason}" for reason, number in counts)
+    return (
+        f"{len(images)} ({counted}{first}): see filter.classes and filter.max_instances, "
+        "and the annotations that download names"
+    )
 
 
 def all_classes(instances: Instances) -> list[str]:

@@ -250,7 +250,10 @@ def _merge_categories(
                 name = str(name)
             name = " ".join(_text(name).split()) if isinstance(name, str) else ""
             if not name:
-                raise UserError(f"a category without a name: {ascii(entry)[:100]}")
+                raise UserError(
+                    f"download.files.pairs: annotation file {k + 1} has a category without a name: "
+                    f"{ascii(entry)[:100]}"
+                )
             key = _key(entry.get("id"))
             if name not in id_of:
                 free = isinstance(key, int) and key not in id_of.values()

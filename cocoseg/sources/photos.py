@@ -94,9 +94,9 @@ def _after_ups(parts: Parts) -> int:
     return max((place + 1 for place, part in enumerate(parts) if part == ".."), default=0)
 
 
-def _parts(name: str) -> Parts:
+def _parts(name: str, separators: str = r"[/\\]") -> Parts:
     """The parts of a path, of Windows as well."""
-    parts = [part for part in re.split(r"[/\\]", name) if part not in ("", ".")]
+    parts = [part for part in re.split(separators, name) if part not in ("", ".")]
     return tuple(map(_composed, parts))
 
 
@@ -109,7 +109,7 @@ def _readings(name: str) -> Iterator[Parts]:
         texts += [*parse_qs(address.query).get("d", ()), unquote(address.path)]
     except ValueError:  # it has brackets, or a query beyond all measure
         pass
-    readings = [_parts(text) for text in dict.fromkeys(texts)]
+    readings = [_parts(name, "/"), *map(_parts, dict.fromkeys(texts))]
     # Label Studio puts eight digits before the name of what is uploaded to it.
     readings += [
         (*parts[:-1], plain)
