@@ -8,6 +8,7 @@ line, and no file that comes is from outside the folder of photos, or leaves the
 
 import argparse
 import contextlib
+import copy
 import io
 import json
 import logging
@@ -126,7 +127,9 @@ def _make_file(rng: random.Random, room: Path) -> bytes:
         for _ in range(rng.choice([0, 1, 1, 2])):
             annotation = {"id": len(annotations), "image_id": id, "category_id": rng.randint(0, 2)}
             shape = rng.choice([*[SHAPE] * 8, [], None, {"size": [12, 20], "counts": [240]}])
-            annotations.append({**annotation, "segmentation": shape, "bbox": [2, 2, 10, 8]})
+            annotations.append(
+                {**annotation, "segmentation": copy.deepcopy(shape), "bbox": [2, 2, 10, 8]}
+            )
     document: Document = {
         "images": images,
         "annotations": annotations,
