@@ -18,7 +18,7 @@ import msgspec
 
 from cocoseg.annotations.instances import Fault, ImageRecord
 from cocoseg.common.errors import UserError
-from cocoseg.common.files import atomic_file
+from cocoseg.common.files import atomic_file, flat_name
 from cocoseg.common.images import DamagedImage, agreed_size, check_image, is_whole
 from cocoseg.common.parallel import in_processes
 from cocoseg.common.params import FilesParams
@@ -107,8 +107,9 @@ class FilesSource:
         return _local_path(image.source)
 
     def _kept(self, url: str, kind: str) -> Path:
-        # Different addresses may end in the same name.
-        return self.downloads / kind / hashlib.sha256(url.encode()).hexdigest()[:32]
+        # Different addresses may end in the same name, which is for people.
+        address = hashlib.sha256(url.encode()).hexdigest()[:24]
+        return self.downloads / kind / f"{address} {flat_name(url.rpartition('/')[2][:100])}"
 
 
 @dataclass(frozen=True)

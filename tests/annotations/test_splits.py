@@ -20,6 +20,7 @@ from cocoseg.annotations.instances import (
 from cocoseg.annotations.selection import select
 from cocoseg.annotations.splits import (
     SPLITS,
+    given_splits,
     split_images,
     split_sizes,
     split_stems,
@@ -211,3 +212,19 @@ def test_other_filters_leave_the_test_images_test_images(tmp_path: Path) -> None
         crossing += len(crossed)
         tested += count
     assert crossing <= 0.005 * tested
+
+
+def given_images(*splits: str) -> Instances:
+    images = [ImageRecord(n, f"{n}.jpg", 9, 9, split=name) for n, name in enumerate(splits)]
+    return Instances(images, [], [])
+
+
+def test_splits_of_an_export_are_kept() -> None:
+    ratios = {"train": 8, "val": 1, "test": 1}
+    selection = given_images("val", "train", "test", "train")
+    assert given_splits(selection, ratios) == {"train": ["1", "3"], "val": ["0"], "test": ["2"]}
+    with pytest.raises(UserError, match=r"4\.jpg came without a split; name one for each of down"):
+        given_splits(given_images("val", "train", "test", "train", ""), ratios)
+    with pytest.raises(UserError, match=r"has no image for test; name a pair with `split: test`"):
+        given_splits(given_images("val", "train"), ratios)
+    assert given_splits(given_images("train"), {"train": 1, "val": 0, "test": 0})["test"] == []

@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cocoseg.common.errors import UserError
-from cocoseg.common.images import DamagedImage, check_image, is_whole, read_rgb
+from cocoseg.common.images import (
+    DamagedImage,
+    UnknownOrientation,
+    WrongSize,
+    agreed_size,
+    check_image,
+    is_whole,
+    read_rgb,
+)
 from tests import ROOT
 
 MIRROR = ROOT.parent / "shared" / "coco-mirror"
@@ -292,3 +300,21 @@ def test_real_photos_are_whole_and_read_as_pillow_reads_them() -> None:
         with Image.open(path) as image:
             assert is_whole(path, *image.size)
             assert np.array_equal(read_rgb(path, *image.size), np.asarray(image.convert("RGB")))
+
+
+def test_the_size_that_annotations_are_about_is_found_or_refused(tmp_path: Path) -> None:
+    wide, square = tmp_path / "wide.jpg", tmp_path / "square.jpg"
+    photo().save(wide, exif=orientation(6))
+    photo().resize((24, 24)).save(square, exif=orientation(6))
+    assert agreed_size(wide, WIDTH, HEIGHT) == (WIDTH, HEIGHT)
+    assert agreed_size(wide, HEIGHT, WIDTH) == (HEIGHT, WIDTH)
+    for path, size in ((wide, (None, None)), (square, (24, 24))):
+        with pytest.raises(UnknownOrientation, match=r"EXIF \(orientation 6\)"):
+            agreed_size(path, *size)
+    with pytest.raises(WrongSize, match="its annotation says 9 x 9"):
+        agreed_size(wide, 9, 9)
+    photo().save(wide, exif=orientation(1))
+    assert agreed_size(wide, None, None) == (WIDTH, HEIGHT)
+    photo().save(wide, exif=orientation(3))
+    with pytest.raises(UnknownOrientation):
+        agreed_size(wide, WIDTH, HEIGHT)
