@@ -85,6 +85,12 @@ def flat_name(text: str) -> str:
     return "".join(c if c.isprintable() else _percent(c) for c in safe).replace("/", "+")
 
 
+def curve_name(text: str) -> str:
+    """A `flat_name` that DVC's plots bear as well: its page ends a string at an apostrophe, and for
+    Vega a dot or a bracket in a column's name leads into a nested value."""
+    return re.sub(r"[.'\[\]]", lambda found: f"%{ord(found.group()):02X}", flat_name(text))
+
+
 def _percent(character: str | re.Match[str]) -> str:
     character = character if isinstance(character, str) else character.group()
     # quote leaves a dot as it is.

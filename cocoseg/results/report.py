@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cocoseg.common.errors import UserError
-from cocoseg.common.files import flat_name
+from cocoseg.common.files import curve_name
 from cocoseg.common.labels import PALETTE
 from cocoseg.common.params import read_yaml
 from cocoseg.results.charts import line_chart
@@ -196,7 +196,7 @@ def _panels(folder: Path, name: str) -> dict[str, str]:
 
 def _draw_curves(folder: Path, names: Sequence[str], best_epoch: int) -> list[dict[str, Any]]:
     """A chart for each folder of curves that dvclive wrote, and for each curve beside folders."""
-    known = _CURVE_NAMES | {flat_name(name): name for name in names}
+    known = _CURVE_NAMES | {curve_name(name): name for name in names}
     charts: dict[str, dict[str, list[tuple[float, float]]]] = {title: {} for title in _CURVE_TITLES}
     for path in sorted(folder.rglob("*.tsv")):
         curve = path.relative_to(folder).with_suffix("").as_posix()

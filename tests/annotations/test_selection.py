@@ -605,5 +605,5 @@ def test_what_download_has_rejected_stays_out_for_its_reason(tmp_path: Path) -> 
         ("annotation", "bbox_only", ""),
         ("annotation", "image_missing", ""),
     ]
-    with pytest.raises(UserError, match=r"left of 2 \(1 no_sel.*, 1 photo_not_found\): see"):
+    with pytest.raises(UserError, match=r"of 2 \(1 photo_not_found, .*, first 2\.jpg\): see"):
         select_from(write_instances(tmp_path / "a.json", images, []), ("cat",))

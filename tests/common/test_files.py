@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from cocoseg.common.files import atomic_file, atomic_folder, flat_name, write_json, write_text
+from cocoseg.common.files import (
+    atomic_file,
+    atomic_folder,
+    curve_name,
+    flat_name,
+    write_json,
+    write_text,
+)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -89,6 +96,10 @@ def test_a_flat_name_is_one_that_file_systems_bear() -> None:
     assert flat_name("a+b%.jpg") == "a%2Bb%25.jpg"
     assert flat_name('.."?\\\n/.') == "%2E.%22%3F%5C%0A+%2E"
     assert flat_name("写真/ü.png") == "写真+ü.png"
+
+
+def test_a_curve_has_no_character_that_means_something_to_dvcs_plots() -> None:
+    assert curve_name("it's a.b[1]/c") == "it%27s a%2Eb%5B1%5D+c"
 
 
 @given(st.text(), st.text("./+%2E:\\ab"))
