@@ -1,7 +1,8 @@
 """Choose the images and annotations to work with, before any image is fetched.
 
 Reads   data/annotations/instances.json, the file that filter.exclude names
-Writes  data/selection.json, data/rejected.csv, metrics/filter.json
+Writes  data/selection.json, data/classes.json (names in the order of labels 1, 2, …),
+        data/rejected.csv, metrics/filter.json
 Run     python -m stages.filter
 """
 
@@ -37,6 +38,7 @@ def main() -> None:
     )
     log_rejections(selection)
     write_selection(Path("data/selection.json"), selection)
+    write_json(Path("data/classes.json"), [c.name for c in selection.instances.categories])
     write_rejections(Path("data/rejected.csv"), selection.rejections)
     write_json(Path("metrics/filter.json"), selection.summary())
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from cocoseg.annotations.duplicates import find_duplicates, write_duplicates
 from cocoseg.annotations.groups import group_images, join_groups
 from cocoseg.annotations.instances import read_instances
-from cocoseg.annotations.splits import split_images, summarize_splits
+from cocoseg.annotations.splits import given_splits, split_images, summarize_splits
 from cocoseg.common.files import atomic_folder, write_json, write_text
 from cocoseg.common.params import load_params
 from cocoseg.common.stage import run_stage
@@ -29,14 +29,13 @@ def main() -> None:
         groups = group_images(selection.images, split.group_by, instances)
     if split.keep_duplicates_together:
         groups = join_groups(groups, [(pair.first, pair.second) for pair in duplicates])
-    splits = split_images(
-        selection,
-        split.ratios.model_dump(),
-        split.seed,
-        groups=groups,
-        fold=split.fold,
-        folds=split.folds,
-    )
+    ratios = split.ratios.model_dump()
+    if split.from_ == "export":
+        splits = given_splits(selection, ratios)
+    else:
+        splits = split_images(
+            selection, ratios, split.seed, groups=groups, fold=split.fold, folds=split.folds
+        )
     with atomic_folder(Path("data/splits")) as folder:
         for name, stems in splits.items():
             write_text(folder / f"{name}.txt", "".join(f"{stem}\n" for stem in stems))

@@ -1,11 +1,12 @@
 """Train the network and keep its best epoch; an interrupted run goes on where it was.
 
-Reads   data/images/, data/masks/, data/splits/{train,val}.txt
+Reads   data/images/, data/masks/, data/splits/{train,val}.txt, data/classes.json
 Writes  models/model.safetensors, metrics/train/
 Run     python -m stages.train
         torchrun --nproc-per-node 4 -m stages.train   (which train.processes: 4 does by itself)
 """
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def main() -> dict[str, Any]:
         for name in ("train", "val")
     }
     workers = params.runtime.worker_count()
-    config, classes = params.model_dump(), params.filter.classes
+    classes = json.loads(Path("data/classes.json").read_text(encoding="utf-8"))
     read = [file for pairs in splits.values() for pair in pairs for file in pair.files()]
     weights = Path(params.train.weights)
     checkpoint = CheckpointFile(
@@ -46,7 +47,7 @@ def main() -> dict[str, Any]:
         process_group(device),
         track(
             Path("metrics/train"),
-            config,
+            params.model_dump(),
             classes,
             run_id=checkpoint.fingerprint,
             active=rank() == 0,

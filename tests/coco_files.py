@@ -39,7 +39,7 @@ def write_instances(
 
 def select_from(
     path: Path,
-    classes: tuple[str, ...] = ("cat", "dog"),
+    classes: tuple[str, ...] | Literal["all"] = ("cat", "dog"),
     *,
     max_instances: int = 10,
     max_images: int = 100,

@@ -31,13 +31,24 @@ crashes where the system refuses them."""
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
-class ImageRecord(msgspec.Struct, gc=False):
-    """An entry of `images`: sizes in pixels."""
+Fault = tuple[str, str]
+"""Why an entry cannot be used: a reason, which is a key of `metrics/filter.json`, and a detail."""
+
+
+class ImageRecord(msgspec.Struct, gc=False, omit_defaults=True):
+    """An entry of `images`: sizes in pixels.
+
+    Some sources say more: the address that the photo is at, the split that it was given, and, of an
+    image that is known to be of no use, why.
+    """
 
     id: Int64
     file_name: str
     width: Int64
     height: Int64
+    source: str = ""
+    split: str = ""
+    rejected: Fault | None = None
 
     @property
     def stem(self) -> str:
@@ -57,6 +68,7 @@ class Annotation(msgspec.Struct, gc=False):
     category_id: Int64
     segmentation: msgspec.Raw = msgspec.Raw(b"null")
     iscrowd: Literal[0, 1] = 0
+    rejected: Fault | msgspec.UnsetType = msgspec.UNSET
 
 
 class Category(msgspec.Struct):
@@ -151,7 +163,7 @@ def read_image_entries(path: Path) -> dict[int, dict[str, Any]]:
     try:
         entries = _decode_image_entries(content).images
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        entries = _load_document(path, content[:])["images"]
+        entries = load_document(path, content[:])["images"]
     found: dict[int, dict[str, Any]] = {}
     for entry in entries:
         if (image_id := _integer(entry, "id")) is not None:
@@ -175,7 +187,7 @@ _WrongType = (msgspec.ValidationError, UnicodeEncodeError)
 
 
 def _read_entry_by_entry(path: Path, content: bytes) -> ReadResult:
-    document = _load_document(path, content)
+    document = load_document(path, content)
     try:
         categories = msgspec.convert(document["categories"], list[Category])
     except _WrongType as error:
@@ -203,8 +215,11 @@ def _read_entry_by_entry(path: Path, content: bytes) -> ReadResult:
     return result
 
 
-def _load_document(path: Path, content: bytes) -> dict[str, Any]:
-    """The JSON object in `content`, which has the three lists of a COCO instances file."""
+def load_document(path: Path | str, content: bytes) -> dict[str, Any]:
+    """The JSON object in `content`, which has the three lists of a COCO instances file.
+
+    Raises UserError, which names `path`, where it is none.
+    """
     try:
         document = json.loads(content)
     except json.JSONDecodeError as error:

@@ -22,6 +22,7 @@ from cocoseg.annotations.instances import (
     MAX_IMAGE_PIXELS,
     Annotation,
     Category,
+    Fault,
     ImageRecord,
     Instances,
     InvalidSegmentation,
@@ -32,7 +33,8 @@ from cocoseg.annotations.instances import (
     rarest_class_by_image,
 )
 from cocoseg.common.errors import UserError
-from cocoseg.common.files import atomic_file
+from cocoseg.common.files import atomic_file, flat_name
+from cocoseg.common.labels import VOID
 from cocoseg.common.randomness import sort_key
 
 logger = logging.getLogger(__name__)
@@ -161,7 +163,7 @@ def _no_garbage_collection() -> Iterator[None]:
 @_no_garbage_collection()
 def select(
     read: ReadResult,
-    classes: Sequence[str],
+    classes: Sequence[str] | Literal["all"],
     *,
     max_instances: int,
     max_images: int,
@@ -171,13 +173,15 @@ def select(
 ) -> Selection:
     """Choose the images and annotations to work with.
 
-    Annotations of `classes` are kept when valid and not in `exclude`; images when they are not in
-    `exclude` themselves and have at least one and at most `max_instances` of such annotations. Of
-    more than `max_images`, `prefer` says which stay: those of the rarest class first, a random draw
-    by `seed`, or the first of the file. So what is excluded is `excluded` and nothing else, unless
-    it could not be used anyway; an image whose valid annotations are all excluded is `excluded` as
-    well. Raises UserError when a class is none of the file's categories, or nothing is left.
+    `all` classes are those that `all_classes` gives. Annotations of `classes` are kept when valid
+    and not in `exclude`; images when they are not in `exclude` themselves and have at least one and
+    at most `max_instances` of such annotations. Of more than `max_images`, `prefer` says which
+    stay: those of the rarest class first, a random draw by `seed`, or the first of the file. So
+    what is excluded is `excluded` and nothing else, unless it could not be used anyway; an image
+    whose valid annotations are all excluded is `excluded` as well. Raises UserError when a class is
+    none of the file's categories, or nothing is left.
     """
+    classes = all_classes(read.instances) if classes == "all" else classes
     labels = _labels_by_category(read.instances.categories, classes)
     # An unreadable annotation of another class is not looked at either.
     other = {c.id for c in read.instances.categories} - labels.keys()
@@ -186,7 +190,7 @@ def select(
     valid = _valid_annotations(read.instances.annotations, labels, images, exclude, rejections)
     annotated = valid.keys() | {r.image_id for r in rejections if r.kind == "annotation"}
     emptied = {r.image_id for r in rejections if r.reason == "excluded"} - valid.keys()
-    dropped: dict[int, tuple[str, str]] = {}
+    dropped: dict[int, Fault] = {}
     for image_id in images:
         count = len(valid.get(image_id, ()))
         if (image_id, None) in exclude or image_id in emptied:
@@ -206,10 +210,7 @@ def select(
         for annotation in valid.pop(image_id, ()):
             rejections.append(Rejection("annotation", image_id, annotation.id, reason))
     if not valid:
-        raise UserError(
-            f"no image is left of {len(read.instances.images)}: "
-            "see filter.classes and filter.max_instances"
-        )
+        raise UserError(f"no image is left of {_why_none_is_left(rejections)}")
     kept = Instances(
         [images[image_id] for image_id in sorted(valid)],
         [annotation for image_id in sorted(valid) for annotation in valid[image_id]],
@@ -218,14 +219,48 @@ def select(
     return Selection(kept, rejections)
 
 
-def _image_fault(image: ImageRecord) -> tuple[str, str] | None:
-    """Why an image entry cannot be used, as (reason, detail)."""
+def _why_none_is_left(rejections: Iterable[Rejection]) -> str:
+    images = [r for r in rejections if r.kind == "image"]
+    counts = Counter(r.reason for r in images).most_common()
+    details = [r.detail for reason, _ in counts[:1] for r in images if r.reason == reason]
+    first = f", first {repr(details[0][:200])[1:-1]}" if details and details[0] else ""
+    counted = ", ".join(f"{number} {reason}" for reason, number in counts)
+    return (
+        f"{len(images)} ({counted}{first}): see filter.classes and filter.max_instances, "
+        "and the annotations that download names"
+    )
+
+
+def all_classes(instances: Instances) -> list[str]:
+    """The names of the categories that an annotation has, by category id, each once.
+
+    Some tools (Roboflow) list a category that stands for the others and is used by none. What is
+    called background is label 0 already. Raises UserError when none or too many are left.
+    """
+    used = {annotation.category_id for annotation in instances.annotations}
+    categories = sorted(instances.categories, key=lambda category: category.id)
+    names = dict.fromkeys(c.name for c in categories if c.id in used and c.name != "background")
+    if not 0 < len(names) < VOID:
+        raise UserError(
+            f"filter.classes: {len(names)} categories have annotations; 1 to {VOID - 1} can be used"
+        )
+    return list(names)
+
+
+def _image_fault(image: ImageRecord) -> Fault | None:
     name = image.file_name
+    if image.rejected:
+        return image.rejected
     if image.width < 1 or image.height < 1 or image.width * image.height > MAX_IMAGE_PIXELS:
         return "malformed_image", f"{image.width}x{image.height} pixels"
-    if not name.isprintable() or not _SAFE_NAME.fullmatch(name) or len(name.encode()) > 200:
+    if not name.isprintable() or not _SAFE_NAME.fullmatch(name) or _is_long(name):
         return "unsafe_file_name", ascii(name[:80])
     return None
+
+
+def _is_long(file_name: str) -> bool:
+    """File systems bear 255 bytes; temporary names and endings want some of them."""
+    return len(file_name.encode()) > 200
 
 
 def _labels_by_category(categories: Iterable[Category], classes: Sequence[str]) -> dict[int, int]:
@@ -238,6 +273,8 @@ def _labels_by_category(categories: Iterable[Category], classes: Sequence[str]) 
             raise UserError(
                 f"filter.classes: unknown class {name!r}; the annotations have: {shown}"
             )
+        if _is_long(flat_name(name)):
+            raise UserError(f"filter.classes: {name[:40]!r}… is too long for the name of a file")
     label_of = {name: label for label, name in enumerate(classes, start=1)}
     return {c.id: label_of[c.name] for c in categories if c.name in label_of}
 
@@ -293,12 +330,14 @@ def _valid_annotations(
 
 def _annotation_fault(
     annotation: Annotation, image: ImageRecord | None, seen: Set[int]
-) -> tuple[str, str] | None:
-    """Why an annotation cannot be used, as (reason, detail); `seen` holds the ids before it."""
+) -> Fault | None:
+    """Why an annotation cannot be used; `seen` holds the ids before it."""
     if image is None:
         return "image_missing", ""
     if annotation.id in seen:
         return "duplicate_annotation", ""
+    if annotation.rejected:
+        return annotation.rejected
     try:
         parse_segmentation(annotation.segmentation, image.width, image.height)
     except InvalidSegmentation as error:

@@ -133,6 +133,28 @@ def split_images(
     return split_stems(strata, ratios, seed, groups=groups, fold=fold, folds=folds)
 
 
+def given_splits(selection: Instances, ratios: Mapping[str, float]) -> dict[str, list[str]]:
+    """The stems of the images of each split as the export gave them, sorted.
+
+    Raises UserError when an image has no split, or a split with a ratio above zero no image.
+    """
+    splits: dict[str, list[str]] = {name: [] for name in SPLITS}
+    for image in selection.images:
+        if image.split not in splits:
+            raise UserError(
+                f"split.from: {image.file_name} came without a split; name one for each of "
+                "download.files.pairs, or take `draw`"
+            )
+        splits[image.split].append(image.stem)
+    for name, stems in splits.items():
+        if ratios[name] > 0 and not stems:
+            raise UserError(
+                f"split.from: the export has no image for {name}; name a pair with `split: {name}` "
+                f"in download.files.pairs, take `draw`, or set split.ratios.{name} to 0"
+            )
+    return {name: sorted(stems) for name, stems in splits.items()}
+
+
 def summarize_splits(
     selection: Instances, splits: Mapping[str, Sequence[str]]
 ) -> dict[str, dict[str, Any]]:

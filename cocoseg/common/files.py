@@ -1,13 +1,15 @@
-"""Files and folders that appear under their final name only when they are whole."""
+"""Files and folders that appear under their final name only when they are whole, and safe names."""
 
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 
 def _temporary_sibling(path: Path) -> Path:
@@ -68,6 +70,31 @@ def _full_disk_named(path: Path) -> Iterator[None]:
         if number == errno.ENOSPC or f"(os error {errno.ENOSPC})" in str(error):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from None
         raise
+
+
+_UNSAFE = re.compile(r'[%+\\:*?"<>|]|^\.|[. ]\Z')
+
+
+def flat_name(text: str) -> str:
+    """A file name that stands for `text`, and for no other text: `a/b.jpg` becomes `a+b.jpg`.
+
+    `/` becomes `+`. What some file system does not bear (control characters, `\\ : * ? " < > |`, a
+    leading dot, a last dot or space), `+` and `%` become what they are in addresses, such as `%3A`.
+    """
+    safe = _UNSAFE.sub(_percent, text)
+    return "".join(c if c.isprintable() else _percent(c) for c in safe).replace("/", "+")
+
+
+def curve_name(text: str) -> str:
+    """A `flat_name` that DVC's plots bear as well: its page ends a string at an apostrophe, and for
+    Vega a dot or a bracket in a column's name leads into a nested value."""
+    return re.sub(r"[.'\[\]]", lambda found: f"%{ord(found.group()):02X}", flat_name(text))
+
+
+def _percent(character: str | re.Match[str]) -> str:
+    character = character if isinstance(character, str) else character.group()
+    # quote leaves a dot as it is.
+    return "%2E" if character == "." else quote(character, safe="", errors="surrogatepass")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -33,7 +33,22 @@ _LAST_BYTES = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 
 
 class DamagedImage(ValueError):
-    """The file is no image, broken, or of another size than its annotation says."""
+    """The file is no image, broken, or of another size than its annotation says; `reason` is a key
+    of `metrics/filter.json`."""
+
+    reason = "photo_damaged"
+
+
+class WrongSize(DamagedImage):
+    """The annotation is of another size."""
+
+    reason = "photo_size"
+
+
+class UnknownOrientation(DamagedImage):
+    """The size does not tell whether the annotations are of the stored or of the shown pixels."""
+
+    reason = "orientation_unknown"
 
 
 def check_image(path: Path, width: int, height: int) -> None:
@@ -42,6 +57,29 @@ def check_image(path: Path, width: int, height: int) -> None:
     with _open(path) as image:
         _is_rotated(image, width, height)
         image.load()
+
+
+def agreed_size(path: Path, width: int | None, height: int | None) -> tuple[int, int]:
+    """Decode the whole file; return the size in pixels that its annotations are about: the given
+    one, or where they give none, the file's own.
+
+    Raises DamagedImage as `check_image` does, and where EXIF turns or mirrors the photo in a way
+    that the size does not show: then it could be annotated either way.
+    """
+    with _open(path) as image:
+        if width is None or height is None:
+            size, told = image.size, False
+        else:
+            size, told = (width, height), width != height
+            _is_rotated(image, width, height)
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        if orientation in (2, 3, 4) or (orientation in (5, 6, 7, 8) and not told):
+            raise UnknownOrientation(
+                f"is turned or mirrored by EXIF (orientation {orientation}), and its size does not "
+                "tell whether its annotations are as well"
+            )
+        image.load()
+    return size
 
 
 def is_whole(path: Path, width: int, height: int) -> bool:
@@ -129,7 +167,7 @@ def _is_rotated(image: Image.Image, width: int, height: int) -> bool:
     turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
     if turned and image.size == (height, width):
         return True
-    raise DamagedImage(
+    raise WrongSize(
         f"has {image.width} x {image.height} pixels, but its annotation says {width} x {height}"
     )
 

@@ -14,7 +14,9 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -45,6 +47,13 @@ Address = Annotated[
     str,
     _matching(r"https?://[^/\s].*|file:///.*", "an http://, https:// or file:/// address"),
 ]
+Location = Annotated[
+    str,
+    _matching(
+        r"https?://[^/\s].*|file:///.*|(?!\w+://).+",
+        "a path, or an http://, https:// or file:/// address",
+    ),
+]
 Md5 = Annotated[str, _matching("[0-9a-f]{32}", "32 hexadecimal digits, or null for no check")]
 Device = Annotated[
     str, _matching(r"auto|cpu|mps|cuda(:\d+)?", "auto, cpu, mps, cuda or cuda:NUMBER")
@@ -54,7 +63,7 @@ Device = Annotated[
 class Section(BaseModel):
     """A part of params.yaml. Strict: `"10"` is no number, and a misspelt key is an error."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, serialize_by_alias=True)
 
 
 class SampleParams(Section):
@@ -70,15 +79,33 @@ class CocoParams(Section):
     md5: Md5 | None
 
 
+class FilesPair(Section):
+    annotations: Location
+    images: Location
+    split: Literal["train", "val", "test"] | None = None
+
+
+class FilesParams(Section):
+    folder: Annotated[str, Field(min_length=1)]
+    pairs: Annotated[list[FilesPair], Field(min_length=1)]
+
+
 class DownloadParams(Section):
-    source: Literal["sample", "coco"]
+    source: Literal["sample", "coco", "files"]
     sample: SampleParams
     coco: CocoParams
+    files: FilesParams
 
 
 class FilterParams(Section):
     classes: Annotated[
-        list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=254)
+        Annotated[Literal["all"], Tag("a word")]
+        | Annotated[
+            list[Annotated[str, Field(min_length=1)]],
+            Field(min_length=1, max_length=254),
+            Tag("a list"),
+        ],
+        Discriminator(lambda classes: "a word" if isinstance(classes, str) else "a list"),
     ]
     max_instances: PositiveInt
     max_images: PositiveInt
@@ -88,7 +115,9 @@ class FilterParams(Section):
 
     @field_validator("classes")
     @classmethod
-    def _no_class_twice(cls, classes: list[str]) -> list[str]:
+    def _no_class_twice(cls, classes: list[str] | str) -> list[str] | str:
+        if isinstance(classes, str):
+            return classes
         repeated = sorted({name for name in classes if classes.count(name) > 1})
         if repeated:
             raise ValueError(f"{', '.join(repeated)} is listed more than once")
@@ -115,6 +144,7 @@ class RatioParams(Section):
 
 
 class SplitParams(Section):
+    from_: Literal["draw", "export"] = Field(alias="from")  # `from` is a word of Python
     ratios: RatioParams
     folds: Annotated[int, Field(ge=2)]
     fold: NonNegativeInt | None
@@ -140,6 +170,8 @@ class SplitParams(Section):
         folds, ratios = others.data.get("folds"), others.data.get("ratios")
         if fold is not None and folds is not None and fold >= folds:
             raise ValueError(f"should be below split.folds, which is {folds}")
+        if fold is not None and others.data.get("from_") == "export":
+            raise ValueError("needs split.from: draw, since folds are drawn")
         if fold is not None and ratios is not None and not ratios.train:
             raise ValueError("needs a split.ratios.train above zero")
         return fold

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scmrepo.exceptions import SCMError
 
 from cocoseg.common.errors import UserError
+from cocoseg.common.files import curve_name
 from cocoseg.common.labels import VOID
 
 
@@ -146,8 +147,12 @@ def _open_live(folder: Path) -> Live:
 
 
 def _flatten(figures: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Leaves as (`a/b/c`, value); None (a score that is not defined) is left out."""
+    """Leaves as (`a/b/c`, value); None (a score that is not defined) is left out.
+
+    dvclive makes a file of that path, so that a class of any name has to become a file's name.
+    """
     for name, value in figures.items():
+        name = curve_name(name)
         if isinstance(value, Mapping):
             yield from _flatten(value, f"{prefix}{name}/")
         elif value is not None:

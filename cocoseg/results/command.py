@@ -8,6 +8,7 @@ cocoseg suspects 'fold-*'
 
 import argparse
 import json
+import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -58,6 +59,7 @@ examples:
   cocoseg predict photo.jpg
   cocoseg predict holiday/ more/*.png --out labelled --batch-size 32
   cocoseg predict photo.jpg --model models/model.onnx --probabilities
+  cocoseg predict unlabelled/ --coco prelabels.json
 
 in Python:
   cocoseg.load("models/model.safetensors").predict("photo.jpg").labels"""
@@ -103,6 +105,12 @@ def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="DIR",
         help="where the results go; files of earlier runs are replaced (default: %(default)s)",
     )
+    add(
+        "--coco",
+        type=Path,
+        metavar="FILE",
+        help="write all predictions as one COCO file as well, for a labelling tool",
+    )
     add("--probabilities", action="store_true", help="write the probability of each class as well")
     add(
         "--device",
@@ -123,6 +131,7 @@ def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
             options.model,
             options.out,
             probabilities=options.probabilities,
+            coco=options.coco,
             device=options.device,
             batch_size=options.batch_size,
         )
@@ -229,21 +238,27 @@ def predict(
     probabilities: bool,
     device: str,
     batch_size: int,
+    coco: Path | None = None,
 ) -> None:
     """Label the photos and those in folders, write files below `out`, print a line for each photo.
 
-    Raises UserError before any photo is read when the model cannot be loaded or a folder has no
-    photos, and at the end when some photos could not be read.
+    With `coco` all predictions are written there as well; its file names are paths below the
+    deepest folder that holds all `inputs`. Raises UserError before any photo is read when the model
+    cannot be loaded or a folder has no photos, and at the end when some photos could not be read.
     """
     # PyTorch takes seconds to import; --help and wrong arguments are answered without it.
+    from cocoseg.deployment.coco import CocoPredictions
     from cocoseg.deployment.prediction import load
 
+    inputs = list(inputs)
     names = name_outputs(inputs, out)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise UserError(f"--out {out} is, or lies in, a file that is no folder") from None
     predictor = load(model, device)
+    predictions = CocoPredictions(predictor.card.classes)
+    base = os.path.commonpath([path.absolute() for path in map(_folder_of, inputs)])
     failed = 0
     results = predictor.predict_files(names, batch_size)
     for photo, result in tqdm(
@@ -258,6 +273,8 @@ def predict(
             write_label_png(temporary, result.labels)
         with atomic_file(name.with_name(f"{name.name}_overlay.jpg")) as temporary:
             result.overlay().save(temporary, format="JPEG", quality=90)
+        if coco:
+            predictions.add(photo.absolute().relative_to(base).as_posix(), result.labels)
         if probabilities:
             with (
                 atomic_file(name.with_name(f"{name.name}_probabilities.npz")) as temporary,
@@ -266,6 +283,9 @@ def predict(
                 np.savez(file, probabilities=result.probabilities(), classes=result.classes)
         shares = ", ".join(f"{kind} {share:.1%}" for kind, share in result.shares().items())
         tqdm.write(f"{photo}: {shares}")
+    if coco:
+        predictions.write(coco)
+        print(f"{coco}: the predictions for photos below {base}")
     if failed:
         raise UserError(f"{failed} of {len(names)} photos could not be read")
 
@@ -280,7 +300,7 @@ def name_outputs(inputs: Iterable[Path], out: Path) -> dict[Path, Path]:
     seen: set[Path] = set()
     taken: set[str] = set()
     for path in inputs:
-        folder = path if path.is_dir() else path.parent
+        folder = _folder_of(path)
         for photo in _photos_in(path, out) if path.is_dir() else [path]:
             if photo.resolve() in seen:
                 continue
@@ -293,6 +313,10 @@ def name_outputs(inputs: Iterable[Path], out: Path) -> dict[Path, Path]:
             taken.add(str(name).casefold())
             names[photo] = name
     return names
+
+
+def _folder_of(path: Path) -> Path:
+    return path if path.is_dir() else path.parent
 
 
 def _photos_in(folder: Path, out: Path) -> list[Path]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cocoseg.common.errors import UserError
+from cocoseg.common.files import curve_name
 from cocoseg.common.labels import PALETTE
 from cocoseg.common.params import read_yaml
 from cocoseg.results.charts import line_chart
@@ -80,7 +81,9 @@ def make_report(metrics: Path, params: Mapping[str, Any], lock: Path, title: str
         test=test,
         details=details,
         train=train,
-        published={"miou": PUBLISHED_MIOU, "iou": PUBLISHED_IOU} if is_comparable(params) else None,
+        published={"miou": PUBLISHED_MIOU, "iou": PUBLISHED_IOU}
+        if is_comparable(params, names)
+        else None,
         deviations=deviations_from_protocol(params, filtered["images_kept"], test["iou"]),
         filtered=filtered,
         masks=_read_json(metrics / "mask.json"),
@@ -111,10 +114,9 @@ def make_report(metrics: Path, params: Mapping[str, Any], lock: Path, title: str
     )
 
 
-def is_comparable(params: Mapping[str, Any]) -> bool:
+def is_comparable(params: Mapping[str, Any], names: Sequence[str]) -> bool:
     """Whether the scores may stand beside the published ones: COCO, with the same classes."""
-    classes = ["background", *params["filter"]["classes"]]
-    return params["download"]["source"] == "coco" and classes == list(PUBLISHED_IOU)
+    return params["download"]["source"] == "coco" and list(names) == list(PUBLISHED_IOU)
 
 
 def deviations_from_protocol(
@@ -204,6 +206,7 @@ def _panels(folder: Path, name: str, titles: Iterable[str]) -> dict[str, str]:
 
 def _draw_curves(folder: Path, names: Sequence[str], best_epoch: int) -> list[dict[str, Any]]:
     """A chart for each folder of curves that dvclive wrote, and for each curve beside folders."""
+    known = _CURVE_NAMES | {curve_name(name): name for name in names}
     charts: dict[str, dict[str, list[tuple[float, float]]]] = {title: {} for title in _CURVE_TITLES}
     for path in sorted(folder.rglob("*.tsv")):
         curve = path.relative_to(folder).with_suffix("").as_posix()
@@ -213,7 +216,7 @@ def _draw_curves(folder: Path, names: Sequence[str], best_epoch: int) -> list[di
         rows = _read_rows(path, delimiter="\t")
         # dvclive counts steps from 0, everyone else epochs from 1.
         points = [(float(row["step"]) + 1, float(row[path.stem])) for row in rows]
-        charts.setdefault(parent or name, {})[_CURVE_NAMES.get(name, name)] = points
+        charts.setdefault(parent or name, {})[known.get(name, name)] = points
     drawn = []
     for key, series in charts.items():
         if not series:

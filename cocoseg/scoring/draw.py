@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,20 @@ _INK = (60, 60, 60)
 _MARGIN = 8
 _TEXT_SIZE = 14
 _LINE = _TEXT_SIZE + _MARGIN
-_FONT = ImageFont.load_default(_TEXT_SIZE)
+_FONT = ImageFont.load_default(_TEXT_SIZE)  # ASCII
+_WIDE_FONT = ImageFont.truetype(  # Latin, Greek, Cyrillic, Arabic and others, but not Chinese
+    str(files("matplotlib") / "mpl-data/fonts/ttf/DejaVuSans.ttf"), _TEXT_SIZE
+)
+
+
+def _font(text: str) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return _FONT if text.isascii() else _WIDE_FONT
+
+
+def _is_legible(text: str) -> bool:
+    """Whether the fonts have all its characters, where others would all be the same box."""
+    box = bytes(_WIDE_FONT.getmask("\U0010fffe"))
+    return text.isascii() or not any(bytes(_WIDE_FONT.getmask(c)) == box for c in text)
 
 
 def overlay_labels(photo: Picture, labels: NDArray[np.uint8], opacity: float = 0.6) -> Picture:
@@ -106,7 +120,7 @@ def draw_example(
     bottom = top + height + _MARGIN
     page = Image.new("RGB", (page_width, bottom + _LINE * (legend[-1][2] + 1)), (255, 255, 255))
     draw = ImageDraw.Draw(page)
-    draw.text((_MARGIN, _MARGIN), caption, (0, 0, 0), _FONT)
+    draw.text((_MARGIN, _MARGIN), caption, (0, 0, 0), _font(caption))
     for column, (title, picture) in enumerate(panels.items()):
         left = _MARGIN + column * (width + _MARGIN)
         draw.text((left, _MARGIN + _LINE), title, _INK, _FONT)
@@ -117,7 +131,7 @@ def draw_example(
         if entry.colour:
             box = (left, line_top, left + _TEXT_SIZE, line_top + _TEXT_SIZE)
             draw.rectangle(box, entry.colour)
-        draw.text((left + entry.indent, line_top - 2), entry.text, _INK, _FONT)
+        draw.text((left + entry.indent, line_top - 2), entry.text, _INK, _font(entry.text))
     return page
 
 
@@ -139,6 +153,7 @@ def _legend_entries(labels: NDArray[np.uint8], names: Sequence[str]) -> list[_Le
     for label in labels[labels > 0].tolist():
         red, green, blue = PALETTE[label].tolist()
         name = "void (not scored)" if label == VOID else names[label]
+        name = name if _is_legible(name) else f"class {label}"
         entries.append(_LegendEntry(name, (red, green, blue)))
     entries.append(_LegendEntry("errors:"))
     return entries + [_LegendEntry(name, colour) for name, colour in ERRORS.items()]
@@ -151,7 +166,7 @@ def _place_legend(
     placed = []
     left, line = _MARGIN, 0
     for entry in entries:
-        length = entry.indent + round(_FONT.getlength(entry.text)) + 2 * _MARGIN
+        length = entry.indent + round(_font(entry.text).getlength(entry.text)) + 2 * _MARGIN
         if left > _MARGIN and left + length > width:
             left, line = _MARGIN, line + 1
         placed.append((entry, left, line))

@@ -53,7 +53,7 @@ def choose_examples(evaluation: Evaluation, count: int) -> list[Example]:
             candidates.sort(key=lambda index: (ious[index, label], index))
             index = candidates[len(candidates) // 2]
             shown.add(index)
-            slug = re.sub(r"\W+", "_", name)
+            slug = re.sub(r"\W+", "_", name)[:40]
             wanted.append(Example(index, f"{label + 3}_{slug}", f"typical {name}"))
     chosen: list[Example] = []
     for example in wanted:

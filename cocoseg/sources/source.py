@@ -1,4 +1,4 @@
-"""Where annotations and images come from: COCO's server, or a sample that is drawn on the spot.
+"""Where annotations and images come from: COCO's server, own files, or a sample drawn on the spot.
 
 source = open_source(load_params(Path("params.yaml")), downloads=Path("data/downloads"))
 source.write_annotations(Path("data/annotations/instances.json"))
@@ -15,6 +15,7 @@ from cocoseg.annotations.instances import ImageRecord
 from cocoseg.common.files import remove
 from cocoseg.common.params import Params
 from cocoseg.sources.coco import CocoSource
+from cocoseg.sources.files import FilesSource
 from cocoseg.sources.sample import SampleSource
 
 logger = logging.getLogger(__name__)
@@ -51,9 +52,14 @@ class ImagesReport:
 
 def open_source(params: Params, downloads: Path) -> Source:
     """The source that `params` names; `downloads` keeps archives and dismissed images."""
-    if params.download.source == "sample":
-        return SampleSource(params.download.sample, params.runtime.worker_count())
-    return CocoSource(params.download.coco, params.runtime.connections, downloads)
+    connections, workers = params.runtime.connections, params.runtime.worker_count()
+    match params.download.source:
+        case "sample":
+            return SampleSource(params.download.sample, workers)
+        case "coco":
+            return CocoSource(params.download.coco, connections, downloads)
+        case "files":
+            return FilesSource(params.download.files, connections, workers, downloads)
 
 
 def update_images(source: Source, images: Sequence[ImageRecord], folder: Path) -> ImagesReport:

@@ -264,7 +264,7 @@ def test_a_crowd_counts_as_one_instance(tmp_path: Path) -> None:
     annotations = [annotation(1, 1), annotation(2, 1, CROWD, iscrowd=1)]
     file = write_instances(tmp_path / "a.json", [image(1), image(2)], annotations)
     assert len(select_from(file, max_instances=2).instances.images) == 1
-    with pytest.raises(UserError, match=r"no image is left of 2: see filter\.classes"):
+    with pytest.raises(UserError, match=r"no image is left of 2 \(.*\): see filter\.classes"):
         select_from(file, max_instances=1)
 
 
@@ -649,3 +649,47 @@ def test_of_equally_rare_classes_an_image_counts_for_the_first(tmp_path: Path) -
     file = write_instances(tmp_path / "a.json", [image(1)], annotations)
     images_of = images_by_class(select_from(file).instances.annotations)
     assert rarest_class_by_image(images_of) == {1: 1}
+
+
+def test_all_classes_are_those_that_are_used_by_id(tmp_path: Path) -> None:
+    categories = [(5, "tree / 木"), (0, "animals"), (3, "background"), (2, "cat"), (7, "cat")]
+    annotations = [
+        annotation(id, 1, category_id=category) for id, category in enumerate((5, 3, 7, 2))
+    ]
+    file = write_instances(
+        tmp_path / "a.json",
+        [image(1)],
+        annotations,
+        [{"id": id, "name": name} for id, name in categories],
+    )
+    selection = select_from(file, "all")
+    assert [(c.id, c.name) for c in selection.instances.categories] == [
+        (1, "cat"),
+        (2, "tree / 木"),
+    ]
+    assert [a.category_id for a in selection.instances.annotations] == [2, 1, 1]
+
+
+def test_a_class_that_could_name_no_file_is_refused(tmp_path: Path) -> None:
+    categories = [{"id": 10, "name": "c" * 201}]
+    file = write_instances(tmp_path / "a.json", [image(1)], [annotation(1, 1)], categories)
+    with pytest.raises(UserError, match=r"'c{40}'… is too long for the name of a file"):
+        select_from(file, "all")
+
+
+def test_what_download_has_rejected_stays_out_for_its_reason(tmp_path: Path) -> None:
+    images = [image(1), image(2, rejected=["photo_not_found", "2.jpg"])]
+    annotations = [
+        annotation(1, 1),
+        annotation(2, 1, None, rejected=["bbox_only", ""]),
+        annotation(3, 2),
+    ]
+    file = write_instances(tmp_path / "a.json", images, annotations)
+    rejections = select_from(file, "all").rejections
+    assert [(r.kind, r.reason, r.detail) for r in rejections] == [
+        ("image", "photo_not_found", "2.jpg"),
+        ("annotation", "bbox_only", ""),
+        ("annotation", "image_missing", ""),
+    ]
+    with pytest.raises(UserError, match=r"of 2 \(1 photo_not_found, .*, first 2\.jpg\): see"):
+        select_from(write_instances(tmp_path / "a.json", images, []), ("cat",))

@@ -21,6 +21,7 @@ from cocoseg.annotations.instances import (
 from cocoseg.annotations.selection import select
 from cocoseg.annotations.splits import (
     SPLITS,
+    given_splits,
     split_images,
     split_sizes,
     split_stems,
@@ -337,3 +338,19 @@ def test_a_split_of_ratio_zero_gets_no_group() -> None:
         dict.fromkeys(groups, 1), {"train": 8, "val": 2, "test": 0}, 0, groups=groups
     )
     assert splits["test"] == []
+
+
+def given_images(*splits: str) -> Instances:
+    images = [ImageRecord(n, f"{n}.jpg", 9, 9, split=name) for n, name in enumerate(splits)]
+    return Instances(images, [], [])
+
+
+def test_splits_of_an_export_are_kept() -> None:
+    ratios = {"train": 8, "val": 1, "test": 1}
+    selection = given_images("val", "train", "test", "train")
+    assert given_splits(selection, ratios) == {"train": ["1", "3"], "val": ["0"], "test": ["2"]}
+    with pytest.raises(UserError, match=r"4\.jpg came without a split; name one for each of down"):
+        given_splits(given_images("val", "train", "test", "train", ""), ratios)
+    with pytest.raises(UserError, match=r"has no image for test; name a pair with `split: test`"):
+        given_splits(given_images("val", "train"), ratios)
+    assert given_splits(given_images("train"), {"train": 1, "val": 0, "test": 0})["test"] == []

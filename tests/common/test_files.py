@@ -2,12 +2,22 @@
 
 import errno
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from cocoseg.common.files import atomic_file, atomic_folder, write_json, write_text
+from cocoseg.common.files import (
+    atomic_file,
+    atomic_folder,
+    curve_name,
+    flat_name,
+    write_json,
+    write_text,
+)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -79,3 +89,25 @@ def test_json_refuses_not_a_number(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "scores.json", {"miou": float("nan")})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_flat_name_is_one_that_file_systems_bear() -> None:
+    assert flat_name("a/b c.jpg") == "a+b c.jpg"
+    assert flat_name("a+b%.jpg") == "a%2Bb%25.jpg"
+    assert flat_name('.."?\\\n/.') == "%2E.%22%3F%5C%0A+%2E"
+    assert flat_name("写真/ü.png") == "写真+ü.png"
+
+
+def test_a_curve_has_no_character_that_means_something_to_dvcs_plots() -> None:
+    assert curve_name("it's a.b[1]/c") == "it%27s a%2Eb%5B1%5D+c"
+
+
+@given(st.text(), st.text("./+%2E:\\ab"))
+def test_a_flat_name_stands_for_one_text(any_text: str, similar: str) -> None:
+    for text in (any_text, similar):
+        name = flat_name(text)
+        assert name.isprintable()
+        assert not set('/\\:*?"<>|') & set(name)
+        assert not name.startswith(".")
+        assert not name.endswith((".", " "))
+        assert unquote(name.replace("+", "/"), errors="surrogatepass") == text

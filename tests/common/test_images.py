@@ -15,6 +15,9 @@ from PIL import Image
 from cocoseg.common.errors import UserError
 from cocoseg.common.images import (
     DamagedImage,
+    UnknownOrientation,
+    WrongSize,
+    agreed_size,
     check_image,
     is_whole,
     read_rgb,
@@ -333,3 +336,21 @@ def test_a_thumbnail_of_a_damaged_or_missing_photo_is_one_line(tmp_path: Path) -
         read_thumbnail(path, 8)
     with pytest.raises(UserError, match="not found"):
         read_thumbnail(tmp_path / "none.jpg", 8)
+
+
+def test_the_size_that_annotations_are_about_is_found_or_refused(tmp_path: Path) -> None:
+    wide, square = tmp_path / "wide.jpg", tmp_path / "square.jpg"
+    photo().save(wide, exif=orientation(6))
+    photo().resize((24, 24)).save(square, exif=orientation(6))
+    assert agreed_size(wide, WIDTH, HEIGHT) == (WIDTH, HEIGHT)
+    assert agreed_size(wide, HEIGHT, WIDTH) == (HEIGHT, WIDTH)
+    for path, size in ((wide, (None, None)), (square, (24, 24))):
+        with pytest.raises(UnknownOrientation, match=r"EXIF \(orientation 6\)"):
+            agreed_size(path, *size)
+    with pytest.raises(WrongSize, match="its annotation says 9 x 9"):
+        agreed_size(wide, 9, 9)
+    photo().save(wide, exif=orientation(1))
+    assert agreed_size(wide, None, None) == (WIDTH, HEIGHT)
+    photo().save(wide, exif=orientation(3))
+    with pytest.raises(UnknownOrientation):
+        agreed_size(wide, WIDTH, HEIGHT)

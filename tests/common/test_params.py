@@ -45,6 +45,7 @@ def write_changed(folder: Path, key: str, value: Any) -> Path:
         ("filter.max_images", 1.5),
         ("filter.prefer", "common"),
         ("filter.classes", []),
+        ("filter.classes", "every"),
         ("filter.classes", ["car", "car"]),
         ("filter.classes", ["background", "car"]),
         ("download.source", "imagenet"),
@@ -53,6 +54,12 @@ def write_changed(folder: Path, key: str, value: Any) -> Path:
         ("download.coco.base_url", "http://"),
         ("download.coco.base_url", "file://srv/coco"),
         ("download.coco.md5", "abc"),
+        ("download.files.folder", ""),
+        ("download.files.pairs", []),
+        ("download.files.pairs", [{"annotations": "a.json"}]),
+        ("download.files.pairs", [{"annotations": "s3://b/a.json", "images": "."}]),
+        ("download.files.pairs", [{"annotations": "a.json", "images": ".", "split": "valid"}]),
+        ("split.from", "files"),
         ("split.ratios.val", -1),
         ("split.ratios", {"train": 0, "val": 0, "test": 0}),
         ("split.fold", 5),
@@ -170,3 +177,16 @@ def test_a_folder_of_that_name_is_one_line(tmp_path: Path) -> None:
 def test_an_architecture_that_can_be_chosen_is_known_to_the_model_and_to_predictions() -> None:
     choices = set(get_args(TrainParams.model_fields["architecture"].annotation))
     assert choices == set(model._BACKBONES) == set(prediction.OUTPUT_STRIDES)
+
+
+def test_classes_are_a_list_or_the_word_all(tmp_path: Path) -> None:
+    assert load_params(write_changed(tmp_path, "filter.classes", "all")).filter.classes == "all"
+    with pytest.raises(UserError, match=r"filter\.classes: input should be 'all' \(is 'dog'\)$"):
+        load_params(write_changed(tmp_path, "filter.classes", "dog"))
+
+
+def test_folds_are_drawn(tmp_path: Path) -> None:
+    path = write_changed(tmp_path, "split.fold", 0)
+    path.write_text(path.read_text().replace("from: draw", "from: export"))
+    with pytest.raises(UserError, match=r"split\.fold: needs split\.from: draw"):
+        load_params(path)

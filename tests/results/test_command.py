@@ -1,5 +1,6 @@
 """The command: what it writes and prints, how it names files, and how it fails."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from cocoseg.common.labels import read_label_png
 from cocoseg.network.model import save_model
 from cocoseg.results.command import main, name_outputs, predict
 from tests.deployment.test_export import NAMES, blotches, lively_model
+from tests.exports import run_data_stages
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +132,31 @@ def test_a_folder_is_searched_with_those_in_it_and_they_are_kept(tmp_path: Path)
         "b.JPG": str(Path("out/b")),
         "sub/a.webp": str(Path("out/sub/a")),
     }
+
+
+def test_predictions_as_a_coco_file_come_back_as_the_same_pixels(
+    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo(tmp_path / "in/a.png", 31, 45)
+    photo(tmp_path / "in/sub/b.jpg")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.fromarray(blotches(40, 70)).save(tmp_path / "in/turned.jpg", exif=turned)
+    predict(
+        [tmp_path / "in"],
+        model_file,
+        tmp_path / "out",
+        probabilities=False,
+        device="cpu",
+        batch_size=2,
+        coco=tmp_path / "out.json",
+    )
+    pair = {"annotations": str(tmp_path / "out.json"), "images": str(tmp_path / "in")}
+    run_data_stages(tmp_path, {"download.files.pairs": [pair]}, monkeypatch)
+    assert json.loads(Path("data/classes.json").read_text()) == list(NAMES[1:])
+    for stem, prediction in {"a": "a", "sub+b": "sub/b", "turned": "turned"}.items():
+        labels = read_label_png(tmp_path / f"data/masks/{stem}.png")
+        assert np.array_equal(labels, read_label_png(tmp_path / f"out/{prediction}_labels.png"))
 
 
 def test_a_folder_without_photos_is_one_line(tmp_path: Path) -> None:
