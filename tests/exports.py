@@ -7,6 +7,7 @@ of its class's colour in the photo, so that a test sees whether a mask lies on t
 import contextlib
 import io
 import json
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -474,6 +475,8 @@ def run_data_stages(
         section[name] = value
     text = yaml.safe_dump(params, allow_unicode=True)
     (project / "params.yaml").write_text(text, encoding="utf-8")
+    (project / "data").mkdir(exist_ok=True)
+    shutil.copy(ROOT / "data/exclude.csv", project / "data")
     monkeypatch.chdir(project)
     for stage in (download, filter, images, mask, split):
         stage.main()

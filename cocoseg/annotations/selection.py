@@ -142,7 +142,9 @@ def read_exclusions(path: Path) -> set[Exclusion]:
                         f"that of an annotation or nothing (is {start})"
                     ) from None
     except FileNotFoundError:
-        raise UserError(f"filter.exclude: {path} not found") from None
+        raise UserError(
+            f"filter.exclude: {path} not found; make one with the line image_id,annotation_id"
+        ) from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is no CSV file in UTF-8: {error}") from None
     return exclusions
