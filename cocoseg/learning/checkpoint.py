@@ -47,13 +47,13 @@ class CheckpointFile:
         torch's own format keeps the tensors' memory layout, on which the last bits of sums depend.
         """
         # The same run may go on in two processes: neither may write into the other's file.
-        own = self.path.with_suffix(f".{os.getpid()}")
+        own = self.path.with_suffix(f".{os.getpid()}.pt")
         with atomic_file(own) as temporary:
             torch.save(state, temporary)
         own.replace(self.path)
         with suppress(FileNotFoundError):  # another run has removed one just now
-            by_age = sorted(self.folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)
-            for path in by_age[:-_KEPT]:
+            files = [*self.folder.glob("*.pt"), *self.folder.glob(".*.pt.tmp")]
+            for path in sorted(files, key=lambda path: path.stat().st_mtime_ns)[:-_KEPT]:
                 path.unlink()
 
     def load(self) -> State | None:

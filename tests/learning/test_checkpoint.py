@@ -36,11 +36,15 @@ def test_a_checkpoint_of_another_run_is_not_used(tmp_path: Path) -> None:
     assert CheckpointFile(tmp_path, "run").load() is None
 
 
-def test_a_folder_keeps_the_latest_few_and_nothing_half_written(tmp_path: Path) -> None:
+def test_a_folder_keeps_the_latest_few_and_what_is_no_checkpoint(tmp_path: Path) -> None:
+    for name in (".killed.1.pt.tmp", "photo.png"):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, ns=(0, 0))
     for number in range(10):
         file = saved(tmp_path, f"run{number}")
         os.utime(file.path, ns=(number, number))  # the clock may be coarser than these writes
-    assert {path.name for path in tmp_path.iterdir()} == {f"run{n}.pt" for n in range(2, 10)}
+    kept = {f"run{number}.pt" for number in range(2, 10)}
+    assert {path.name for path in tmp_path.iterdir()} == {*kept, "photo.png"}
     file.remove()
     assert file.load() is None
     assert CheckpointFile(tmp_path, "run8").load() is not None
