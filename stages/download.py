@@ -1,4 +1,4 @@
-"""Get the annotations, from the built-in sample or a COCO server.
+"""Get the annotations: of the built-in sample, a COCO server or one's own files.
 
 Reads   the source that params.yaml names
 Writes  data/annotations/instances.json

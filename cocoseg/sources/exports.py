@@ -110,7 +110,7 @@ def merge(
     Image and annotation ids are kept where all are different whole numbers, else numbered from 1.
     An image gets the path of its photo as `file_name`, by `flat_name`, and a number behind it where
     another has this name already; its other fields are kept. Raises UserError where a category has
-    no name, or a file no categories.
+    no name.
     """
     images, numbers = _merge_images(exports, locate)
     categories, category_ids = _merge_categories(exports)
@@ -178,9 +178,9 @@ _OURS = {"id", "file_name", "width", "height", "source", "split", "rejected"}
 
 def _wanted(export: int, entry: dict[str, Any]) -> Wanted:
     width, height = _key(entry.get("width")), _key(entry.get("height"))
-    known = isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0
-    size = (width, height) if known else (None, None)
-    return Wanted(export, entry["file_name"], *size)  # type: ignore[arg-type]
+    if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0:
+        return Wanted(export, entry["file_name"], width, height)
+    return Wanted(export, entry["file_name"], None, None)
 
 
 def _image_fields(
@@ -256,8 +256,9 @@ def _merge_categories(
                 )
             key = _key(entry.get("id"))
             if name not in id_of:
-                free = isinstance(key, int) and key not in id_of.values()
-                id_of[name] = key if free else max(id_of.values(), default=0) + 1  # type: ignore
+                taken = id_of.values()
+                next_id = max(taken, default=0) + 1
+                id_of[name] = key if isinstance(key, int) and key not in taken else next_id
             if key is not None:
                 ids[k, key] = id_of[name]
     return [{"id": id, "name": name} for name, id in id_of.items()], ids
