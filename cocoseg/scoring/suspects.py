@@ -68,7 +68,8 @@ def find(
     probabilities: NDArray[np.float32],
 ) -> list[Finding]:
     """Ask about one image's annotations, and about connected parts of its background that are
-    predicted as a class and lie, for the most part, apart from annotations of this class.
+    predicted as a class and lie, for the most part, apart from annotations that are of this class
+    or seen as it.
 
     `objects` have labels as category ids; label maps are (H, W), `probabilities` (classes, H, W).
     """
@@ -88,9 +89,11 @@ def find(
         window = _window(rows, columns, region.top, region.left)
         around = _window(*window, margin=round(REACH * visible.sum() ** 0.5))
         excess = unannotated[around] == label
-        explained[around] |= excess
         beyond = float(probabilities[label][around][excess].sum(dtype=np.float64))
-        findings.append(_finding(annotation.id, label, probabilities, window, visible, beyond))
+        finding = _finding(annotation.id, label, probabilities, window, visible, beyond)
+        # What is seen in its place may be larger than the annotation, too.
+        explained[around] |= excess | (unannotated[around] == finding.means.argmax())
+        findings.append(finding)
     for label in np.unique(unannotated[unannotated > 0]).tolist():
         components, _ = ndimage.label(unannotated == label)
         for number, window in enumerate(ndimage.find_objects(components), start=1):
