@@ -25,22 +25,22 @@ from cocoseg.annotations.masks import decode_region, encode_region
 from cocoseg.common.labels import Labels
 from cocoseg.scoring.draw import Picture, overlay_labels
 
+SUSPECT_VIEWS = ("photo", "annotated", "predicted")
+
+REACH = 0.5
+"""How far around an annotation its class still counts for it, in square roots of its pixels."""
+
 FOUND = 0.3
 """An annotation with a higher agreement counts as found."""
 
 NEIGHBOURS = 20
-"""So many things of the next smaller sizes, and of the next larger ones, are a thing's like."""
+"""A thing's size is that of so many next smaller ones and so many next larger ones."""
 
 LEAST_SCORE = 0.1
 """Below it there is no suspicion."""
 
 PARTLY_SEEN = 0.25
 """An annotation of which more is seen, and the rest is background, has a bad outline."""
-
-SUSPECT_VIEWS = ("photo", "annotated", "predicted")
-
-REACH = 0.5
-"""How far around an annotation its class still counts for it, in square roots of its pixels."""
 
 
 @dataclass(frozen=True)
