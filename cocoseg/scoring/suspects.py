@@ -25,22 +25,22 @@ from cocoseg.annotations.masks import decode_region, encode_region
 from cocoseg.common.labels import Labels
 from cocoseg.scoring.draw import Picture, overlay_labels
 
+SUSPECT_VIEWS = ("photo", "annotated", "predicted")
+
+REACH = 0.5
+"""How far around an annotation its class still counts for it, in square roots of its pixels."""
+
 FOUND = 0.3
 """An annotation with a higher agreement counts as found."""
 
 NEIGHBOURS = 20
-"""So many things of the next smaller sizes, and of the next larger ones, are a thing's like."""
+"""A thing's size is that of so many next smaller ones and so many next larger ones."""
 
 LEAST_SCORE = 0.1
 """Below it there is no suspicion."""
 
 PARTLY_SEEN = 0.25
 """An annotation of which more is seen, and the rest is background, has a bad outline."""
-
-SUSPECT_VIEWS = ("photo", "annotated", "predicted")
-
-REACH = 0.5
-"""How far around an annotation its class still counts for it, in square roots of its pixels."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ def find(
     probabilities: NDArray[np.float32],
 ) -> list[Finding]:
     """Ask about one image's annotations, and about connected parts of its background that are
-    predicted as a class and lie, for the most part, apart from annotations of this class.
+    predicted as a class and lie, for the most part, apart from annotations that are of this class
+    or seen as it.
 
     `objects` have labels as category ids; label maps are (H, W), `probabilities` (classes, H, W).
     """
@@ -88,9 +89,11 @@ def find(
         window = _window(rows, columns, region.top, region.left)
         around = _window(*window, margin=round(REACH * visible.sum() ** 0.5))
         excess = unannotated[around] == label
-        explained[around] |= excess
         beyond = float(probabilities[label][around][excess].sum(dtype=np.float64))
-        findings.append(_finding(annotation.id, label, probabilities, window, visible, beyond))
+        finding = _finding(annotation.id, label, probabilities, window, visible, beyond)
+        # What is seen in its place may be larger than the annotation, too.
+        explained[around] |= excess | (unannotated[around] == finding.means.argmax())
+        findings.append(finding)
     for label in np.unique(unannotated[unannotated > 0]).tolist():
         components, _ = ndimage.label(unannotated == label)
         for number, window in enumerate(ndimage.find_objects(components), start=1):

@@ -197,7 +197,8 @@ def evaluation_of(pairs: list[Pair], hits: list[list[int]]) -> Evaluation:
                 confusion[label, label] = right
                 confusion[label, 0 if label else 1] += 10 - right
     empty = np.zeros((len(pairs), 3, 4), np.int64)
-    return Evaluation(pairs, CARD.classes, confusions, empty[..., :2], empty, np.ones((1, 1, 3)), 1)
+    counts = confusions, empty[..., :2], empty, np.ones((1, 1, 3))
+    return Evaluation(pairs, CARD.classes, *counts, [""] * len(pairs), 1.0)
 
 
 def test_examples_are_best_median_worst_and_a_typical_one_of_each_class(pairs: list[Pair]) -> None:

@@ -1,18 +1,21 @@
 """Planted mistakes are found and named by a network that is always right."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cocoseg.annotations.instances import Annotation
+from cocoseg.annotations.instances import Annotation, Instances
 from cocoseg.annotations.masks import paint_labels
 from cocoseg.annotations.selection import read_exclusions
-from cocoseg.common.labels import Labels, write_label_png
+from cocoseg.common.labels import VOID, Labels, write_label_png
 from cocoseg.network.photos import Pair
 from cocoseg.scoring.examples import write_gallery
+from cocoseg.scoring.objects import objects_by_stem
 from cocoseg.scoring.suspects import (
     SUSPECT_VIEWS,
     Suspect,
@@ -22,7 +25,8 @@ from cocoseg.scoring.suspects import (
     read_suspects,
     write_suspects,
 )
-from tests.coco_files import painted
+from tests.coco_files import painted, select_from
+from tests.mirror import mirror_document, needs_mirror
 
 CLASSES = ("background", "cat", "dog")
 WIDTH, HEIGHT = 120, 80
@@ -64,6 +68,43 @@ def audit(*images: Sequence[Annotation], seen: Sequence[Annotation] = TRUTH) -> 
 
 def test_annotations_that_the_network_sees_as_well_are_no_suspects() -> None:
     assert audit(TRUTH) == [] or max(suspect.score for suspect in audit(TRUTH)) < 0.1
+
+
+@needs_mirror
+def test_on_real_photos_a_network_that_is_right_suspects_only_what_was_changed(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "instances.json"
+    file.write_text(json.dumps(mirror_document("val2017")))
+    right = select_from(file, ("person", "car"), max_instances=30).instances
+
+    def suspects_of(annotations: list[Annotation]) -> list[Suspect]:
+        changed = Instances(right.images, annotations, right.categories)
+        objects = objects_by_stem(changed)
+        findings = []
+        for image in right.images:
+            seen, truth = (
+                paint_labels(
+                    [a for a in of_all if a.image_id == image.id],
+                    *(image.width, image.height),
+                    overlap="last",
+                    crowd="void",
+                )
+                for of_all in (right.annotations, annotations)
+            )
+            seen[seen == VOID] = 0
+            findings.append(find(objects[image.stem], truth, seen, sure_of(seen)))
+        images = [(image.id, image.file_name) for image in right.images]
+        return rank(images, findings, ("background", "person", "car"))
+
+    assert len(right.annotations) > 100
+    assert suspects_of(right.annotations) == []
+    place = len(right.annotations) // 2
+    wrong = msgspec.structs.replace(right.annotations[place])
+    wrong.category_id = 3 - wrong.category_id
+    others = right.annotations[:place], right.annotations[place + 1 :]
+    (first, *_) = suspects_of([*others[0], wrong, *others[1]])
+    assert (first.kind, first.annotation_id) == ("wrong class", wrong.id)
 
 
 def test_a_missing_object_is_found_where_it_is() -> None:
