@@ -1,7 +1,7 @@
 """Show the data on one page, before anyone trains on it.
 
-Reads   data/annotations/instances.json, data/selection.json, data/rejected.csv, data/images/,
-        data/masks/, metrics/{filter,mask,split}.json
+Reads   data/annotations/instances.json, data/selection.json, data/rejected.csv,
+        data/near_duplicates.csv, data/images/, data/masks/, metrics/{filter,mask,split}.json
 Writes  metrics/data.html, metrics/data.json, metrics/data/{classes,sizes}.csv
 Run     python -m stages.inspect
 """
@@ -31,6 +31,7 @@ def main() -> None:
         rejections=read_rejections(Path("data/rejected.csv")),
         images=Path("data/images"),
         masks=Path("data/masks"),
+        duplicates=Path("data/near_duplicates.csv"),
     )
     invalid = Counter(r.reason for r in invalid_annotations(inputs.rejections))
     oddities = find_oddities(data, read_json(Path("metrics/split.json")), invalid)

@@ -3,6 +3,7 @@
 Photos are shown of selected images only: those of dropped ones were never fetched.
 """
 
+import csv
 import io
 import itertools
 from collections import Counter, defaultdict
@@ -32,6 +33,7 @@ from cocoseg.common.labels import VOID, Labels, read_label_png
 from cocoseg.inspection.statistics import Measured
 from cocoseg.inspection.thumbnails import THUMBNAIL, draw_annotated, draw_dropped, outlines_in
 
+_PAIRS = 8
 _PICTURES = 96
 """About so many photos of classes are shown, one of each class at least."""
 
@@ -40,6 +42,14 @@ _REASONS = {
     "no_valid_annotation": "Selected classes are annotated, but no annotation of them is valid.",
     "too_many_instances": "More objects of the selected classes than filter.max_instances.",
     "over_max_images": "Would do, but filter.max_images are enough; filter.prefer chose others.",
+    "excluded": "A person took it out (filter.exclude).",
+    "photo_not_found": "The photo is not where the annotations say.",
+    "photo_damaged": "The photo cannot be read.",
+    "photo_ambiguous": "Several photos, or several entries, could be meant.",
+    "photo_size": "The photo has another size than its annotation says.",
+    "orientation_unknown": "EXIF turns the photo; its annotations may be turned as well, or not.",
+    "size_missing": "The entry has no size, and there is no photo to read it from.",
+    "bbox_only": "There is a box but no outline.",
     "malformed_image": "The image's entry is unreadable or its size impossible.",
     "unsafe_file_name": "The file name cannot be a file here: a folder in it, or odd characters.",
     "duplicate_image": "Another image before it has the same id or the same file name.",
@@ -73,12 +83,14 @@ class Shown:
 
 @dataclass(frozen=True)
 class Inputs:
-    """All annotations, what was dropped, and the folders of the selected photos and masks."""
+    """All annotations, what was dropped, the folders of the selected photos and masks, and split's
+    list of near-duplicates."""
 
     source: Instances
     rejections: Sequence[Rejection]
     images: Path
     masks: Path
+    duplicates: Path
 
 
 # --- Contact sheets -------------------------------------------------------------------------------
@@ -187,6 +199,30 @@ def _jpeg(picture: Picture) -> bytes:
     content = io.BytesIO()
     Image.fromarray(picture).save(content, format="jpeg", quality=80, subsampling=0)
     return content.getvalue()
+
+
+def near_duplicates(data: Measured, inputs: Inputs) -> list[tuple[str, list[Shown]]]:
+    """Pairs of photos that are nearly the same, each with the splits that they are in: those in two
+    splits first, then the most similar ones."""
+    with inputs.duplicates.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    rows.sort(
+        key=lambda row: (row["first_split"] == row["second_split"], -float(row["similarity"]))
+    )
+    images = {image.stem: image for image in data.images}
+    pairs = []
+    for row in rows[:_PAIRS]:
+        splits = row["first_split"], row["second_split"]
+        both = " and ".join(dict.fromkeys(splits))
+        shown = []
+        for stem, split in zip((row["first"], row["second"]), splits, strict=True):
+            image = images[stem]
+            photo = _read_photo(inputs.images, image, THUMBNAIL[1])
+            picture = draw_dropped(image.width, image.height, photo=photo)
+            alt = f"{image.file_name}, of a pair of near-duplicates"
+            shown.append(Shown(f"in {split}", image.file_name, alt, _jpeg(picture)))
+        pairs.append((f"{both}, similarity {float(row['similarity']):.2f}", shown))
+    return pairs
 
 
 # --- What was dropped -----------------------------------------------------------------------------

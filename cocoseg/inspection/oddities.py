@@ -34,6 +34,7 @@ def find_oddities(
     """
     return [
         *_classes(data, splits),
+        *_leaks(splits),
         *_twins(data),
         *_masks(data),
         *_invalid(invalid),
@@ -61,6 +62,14 @@ def _classes(data: Measured, splits: Mapping[str, Mapping[str, Any]]) -> Iterato
     if present[commonest] >= _RARE * present[rarest]:
         times = present[commonest] // present[rarest]
         yield Oddity(f"{commonest} is in {times} times as many images as {rarest}")
+
+
+def _leaks(splits: Mapping[str, Mapping[str, Any]]) -> Iterator[Oddity]:
+    if across := splits.get("near_duplicates", {}).get("across_splits", 0):
+        text = _count(
+            across, "pair of nearly equal photos lies", "pairs of nearly equal photos lie"
+        )
+        yield Oddity(f"{text} in two splits, which makes scores too good")
 
 
 def _twins(data: Measured) -> Iterator[Oddity]:

@@ -10,7 +10,13 @@ import numpy as np
 from cocoseg.annotations.instances import ImageRecord
 from cocoseg.annotations.splits import SPLITS
 from cocoseg.common.labels import PALETTE
-from cocoseg.inspection.examples import Inputs, contact_sheets, dropped_annotations, dropped_images
+from cocoseg.inspection.examples import (
+    Inputs,
+    contact_sheets,
+    dropped_annotations,
+    dropped_images,
+    near_duplicates,
+)
 from cocoseg.inspection.oddities import Oddity
 from cocoseg.inspection.statistics import TINY, Measured
 from cocoseg.pages.charts import bar_chart, heat_map
@@ -43,6 +49,8 @@ def make_data_page(
         sheets=contact_sheets(data, inputs),
         dropped_images=dropped_images(data, inputs),
         dropped_annotations=dropped_annotations(data, inputs),
+        near_duplicates=splits.get("near_duplicates", {"pairs": 0, "across_splits": 0}),
+        pairs=near_duplicates(data, inputs),
         sizes={data.names[label]: data.sizes(label) for label in data.class_labels},
         sides=_draw_sides(data),
         crowds=_draw_instances(data),

@@ -17,6 +17,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from cocoseg.annotations.duplicates import DuplicatePair, write_duplicates
 from cocoseg.annotations.instances import read_instances
 from cocoseg.annotations.masks import write_masks
 from cocoseg.annotations.selection import read_rejections, write_rejections, write_selection
@@ -57,10 +58,16 @@ def write_project(folder: Path, document: Path, classes: list[str], **limits: An
     kept = read_instances(folder / "data/selection.json").instances
     masks = write_masks(kept, folder / "data/masks", overlap="last", crowd="void", workers=1)
     splits = split_images(kept, {"train": 8, "val": 1, "test": 1}, seed=0)
+    in_order = [stem for name in ("train", "val", "test") for stem in splits[name]]
+    pairs = [
+        DuplicatePair(*in_order[:2], 0.98),
+        DuplicatePair(in_order[0], in_order[-1], 0.95),
+    ]
+    near = write_duplicates(folder / "data/near_duplicates.csv", pairs, splits)
     contents = {
         "filter": selection.summary(),
         "mask": masks,
-        "split": summarize_splits(kept, splits),
+        "split": {**summarize_splits(kept, splits), "near_duplicates": near},
     }
     for name, content in contents.items():
         write_json(folder / f"metrics/{name}.json", content)
@@ -183,7 +190,7 @@ def test_every_picture_has_a_text_and_headings_leave_no_level_out(page: str) -> 
     assert levels[0] == 1 and levels.count(1) == 1
     assert all(later <= level + 1 for level, later in itertools.pairwise(levels))
     targets = re.findall(r'href="#(\w+)"', page)
-    assert len(targets) == 8 and all(f'id="{target}"' in page for target in targets)
+    assert len(targets) == 9 and all(f'id="{target}"' in page for target in targets)
     assert 'lang="en"' in page and "url(" not in page and "@import" not in page
 
 
@@ -216,6 +223,13 @@ def test_the_figures_are_those_of_the_selection(project: Path) -> None:
     assert [figures["classes"][name]["images"] for name in NAMES] == [25, 6, 0]
     assert figures["classes"][NAMES[2]]["median_area"] is None
     assert figures["oddities"] > 0
+
+
+def test_near_duplicates_are_shown_those_in_two_splits_first(page: str) -> None:
+    text = str(Text(page))
+    assert "2 pairs of photos are nearly the same; 1 of them in two splits" in text
+    assert text.index("train and test, similarity 0.95") < text.index("train, similarity 0.98")
+    assert "1 pair of nearly equal photos lies in two splits" in text
 
 
 def test_the_plots_hold_each_class_and_size(project: Path) -> None:
@@ -268,7 +282,9 @@ def test_many_classes_get_a_picture_each_and_no_endless_tables(tmp_path: Path) -
         inspect.main()
     page = (tmp_path / "metrics/data.html").read_text(encoding="utf-8")
     outline = Outline(page)
-    assert len(outline.pictures) == 100 + 20 + 2  # a photo each, heat maps, charts
+    assert (
+        len(outline.pictures) == 100 + 20 + 4 + 2
+    )  # a photo each, heat maps, near-duplicates, charts
     assert "the 20 most frequent classes" in str(Text(page))
     assert outline.headings.count(3) < 20
     assert len(page) < 3_000_000
