@@ -21,6 +21,7 @@ from PIL import Image
 
 from benchmarks.annotation_files import CLASSES, original_document, write_repeated
 from benchmarks.machine import machine
+from cocoseg.annotations.duplicates import write_duplicates
 from cocoseg.annotations.instances import ImageRecord, read_instances
 from cocoseg.annotations.masks import write_masks
 from cocoseg.annotations.selection import select, write_rejections, write_selection
@@ -75,7 +76,9 @@ def prepare(folder: Path, images: int, source_images: int) -> str:
     masks = write_masks(kept, folder / "data/masks", overlap="last", crowd="void", workers=2)
     write_json(folder / "metrics/mask.json", masks)
     splits = split_images(kept, {"train": 8, "val": 1, "test": 1}, seed=0)
-    write_json(folder / "metrics/split.json", summarize_splits(kept, splits))
+    near = write_duplicates(folder / "data/near_duplicates.csv", [], splits)
+    summary = {**summarize_splits(kept, splits), "near_duplicates": near}
+    write_json(folder / "metrics/split.json", summary)
     for image in kept.images:
         photo = _photo_of_size(image, folder)
         (folder / "data/images" / image.file_name).hardlink_to(photo)

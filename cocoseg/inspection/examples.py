@@ -206,9 +206,8 @@ def near_duplicates(data: Measured, inputs: Inputs) -> list[tuple[str, list[Show
     splits first, then the most similar ones."""
     with inputs.duplicates.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    rows.sort(
-        key=lambda row: (row["first_split"] == row["second_split"], -float(row["similarity"]))
-    )
+    rows.sort(key=lambda row: -float(row["similarity"]))
+    rows.sort(key=lambda row: row["first_split"] == row["second_split"])
     images = {image.stem: image for image in data.images}
     pairs = []
     for row in rows[:_PAIRS]:

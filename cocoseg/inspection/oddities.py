@@ -66,10 +66,8 @@ def _classes(data: Measured, splits: Mapping[str, Mapping[str, Any]]) -> Iterato
 
 def _leaks(splits: Mapping[str, Mapping[str, Any]]) -> Iterator[Oddity]:
     if across := splits.get("near_duplicates", {}).get("across_splits", 0):
-        text = _count(
-            across, "pair of nearly equal photos lies", "pairs of nearly equal photos lie"
-        )
-        yield Oddity(f"{text} in two splits, which makes scores too good")
+        text = _count(across, "pair of photos is", "pairs of photos are")
+        yield Oddity(f"{text} nearly the same in two splits, which makes scores too good")
 
 
 def _twins(data: Measured) -> Iterator[Oddity]:

@@ -229,7 +229,7 @@ def test_near_duplicates_are_shown_those_in_two_splits_first(page: str) -> None:
     text = str(Text(page))
     assert "2 pairs of photos are nearly the same; 1 of them in two splits" in text
     assert text.index("train and test, similarity 0.95") < text.index("train, similarity 0.98")
-    assert "1 pair of nearly equal photos lies in two splits" in text
+    assert "1 pair of photos is nearly the same in two splits" in text
 
 
 def test_the_plots_hold_each_class_and_size(project: Path) -> None:
