@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-DATA_STAGES = ("download", "filter", "images", "mask", "split")
+DATA_STAGES = ("download", "filter", "images", "mask", "split", "inspect")
 """Their outputs are the same on every machine; those of the others, on the same machine."""
 
 Lock = Mapping[str, Any]

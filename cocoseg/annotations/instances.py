@@ -27,6 +27,9 @@ MAX_OUTLINE = 1 << 20
 """The longest outline of one annotation, in pixels. pycocotools takes about 100 bytes for each, and
 crashes where the system refuses them."""
 
+SIZES = {"small": 32**2, "medium": 96**2, "large": None}
+"""COCO's limits: the areas in pixels below which objects belong to a size."""
+
 # What msgspec and numpy can write again; JSON itself knows no limit.
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 

@@ -44,10 +44,13 @@ class Region:
         return image[self.top : self.top + height, self.left : self.left + width]
 
 
-def encode_region(segmentation: Polygons | RunLengths, width: int, height: int) -> RLE:
+def encode_region(
+    segmentation: Polygons | RunLengths, width: int, height: int, *, whole: bool = False
+) -> RLE:
     """A checked segmentation of an image of this size in pixels, in pycocotools' compact form.
 
-    Columns to the right of all polygons are left out, as they take time to decode.
+    Unless it must be `whole`, to be compared with others of the image, columns to the right of all
+    polygons are left out, as they take time to decode.
     """
     encoded: RLE
     if isinstance(segmentation, RunLengths):
@@ -55,7 +58,7 @@ def encode_region(segmentation: Polygons | RunLengths, width: int, height: int) 
         encoded = coco_mask.frPyObjects(counts, height, width)
     else:
         rightmost = max(max(polygon[0::2]) for polygon in segmentation)
-        columns = min(width, int(rightmost) + 1)
+        columns = width if whole else min(width, int(rightmost) + 1)
         encoded = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, columns))
     return encoded
 

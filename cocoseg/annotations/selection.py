@@ -97,13 +97,11 @@ def warn_of_unknown(read: ReadResult, exclude: Set[Exclusion], path: Path) -> No
 
 def log_rejections(selection: Selection) -> None:
     """Log one warning for each reason an annotation was invalid, and one line of totals."""
-    by_image = {r.image_id: r.reason for r in selection.rejections if r.kind == "image"}
     first: dict[str, Rejection] = {}
     counts: Counter[str] = Counter()
-    for r in selection.rejections:
-        if r.kind == "annotation" and r.reason not in ("excluded", by_image.get(r.image_id)):
-            first.setdefault(r.reason, r)
-            counts[r.reason] += 1
+    for r in invalid_annotations(selection.rejections):
+        first.setdefault(r.reason, r)
+        counts[r.reason] += 1
     for reason, r in sorted(first.items()):
         example = f"annotation {r.annotation_id} of image {r.image_id}"
         detail = f" ({r.detail})" if r.detail else ""
@@ -148,6 +146,17 @@ def read_exclusions(path: Path) -> set[Exclusion]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is no CSV file in UTF-8: {error}") from None
     return exclusions
+
+
+def invalid_annotations(rejections: Sequence[Rejection]) -> list[Rejection]:
+    """The annotations that were dropped for what is wrong with them, not with their image, and not
+    because a person wanted it."""
+    by_image = {r.image_id: r.reason for r in rejections if r.kind == "image"}
+    return [
+        r
+        for r in rejections
+        if r.kind == "annotation" and r.reason not in ("excluded", by_image.get(r.image_id))
+    ]
 
 
 @contextlib.contextmanager
@@ -375,3 +384,22 @@ def write_rejections(path: Path, rejections: Sequence[Rejection]) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["image_id", "annotation_id", "reason", "detail"])
         writer.writerows([r.image_id, r.annotation_id, r.reason, r.detail] for r in rejections)
+
+
+def read_rejections(path: Path) -> list[Rejection]:
+    """What `write_rejections` wrote. Raises UserError where the file is damaged."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return [_rejection(row) for row in csv.DictReader(file)]
+    except (csv.Error, KeyError, TypeError, ValueError):
+        raise UserError(f"{path} is damaged: remove it, and `dvc repro` makes it anew") from None
+
+
+def _rejection(row: Mapping[str, str]) -> Rejection:
+    image_id, annotation_id = (
+        int(row[key]) if row[key] else None for key in ("image_id", "annotation_id")
+    )
+    # An entry that is no annotation at all may have no id.
+    of_image = annotation_id is None and row["reason"] != "malformed_annotation"
+    kind: Literal["image", "annotation"] = "image" if of_image else "annotation"
+    return Rejection(kind, image_id, annotation_id, row["reason"], row["detail"])

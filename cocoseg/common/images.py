@@ -99,17 +99,28 @@ def is_whole(path: Path, width: int, height: int) -> bool:
     return True
 
 
-def read_rgb(path: Path, width: int | None = None, height: int | None = None) -> NDArray[np.uint8]:
+def read_rgb(
+    path: Path,
+    width: int | None = None,
+    height: int | None = None,
+    *,
+    shorter_side: int | None = None,
+) -> NDArray[np.uint8]:
     """The pixels of an image of any kind as uint8 of shape (height, width, 3).
 
     With `width` and `height` of the annotation the rule above holds; without, as for a user's own
     photo, it is shown as a viewer shows it (EXIF). Alpha is dropped, 16 bits are scaled to 8, of an
-    animation the first frame is taken. Raises UserError if the file is missing or damaged; of an
-    annotated image it says how to have it brought again.
+    animation the first frame is taken. Where a `shorter_side` of so many pixels is enough, a JPEG
+    is decoded at a half, a quarter or an eighth of its size, in a fraction of the time. Raises
+    UserError if the file is missing or damaged; of an annotated image it says how to have it
+    brought again.
     """
     try:
         with _open(path) as image:
-            if width is None or height is None or _is_rotated(image, width, height):
+            turned = width is None or height is None or _is_rotated(image, width, height)
+            if shorter_side:
+                image.draft(None, (shorter_side, shorter_side))
+            if turned:
                 image = ImageOps.exif_transpose(image)
             return to_rgb(image)
     except FileNotFoundError:

@@ -4,5 +4,5 @@ export      the model as ONNX, and the proof that it does what PyTorch does
 prediction  a model file and a photo, nothing else
 coco        predictions as a COCO instances file
 
-Uses `common`, `network` and the pictures of `scoring`.
+Uses `common`, `network` and the pictures of `annotations`.
 """

@@ -23,6 +23,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
+from cocoseg.annotations.pictures import Picture, overlay_labels
 from cocoseg.common.errors import UserError
 from cocoseg.common.images import read_rgb, to_rgb
 from cocoseg.common.labels import Labels
@@ -30,7 +31,6 @@ from cocoseg.deployment.export import Network, load_onnx, torch_network
 from cocoseg.network.devices import choose_device
 from cocoseg.network.model import ModelCard, load_model, resize_bilinear
 from cocoseg.network.photos import resize_shorter_side
-from cocoseg.scoring.draw import Picture, overlay_labels
 
 OUTPUT_STRIDES = {
     "deeplabv3_mobilenet_v3_large": 16,

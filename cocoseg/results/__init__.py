@@ -4,8 +4,6 @@ report     the whole run on one page
 compare    which of several revisions is better
 runs       the runs that one compares, and what they find in the labels, as tables
 revisions  what other revisions hold, read through DVC
-pages      what all pages share
-charts     charts for the pages
 summary    the scores as a table, at the end of `make repro`
 command    the command `cocoseg`
 

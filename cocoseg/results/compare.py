@@ -7,20 +7,20 @@ print(as_text(results))
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from cocoseg.annotations.pictures import Picture, overlay_labels
 from cocoseg.common.errors import UserError
 from cocoseg.common.labels import VOID, Labels
 from cocoseg.network.confusion import count_confusion
-from cocoseg.results.charts import scatter_chart
-from cocoseg.results.pages import jpeg_uri, render_page
-from cocoseg.results.report import class_colours
+from cocoseg.pages.charts import scatter_chart
+from cocoseg.pages.frame import class_colours, jpeg_uri, render_page
 from cocoseg.results.revisions import Revision, find_revisions
 from cocoseg.scoring.comparison import Comparison, Difference, ImageCounts, ScoredRun, compare
-from cocoseg.scoring.draw import Picture, overlay_labels
 
 _PANEL_SIZE = 360  # pixels of the longest side
 
@@ -231,7 +231,7 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
 def as_page(results: Sequence[Result], images: int = 12) -> str:
     """One page of HTML with the tables, every image's scores, and the images that differ most."""
     return render_page(
-        "compare.html.jinja",
+        Path(__file__).with_name("compare.html.jinja"),
         title="Comparison with " + results[0].first.name,
         results=[
             {

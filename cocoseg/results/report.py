@@ -5,19 +5,25 @@ The page holds its pictures and styles itself, asks the network for nothing, and
 
 import csv
 import itertools
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from cocoseg.annotations.pictures import ERRORS
 from cocoseg.common.errors import UserError
 from cocoseg.common.files import curve_name
-from cocoseg.common.labels import PALETTE
 from cocoseg.common.params import read_yaml
-from cocoseg.results.charts import line_chart
-from cocoseg.results.pages import jpeg_uri, plain, render_page
-from cocoseg.scoring.draw import ERRORS
+from cocoseg.pages.charts import line_chart
+from cocoseg.pages.frame import (
+    class_colours,
+    flatten,
+    hex_colour,
+    jpeg_uri,
+    plain,
+    read_json,
+    render_page,
+)
 
 PUBLISHED_IOU = {
     "background": 0.91,
@@ -63,19 +69,19 @@ def make_report(metrics: Path, params: Mapping[str, Any], lock: Path, title: str
 
     Without dvc.lock, or without the files of the export stage, their parts are left out.
     """
-    test = _read_json(metrics / "test.json")
-    details = _read_json(metrics / "test_details.json")
-    train = _read_json(metrics / "train/metrics.json")
+    test = read_json(metrics / "test.json")
+    details = read_json(metrics / "test_details.json")
+    train = read_json(metrics / "train/metrics.json")
     if "epoch" not in train:
         raise UserError(f"{metrics}/train is of an unfinished training: `dvc repro` goes on")
-    filtered = _read_json(metrics / "filter.json")
-    splits = _read_json(metrics / "split.json")
+    filtered = read_json(metrics / "filter.json")
+    splits = read_json(metrics / "split.json")
     near_duplicates = splits.pop("near_duplicates", None)
     names = list(test["iou"])
     suspects = _read_rows(metrics / "suspects.csv")
     machine = read_machine_figures(metrics / "machine")
     return render_page(
-        "report.html.jinja",
+        Path(__file__).with_name("report.html.jinja"),
         title=title,
         params=params,
         test=test,
@@ -86,12 +92,12 @@ def make_report(metrics: Path, params: Mapping[str, Any], lock: Path, title: str
         else None,
         deviations=deviations_from_protocol(params, filtered["images_kept"], test["iou"]),
         filtered=filtered,
-        masks=_read_json(metrics / "mask.json"),
+        masks=read_json(metrics / "mask.json"),
         splits=splits,
         near_duplicates=near_duplicates,
-        export=flatten(_read_json(metrics / "export.json", {})),
+        export=flatten(read_json(metrics / "export.json", {})),
         colours=class_colours(names),
-        error_colours={name: _hex(colour) for name, colour in ERRORS.items()},
+        error_colours={name: hex_colour(colour) for name, colour in ERRORS.items()},
         examples=[
             {**example, "panels": _panels(metrics / "panels", example["name"], _EXAMPLE_VIEWS)}
             for example in details["examples"]
@@ -141,25 +147,6 @@ def deviations_from_protocol(
     return deviations
 
 
-def class_colours(names: Sequence[str]) -> dict[str, str]:
-    """The colour of each class as `#rrggbb`, as in the pictures; names are in label order.
-
-    The background, which pictures leave clear, is grey.
-    """
-    return {name: _hex(PALETTE[label]) if label else "#7a8490" for label, name in enumerate(names)}
-
-
-def flatten(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested mappings as one, with keys such as `a.b`."""
-    flat: dict[str, Any] = {}
-    for key, content in value.items():
-        if isinstance(content, Mapping):
-            flat |= {f"{key}.{inner}": leaf for inner, leaf in flatten(content).items()}
-        else:
-            flat[key] = content
-    return flat
-
-
 def read_hashes(lock: Path) -> list[dict[str, Any]]:
     """Path, MD5, size in bytes and number of files of the data and the model, from dvc.lock."""
     if not lock.is_file():
@@ -175,17 +162,8 @@ def read_hashes(lock: Path) -> list[dict[str, Any]]:
 
 def read_machine_figures(folder: Path) -> dict[str, dict[str, Any]]:
     """The machine figures by stage, in the order of the pipeline."""
-    figures = {name: _read_json(folder / f"{name}.json", {}) for name in _STAGES}
+    figures = {name: read_json(folder / f"{name}.json", {}) for name in _STAGES}
     return {name: content for name, content in figures.items() if content}
-
-
-def _read_json(path: Path, default: Any = None) -> Any:
-    if default is not None and not path.is_file():
-        return default
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise UserError(f"{path} is damaged: remove it, and `dvc repro` makes it anew") from None
 
 
 def _read_rows(path: Path, delimiter: str = ",") -> list[dict[str, str]]:
@@ -254,7 +232,3 @@ def _draw_reliability(path: Path) -> str:
         diagonal=True,
         dots=True,
     )
-
-
-def _hex(colour: Sequence[int]) -> str:
-    return "#" + "".join(f"{int(part):02x}" for part in colour)

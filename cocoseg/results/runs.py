@@ -5,12 +5,12 @@ IoU and its 95% interval over the test images.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from cocoseg.common.errors import UserError
+from cocoseg.pages.frame import flatten, render_page
 from cocoseg.results.compare import as_jpeg_uri, photo_pixels
-from cocoseg.results.pages import render_page
-from cocoseg.results.report import flatten
 from cocoseg.results.revisions import Revision, experiments, find_revisions
 from cocoseg.scoring.suspects import Suspect, draw_suspect
 
@@ -64,7 +64,7 @@ def suspects_table(found: Sequence[tuple[Suspect, Revision]]) -> str:
 def suspects_page(found: Sequence[tuple[Suspect, Revision]]) -> str:
     """One page of HTML that shows the suspects."""
     return render_page(
-        "suspects.html.jinja",
+        Path(__file__).with_name("suspects.html.jinja"),
         title="Labels to look at",
         gallery=[(suspect, _views(suspect, revision)) for suspect, revision in found],
     )

@@ -7,8 +7,7 @@ objects      which objects are found, by size
 calibration  whether the network is right as often as it says
 suspects     annotations that the model disagrees with
 examples     test images and suspects to look at
-draw         pictures of labels: overlays, errors, panels
 plots        what DVC plots, as CSV files
 
-Uses `common`, `annotations` and `network`. Deployment and results use its pictures.
+Uses `common`, `annotations` and `network`.
 """

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from cocoseg.annotations.pictures import draw_example, draw_panels
 from cocoseg.common.labels import read_label_png
 from cocoseg.network.confusion import iou_scores
 from cocoseg.network.inference import predict_with_confidence
 from cocoseg.network.model import ModelCard, SegmentationNetwork
 from cocoseg.network.photos import Pair
-from cocoseg.scoring.draw import draw_example, draw_panels
 from cocoseg.scoring.evaluation import Evaluation
 from cocoseg.scoring.suspects import Suspect, draw_suspect
 

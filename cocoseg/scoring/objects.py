@@ -14,13 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cocoseg.annotations.instances import Annotation, Instances, parse_segmentation
+from cocoseg.annotations.instances import SIZES, Annotation, Instances, parse_segmentation
 from cocoseg.annotations.masks import decode_region, encode_region
 from cocoseg.common.labels import Labels
 from cocoseg.network.confusion import ratio, rounded
-
-SIZES = {"small": 32**2, "medium": 96**2, "large": None}
-"""The areas in pixels below which objects belong to a size."""
 
 _LIMITS = [limit for limit in SIZES.values() if limit]
 

@@ -1,10 +1,9 @@
 """What DVC plots of an evaluation, as CSV files; `dvc.yaml` says how each is drawn."""
 
-import csv
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from cocoseg.common.files import write_csv
 from cocoseg.network.confusion import ratio
 from cocoseg.scoring.calibration import reliability_rows
 from cocoseg.scoring.evaluation import Evaluation
@@ -12,10 +11,10 @@ from cocoseg.scoring.evaluation import Evaluation
 
 def write_plots(folder: Path, evaluation: Evaluation) -> None:
     """Write confusion.csv, iou.csv, images.csv and reliability.csv."""
-    _write_csv(folder / "confusion.csv", confusion_rows(evaluation))
-    _write_csv(folder / "iou.csv", _iou_rows(evaluation))
-    _write_csv(folder / "images.csv", image_rows(evaluation))
-    _write_csv(folder / "reliability.csv", reliability_rows(evaluation.confidences.sum(axis=0)))
+    write_csv(folder / "confusion.csv", confusion_rows(evaluation))
+    write_csv(folder / "iou.csv", _iou_rows(evaluation))
+    write_csv(folder / "images.csv", image_rows(evaluation))
+    write_csv(folder / "reliability.csv", reliability_rows(evaluation.confidences.sum(axis=0)))
 
 
 def confusion_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
@@ -51,11 +50,3 @@ def _iou_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
         {"class": name, "iou": scores["iou"], "boundary_iou": scores["boundary_iou"]}
         for name, scores in classes.items()
     ]
-
-
-def _write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    rows = list(rows)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)

@@ -22,8 +22,8 @@ from scipy import ndimage
 
 from cocoseg.annotations.instances import Annotation, parse_segmentation
 from cocoseg.annotations.masks import decode_region, encode_region
+from cocoseg.annotations.pictures import Picture, overlay_labels
 from cocoseg.common.labels import Labels
-from cocoseg.scoring.draw import Picture, overlay_labels
 
 SUSPECT_VIEWS = ("photo", "annotated", "predicted")
 

@@ -26,6 +26,7 @@ from cocoseg.annotations.selection import (
     Selection,
     log_rejections,
     read_exclusions,
+    read_rejections,
     warn_of_unknown,
     write_rejections,
     write_selection,
@@ -693,3 +694,26 @@ def test_what_download_has_rejected_stays_out_for_its_reason(tmp_path: Path) -> 
     ]
     with pytest.raises(UserError, match=r"of 2 \(1 photo_not_found, .*, first 2\.jpg\): see"):
         select_from(write_instances(tmp_path / "a.json", images, []), ("cat",))
+
+
+@pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n", b"image_id,annotation_id\nx,y\n", b"\xff"])
+def test_a_damaged_list_of_rejections_is_one_line(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "rejected.csv"
+    path.write_bytes(content)
+    if content:
+        with pytest.raises(UserError, match=r"rejected\.csv is damaged: remove it"):
+            read_rejections(path)
+    else:
+        assert read_rejections(path) == []
+
+
+def test_rejections_come_back_as_they_were_written(tmp_path: Path) -> None:
+    path = tmp_path / "instances.json"
+    path.write_text(annotations_json(200, 64, 48, seed=1))
+    written = select_from(path, ("person", "car"), max_images=50).rejections
+    write_rejections(tmp_path / "rejected.csv", written)
+    found = read_rejections(tmp_path / "rejected.csv")
+    assert len(found) > 50
+    assert [(r.kind, r.image_id, r.annotation_id, r.reason, r.detail) for r in found] == [
+        (r.kind, r.image_id, r.annotation_id, r.reason, r.detail) for r in written
+    ]

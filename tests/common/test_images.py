@@ -354,3 +354,28 @@ def test_the_size_that_annotations_are_about_is_found_or_refused(tmp_path: Path)
     photo().save(wide, exif=orientation(3))
     with pytest.raises(UnknownOrientation):
         agreed_size(wide, WIDTH, HEIGHT)
+
+
+@pytest.mark.parametrize(
+    ("shorter_side", "height"),
+    [(400, 300), (301, 300), (300, 300), (150, 150), (100, 150), (1, 38)],
+)
+def test_a_jpeg_is_decoded_no_larger_than_needed(
+    tmp_path: Path, shorter_side: int, height: int
+) -> None:
+    path = tmp_path / "x.jpg"
+    photo().resize((400, 300)).save(path)
+    small = read_rgb(path, 400, 300, shorter_side=shorter_side)
+    assert small.shape[0] == height
+    whole = Image.fromarray(read_rgb(path)).resize(small.shape[1::-1], Image.Resampling.BOX)
+    np.testing.assert_allclose(small, np.asarray(whole), atol=12)
+
+
+def test_a_reduced_photo_is_rotated_and_other_kinds_are_read_whole(tmp_path: Path) -> None:
+    photo().resize((400, 300)).save(tmp_path / "x.jpg", exif=orientation(6))
+    assert read_rgb(tmp_path / "x.jpg", 300, 400, shorter_side=150).shape == (200, 150, 3)
+    assert read_rgb(tmp_path / "x.jpg", 400, 300, shorter_side=150).shape == (150, 200, 3)
+    photo().save(tmp_path / "x.png")
+    assert read_rgb(tmp_path / "x.png", shorter_side=8).shape == (HEIGHT, WIDTH, 3)
+    with pytest.raises(UserError, match="its annotation says 200 x 150"):
+        read_rgb(tmp_path / "x.jpg", 200, 150, shorter_side=150)

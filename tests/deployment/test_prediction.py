@@ -12,6 +12,7 @@ import torch
 from PIL import ExifTags, Image
 
 import cocoseg
+from cocoseg.annotations.pictures import overlay_labels
 from cocoseg.common.errors import UserError
 from cocoseg.deployment import prediction
 from cocoseg.deployment.export import write_onnx
@@ -19,7 +20,6 @@ from cocoseg.deployment.prediction import MAX_ASPECT, OUTPUT_STRIDES, Prediction
 from cocoseg.network.inference import normalize, predict_with_confidence
 from cocoseg.network.model import ModelCard, build_model, fold_batch_norms, save_model
 from cocoseg.network.photos import Pair, resize_shorter_side
-from cocoseg.scoring.draw import overlay_labels
 from tests.deployment.test_export import NAMES, blotches, lively_model
 from tests.network.test_photos import make_pair
 

@@ -131,8 +131,10 @@ def test_changed_code_changes_exactly_the_stages_that_import_its_package(
     [
         ("sources/sample", ["download", "images"]),
         ("sources", ["download", "images"]),
-        ("scoring", ["evaluate", "report"]),
+        ("scoring", ["evaluate"]),
         ("deployment", ["export"]),
+        ("inspection", ["inspect"]),
+        ("pages", ["inspect", "report"]),
         ("results", ["report"]),
         ("learning", ["train"]),
     ],

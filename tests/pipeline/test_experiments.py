@@ -75,8 +75,8 @@ def hashes(project: Project, name: str) -> dict[str, str]:
 
 def test_an_experiment_runs_the_stages_that_depend_on_its_parameter(variants: Variants) -> None:
     model = ["train", "evaluate", "export", "report"]
-    assert stages_run(variants.printed["seed"]) == ["split", *model]
-    assert stages_run(variants.printed["void"]) == ["mask", *model]
+    assert stages_run(variants.printed["seed"]) == ["split", "inspect", *model]
+    assert stages_run(variants.printed["void"]) == ["mask", "inspect", *model]
     assert not any(map(stages_restored, variants.printed.values()))
 
 
@@ -100,9 +100,9 @@ def test_two_jobs_at_a_time_give_what_each_gives_alone(variants: Variants, queue
 def test_going_back_to_earlier_parameters_runs_nothing(variants: Variants, tmp_path: Path) -> None:
     project = variants.project.copy(tmp_path / "project")
     for change, stages in [
-        ({"split.seed": 0}, ["split", "train", "evaluate", "export", "report"]),
-        ({"mask.overlap": "void"}, ["mask", "train", "evaluate", "export", "report"]),
-        ({"mask.overlap": "last"}, ["mask", "train", "evaluate", "export", "report"]),
+        ({"split.seed": 0}, ["split", "inspect", "train", "evaluate", "export", "report"]),
+        ({"mask.overlap": "void"}, ["mask", "inspect", "train", "evaluate", "export", "report"]),
+        ({"mask.overlap": "last"}, ["mask", "inspect", "train", "evaluate", "export", "report"]),
     ]:
         project.set_params(change)
         output = project.succeed("dvc", "repro")

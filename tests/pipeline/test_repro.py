@@ -11,7 +11,7 @@ from .conftest import Project, stages_run
 
 pytestmark = pytest.mark.xdist_group("pipeline")
 
-DATA = {"download", "filter", "images", "mask", "split"}
+DATA = {"download", "filter", "images", "mask", "split", "inspect"}
 MODEL = {"train", "evaluate", "export", "report"}
 
 
@@ -98,7 +98,7 @@ def test_changed_runtime_parameters_rerun_nothing(project: Project) -> None:
 def test_the_plots_draw(project: Project) -> None:
     project.succeed("dvc", "plots", "show", "--out", "shown")
     page = (project.folder / "shown/index.html").read_text(encoding="utf-8")
-    for name in ("loss", "miou", "confusion.csv", "1_best.png"):
+    for name in ("loss", "miou", "confusion.csv", "sizes_csv", "1_best.png"):
         assert name in page
     rows = (project.folder / "metrics/plots/confusion.csv").read_text().splitlines()
     assert len(rows) == 1 + 6 * 6

@@ -11,13 +11,13 @@ import yaml
 from PIL import Image
 
 from cocoseg.annotations.instances import Annotation, Category, ImageRecord, Instances
+from cocoseg.annotations.pictures import ERRORS, draw_example, overlay_errors, overlay_labels
 from cocoseg.common.errors import UserError
 from cocoseg.common.labels import PALETTE, VOID
 from cocoseg.network.confusion import count_confusion, iou_scores
 from cocoseg.network.inference import predict_with_confidence
 from cocoseg.network.model import ModelCard, SegmentationNetwork, build_model
 from cocoseg.network.photos import Pair
-from cocoseg.scoring.draw import ERRORS, draw_example, overlay_errors, overlay_labels
 from cocoseg.scoring.evaluation import Evaluation, evaluate
 from cocoseg.scoring.examples import choose_examples, write_examples
 from cocoseg.scoring.objects import count_objects, objects_by_stem, summarize_objects

@@ -6,9 +6,12 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+from PIL import Image
 
 Points = Sequence[tuple[float, float]]
 
@@ -80,6 +83,27 @@ def scatter_chart(points: Points, *, x_label: str, y_label: str) -> str:
     axes.plot(xs, ys, "o", color="#1f5fa8", markersize=5, alpha=0.6, markeredgewidth=0)
     axes.set(xlabel=x_label, ylabel=y_label, xlim=(0, 1), ylim=(0, 1), aspect="equal")
     return _data_uri(figure)
+
+
+@rc_context(_STYLE)
+def bar_chart(bars: Mapping[str, float], *, x_label: str, y_label: str) -> str:
+    """Draw a bar for each entry, its name below it."""
+    figure = Figure(figsize=(4.4, 2.5), layout="constrained")
+    axes = figure.subplots()
+    axes.bar(range(len(bars)), list(bars.values()), color="#1f5fa8", width=0.8)
+    axes.set_xticks(range(len(bars)), list(bars))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+    axes.set(xlabel=x_label, ylabel=y_label)
+    return _data_uri(figure)
+
+
+def heat_map(counts: NDArray[np.int64], colour: Sequence[int]) -> str:
+    """A picture of counts (H, W), a pixel each, from white at none to `colour` at the highest."""
+    depth = (counts / max(1, counts.max()))[..., None]
+    pixels = (255 - depth * (255 - np.asarray(colour))).round().astype(np.uint8)
+    picture = io.BytesIO()
+    Image.fromarray(pixels).save(picture, format="png")
+    return "data:image/png;base64," + base64.b64encode(picture.getvalue()).decode()
 
 
 def _data_uri(figure: Figure) -> str:

@@ -1,0 +1,97 @@
+"""The stage inspect on as many images as the published protocol has: seconds and memory.
+
+    python -m benchmarks.inspect [--images 8000] [--source-images 40504] [--runs 3]
+
+The annotations repeat COCO's own (without the mirror: the sample's). All photos of a size are one
+file: the page decodes a few dozen of them. Before the stage, filter's, mask's and split's files are
+made in a temporary folder; that is not counted.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.annotation_files import CLASSES, original_document, write_repeated
+from benchmarks.machine import machine
+from cocoseg.annotations.duplicates import write_duplicates
+from cocoseg.annotations.instances import ImageRecord, read_instances
+from cocoseg.annotations.masks import write_masks
+from cocoseg.annotations.selection import select, write_rejections, write_selection
+from cocoseg.annotations.splits import split_images, summarize_splits
+from cocoseg.common.files import write_json
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--images", type=int, default=8000)
+    parser.add_argument("--source-images", type=int, default=40_504)
+    parser.add_argument("--runs", type=int, default=3)
+    arguments = parser.parse_args()
+    root = Path.cwd()
+    print(machine("numpy", "pycocotools", "pillow"))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        name = prepare(folder, arguments.images, arguments.source_images)
+        print(f"annotations: {name}; {arguments.images} of {arguments.source_images} images")
+        for _ in range(arguments.runs):
+            command = [sys.executable, "-m", "stages.inspect"]
+            environment = {**os.environ, "PYTHONPATH": str(root)}
+            subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+            figures = json.loads((folder / "metrics/machine/inspect.json").read_text())
+            size = (folder / "metrics/data.html").stat().st_size
+            print(
+                f"{figures['seconds']:.1f} s, peak {figures['peak_memory_mib']} MiB, "
+                f"page {size / 1e6:.1f} MB"
+            )
+
+
+def prepare(folder: Path, images: int, source_images: int) -> str:
+    """Write what the stage reads into an empty folder; return the name of the annotations."""
+    name, document = original_document()
+    shutil.copy("params.yaml", folder)
+    annotations = folder / "data/annotations/instances.json"
+    for path in (annotations.parent, folder / "data/masks", folder / "data/images"):
+        path.mkdir(parents=True)
+    write_repeated(annotations, document, source_images)
+    selection = select(
+        read_instances(annotations),
+        CLASSES,
+        max_instances=10,
+        max_images=images,
+        prefer="rare",
+        seed=0,
+    )
+    write_selection(folder / "data/selection.json", selection)
+    write_rejections(folder / "data/rejected.csv", selection.rejections)
+    write_json(folder / "metrics/filter.json", selection.summary())
+    kept = selection.instances
+    masks = write_masks(kept, folder / "data/masks", overlap="last", crowd="void", workers=2)
+    write_json(folder / "metrics/mask.json", masks)
+    splits = split_images(kept, {"train": 8, "val": 1, "test": 1}, seed=0)
+    near = write_duplicates(folder / "data/near_duplicates.csv", [], splits)
+    summary = {**summarize_splits(kept, splits), "near_duplicates": near}
+    write_json(folder / "metrics/split.json", summary)
+    for image in kept.images:
+        photo = _photo_of_size(image, folder)
+        (folder / "data/images" / image.file_name).hardlink_to(photo)
+    return name
+
+
+def _photo_of_size(image: ImageRecord, folder: Path) -> Path:
+    path = folder / f"{image.width}x{image.height}.jpg"
+    if not path.exists():
+        noise = np.random.default_rng(0).integers(0, 256, (image.height // 4 + 1, 160, 3), np.uint8)
+        Image.fromarray(noise).resize((image.width, image.height)).save(path)
+    return path
+
+
+if __name__ == "__main__":
+    main()
