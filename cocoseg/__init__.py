@@ -7,14 +7,12 @@ Its packages, along the data's way; each may import only from those above it:
 
 common       what every stage uses
 annotations  reading, selection, splits, masks, pictures of them
-pages        what the pages share: frame, charts
-inspection   what the data is like before training
 sources      where annotations and images come from
 network      the network and running it on photos
 learning     training
 scoring      scores
 deployment   ONNX, prediction
-results      report, and the command `cocoseg`
+results      the pages of the data and of the run, and the command `cocoseg`
 """
 
 from typing import TYPE_CHECKING, Any

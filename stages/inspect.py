@@ -15,11 +15,11 @@ from cocoseg.annotations.selection import invalid_annotations, read_rejections
 from cocoseg.common.files import atomic_folder, write_csv, write_json, write_text
 from cocoseg.common.params import load_params
 from cocoseg.common.stage import run_stage
-from cocoseg.inspection.examples import Inputs
-from cocoseg.inspection.oddities import find_oddities
-from cocoseg.inspection.page import make_data_page
-from cocoseg.inspection.statistics import measure
-from cocoseg.pages.frame import read_json
+from cocoseg.results.inspection.examples import Inputs
+from cocoseg.results.inspection.oddities import find_oddities
+from cocoseg.results.inspection.page import make_data_page
+from cocoseg.results.inspection.statistics import measure
+from cocoseg.results.pages import read_json
 
 
 def main() -> None:

@@ -17,8 +17,7 @@ from cocoseg.annotations.pictures import Picture, overlay_labels
 from cocoseg.common.errors import UserError
 from cocoseg.common.labels import VOID, Labels
 from cocoseg.network.confusion import count_confusion
-from cocoseg.pages.charts import scatter_chart
-from cocoseg.pages.frame import class_colours, jpeg_uri, render_page
+from cocoseg.results.pages import class_colours, jpeg_uri, render_page, scatter_chart
 from cocoseg.results.revisions import Revision, find_revisions
 from cocoseg.scoring.comparison import Comparison, Difference, ImageCounts, ScoredRun, compare
 

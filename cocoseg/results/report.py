@@ -14,12 +14,12 @@ from cocoseg.annotations.pictures import ERRORS
 from cocoseg.common.errors import UserError
 from cocoseg.common.files import curve_name
 from cocoseg.common.params import read_yaml
-from cocoseg.pages.charts import line_chart
-from cocoseg.pages.frame import (
+from cocoseg.results.pages import (
     class_colours,
     flatten,
     hex_colour,
     jpeg_uri,
+    line_chart,
     plain,
     read_json,
     render_page,

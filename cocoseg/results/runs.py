@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from cocoseg.common.errors import UserError
-from cocoseg.pages.frame import flatten, render_page
 from cocoseg.results.compare import as_jpeg_uri, photo_pixels
+from cocoseg.results.pages import flatten, render_page
 from cocoseg.results.revisions import Revision, experiments, find_revisions
 from cocoseg.scoring.suspects import Suspect, draw_suspect
 

@@ -133,9 +133,7 @@ def test_changed_code_changes_exactly_the_stages_that_import_its_package(
         ("sources", ["download", "images"]),
         ("scoring", ["evaluate"]),
         ("deployment", ["export"]),
-        ("inspection", ["inspect"]),
-        ("pages", ["inspect", "report"]),
-        ("results", ["report"]),
+        ("results", ["inspect", "report"]),
         ("learning", ["train"]),
     ],
 )

@@ -15,7 +15,7 @@ from PIL import Image
 
 from cocoseg.common.errors import UserError
 from cocoseg.common.params import load_params
-from cocoseg.pages.charts import line_chart
+from cocoseg.results.pages import line_chart
 from cocoseg.results.report import deviations_from_protocol, make_report, read_hashes
 from cocoseg.scoring.suspects import SUSPECT_VIEWS, Suspect, write_suspects
 from tests import ROOT

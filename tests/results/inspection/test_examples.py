@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from cocoseg.inspection.examples import choose_examples
+from cocoseg.results.inspection.examples import choose_examples
 from tests.coco_files import annotation, image, select_from, write_instances
-from tests.inspection.test_statistics import measured
+from tests.results.inspection.test_statistics import measured
 
 
 def test_examples_are_the_extremes_and_the_middle(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from cocoseg.annotations.instances import SIZES, Instances
 from cocoseg.annotations.masks import write_masks
 from cocoseg.common.errors import UserError
 from cocoseg.common.labels import VOID, read_label_png
-from cocoseg.inspection.statistics import PLACES, Measured, measure
+from cocoseg.results.inspection.statistics import PLACES, Measured, measure
 from cocoseg.sources.sample.scenes import annotations_json
 from tests.coco_files import annotation, image, select_from, write_instances
 from tests.mirror import mirror_document, needs_mirror

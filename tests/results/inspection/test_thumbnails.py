@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cocoseg.common.labels import PALETTE
-from cocoseg.inspection.thumbnails import (
+from cocoseg.results.inspection.thumbnails import (
     THUMBNAIL,
     draw_annotated,
     draw_dropped,

@@ -30,8 +30,13 @@ from cocoseg.annotations.pictures import Picture
 from cocoseg.annotations.selection import invalid_annotations
 from cocoseg.common.images import read_rgb
 from cocoseg.common.labels import VOID, Labels, read_label_png
-from cocoseg.inspection.statistics import Measured
-from cocoseg.inspection.thumbnails import THUMBNAIL, draw_annotated, draw_dropped, outlines_in
+from cocoseg.results.inspection.statistics import Measured
+from cocoseg.results.inspection.thumbnails import (
+    THUMBNAIL,
+    draw_annotated,
+    draw_dropped,
+    outlines_in,
+)
 
 _PAIRS = 8
 _PICTURES = 96

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from cocoseg.annotations.splits import summarize_splits
-from cocoseg.inspection.oddities import Oddity, find_oddities
+from cocoseg.results.inspection.oddities import Oddity, find_oddities
 from tests.coco_files import annotation, image, select_from, write_instances
-from tests.inspection.test_statistics import measured
+from tests.results.inspection.test_statistics import measured
 
 BLOB = [[20.0, 20.0, 60.0, 24.0, 70.0, 70.0, 30.0, 60.0]]
 USUAL = [image(n, 100, 80) for n in range(1, 31)]

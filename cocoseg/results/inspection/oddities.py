@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from cocoseg.inspection.statistics import TINY, Measured
+from cocoseg.results.inspection.statistics import TINY, Measured
 
 FEW_IMAGES = 10
 """A class with fewer images is hardly learned, and its score means little."""

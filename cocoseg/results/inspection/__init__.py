@@ -6,5 +6,5 @@ examples    images to look at: of each class, and of each reason for dropping
 thumbnails  small pictures of annotations, of broken ones too
 page        all of it on one page
 
-Uses `common`, `pages` and `annotations`; only the stage inspect uses it.
+Uses `common`, `annotations`, and the pages beside it; only the stage inspect uses it.
 """

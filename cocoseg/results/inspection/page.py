@@ -10,17 +10,16 @@ import numpy as np
 from cocoseg.annotations.instances import ImageRecord
 from cocoseg.annotations.splits import SPLITS
 from cocoseg.common.labels import PALETTE
-from cocoseg.inspection.examples import (
+from cocoseg.results.inspection.examples import (
     Inputs,
     contact_sheets,
     dropped_annotations,
     dropped_images,
     near_duplicates,
 )
-from cocoseg.inspection.oddities import Oddity
-from cocoseg.inspection.statistics import TINY, Measured
-from cocoseg.pages.charts import bar_chart, heat_map
-from cocoseg.pages.frame import class_colours, read_json, render_page
+from cocoseg.results.inspection.oddities import Oddity
+from cocoseg.results.inspection.statistics import TINY, Measured
+from cocoseg.results.pages import bar_chart, class_colours, heat_map, read_json, render_page
 
 _IN_TABLES = 20
 """Tables of each class with each, and heat maps, are of the most frequent classes."""
