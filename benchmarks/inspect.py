@@ -1,4 +1,4 @@
-"""The stage inspect on as many images as the published protocol has: seconds and memory.
+"""The stage inspect on as many images as the published protocol has: seconds, CPU time and memory.
 
     python -m benchmarks.inspect [--images 8000] [--source-images 40504] [--runs 3]
 
@@ -10,6 +10,7 @@ made in a temporary folder; that is not counted.
 import argparse
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -44,13 +45,21 @@ def main() -> None:
         for _ in range(arguments.runs):
             command = [sys.executable, "-m", "stages.inspect"]
             environment = {**os.environ, "PYTHONPATH": str(root)}
+            before = _processor_seconds()
             subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+            spent = _processor_seconds() - before
             figures = json.loads((folder / "metrics/machine/inspect.json").read_text())
             size = (folder / "metrics/data.html").stat().st_size
             print(
-                f"{figures['seconds']:.1f} s, peak {figures['peak_memory_mib']} MiB, "
-                f"page {size / 1e6:.1f} MB"
+                f"{figures['seconds']:.1f} s, {spent:.1f} s of CPU time, "
+                f"peak {figures['peak_memory_mib']} MiB, page {size / 1e6:.1f} MB"
             )
+
+
+def _processor_seconds() -> float:
+    """What finished child processes have used, and those that they waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def prepare(folder: Path, images: int, source_images: int) -> str:
