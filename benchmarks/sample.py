@@ -1,10 +1,12 @@
 """The whole sample, `dvc repro`, at one revision beside another, and what each scores.
 
-    python -m benchmarks.sample --before 31f710e --after HEAD --seeds 0 1 2
+    python -m benchmarks.sample --before 31f710e --seeds 0 1 2
+    python -m benchmarks.sample --before HEAD --set train.epochs=8 train.lr=0.002
 
-Each revision gets a clone of its own. In turns, each runs from nothing to the report with the first
-seed, then trains and scores anew with every further one. CPU seconds are those of all processes: on
-a machine that does other things as well they say more than the clock.
+`--set` changes parameters of the second one, `--after`. Each gets a clone of its own. In turns,
+each runs from nothing to the report with the first seed, then trains and scores anew with every
+further one. CPU seconds are those of all processes: on a machine that does other things as well
+they say more than the clock.
 """
 
 import argparse
@@ -29,47 +31,52 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--before", required=True)
-    parser.add_argument("--after", default="HEAD")
+    parser.add_argument("--before", required=True, help="a revision")
+    parser.add_argument("--after", default="HEAD", help="another, or the same with --set")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     options = parser.parse_args()
     print(machine("torch", "dvc"), flush=True)
+    scores: dict[str, list[float]] = {"before": [], "after": []}
     with tempfile.TemporaryDirectory() as name:
-        revisions = (options.before, options.after)
-        clones = {revision: Path(name) / revision for revision in revisions}
-        scores: dict[str, list[float]] = {revision: [] for revision in clones}
-        for revision, folder in clones.items():
-            run("git", "clone", "--quiet", str(ROOT), str(folder), cwd=ROOT)
-            run("git", "checkout", "--quiet", revision, cwd=folder)
+        for side in scores:
+            run("git", "clone", "--quiet", str(ROOT), side, folder=Path(name))
+            run("git", "checkout", "--quiet", getattr(options, side), folder=Path(name, side))
+        set_params(Path(name, "after"), options.set)
         for seed in options.seeds:
-            for revision, folder in clones.items():
-                set_seed(folder / "params.yaml", seed)
-                target = ["evaluate"] if scores[revision] else []
-                wall, cpu = run("dvc", "repro", "--quiet", *target, cwd=folder)
+            for side, values in scores.items():
+                folder = Path(name, side)
+                set_params(folder, [f"train.seed={seed}"])
+                target = ["evaluate"] if values else []
+                seconds, cpu = run("dvc", "repro", "--quiet", *target, folder=folder)
                 test = json.loads((folder / "metrics/test.json").read_text(encoding="utf-8"))
-                scores[revision].append(test["miou"])
+                values.append(test["miou"])
                 lowest = min(test["iou"], key=test["iou"].get)
-                what = " ".join(target) or "everything"
                 print(
-                    f"{revision:<10} seed {seed}: mean IoU {test['miou']:.3f}, lowest {lowest} "
-                    f"{test['iou'][lowest]:.3f}; {what} in {wall:.0f} s, {cpu:.0f} CPU seconds",
+                    f"{side:<7}seed {seed}: mean IoU {test['miou']:.3f}, "
+                    f"lowest {lowest} {test['iou'][lowest]:.3f}; "
+                    f"{' '.join(target) or 'everything'}: {seconds:.0f} s, {cpu:.0f} CPU seconds",
                     flush=True,
                 )
-    for revision, values in scores.items():
-        print(f"{revision:<10} mean IoU {mean(values):.3f}")
+    for side, values in scores.items():
+        print(f"{side:<7}mean IoU {mean(values):.3f}")
 
 
-def set_seed(path: Path, seed: int) -> None:
+def set_params(folder: Path, changes: list[str]) -> None:
+    path = folder / "params.yaml"
     params: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    params["train"]["seed"] = seed
+    for change in changes:
+        key, value = change.split("=", 1)
+        section, name = key.split(".")
+        params[section][name] = yaml.safe_load(value)
     path.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
 
 
-def run(*command: str, cwd: Path) -> tuple[float, float]:
+def run(*command: str, folder: Path) -> tuple[float, float]:
     """Run a command that must succeed; seconds by the clock, and of all its processes' CPU time."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(command, cwd=cwd, env=environment, check=True)
+    subprocess.run(command, cwd=folder, env=environment, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return time.perf_counter() - started, cpu
