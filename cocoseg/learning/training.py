@@ -52,6 +52,8 @@ View = tuple[NDArray[np.uint8], Labels, Labels]
 _VIEWS = 4
 _NORM_CROPS = 64
 """How many of an epoch's last crops batch norm's statistics come from; more changed no score."""
+_STEPS_UNWATCHED = 20
+"""How many steps a GPU is given before the loss is looked at, which waits for it."""
 
 
 @dataclass
@@ -162,7 +164,7 @@ class Trainer:
         epoch = len(self.history)
         best = max((figures["val"]["miou"] for figures in self.history), default=0.0)
         total_steps = steps * self.params.epochs
-        losses: list[float] = []
+        losses: list[Tensor] = []
         share = self.params.batch_size // process_count()
         latest: deque[Tensor] = deque(maxlen=math.ceil(_NORM_CROPS / share))
         self.in_parallel.train()
@@ -181,36 +183,41 @@ class Trainer:
                 except torch._dynamo.exc.BackendCompilerFailed as error:
                     reason = str(error).strip().partition("\n")[0]
                     raise UserError(f"train.compile: {reason}; false needs none") from None
-                bar.set_postfix(
-                    epoch=f"{epoch + 1}/{self.params.epochs}",
-                    loss=f"{losses[-1]:.3f}",
-                    miou=f"{best:.3f}",
-                    refresh=False,
-                )
+                if len(losses) % _STEPS_UNWATCHED == 1:
+                    bar.set_postfix(
+                        epoch=f"{epoch + 1}/{self.params.epochs}",
+                        loss=f"{self.finite(losses[-1].item()):.3f}",
+                        miou=f"{best:.3f}",
+                        refresh=False,
+                    )
                 bar.update()
                 latest.append(images)
+        loss = self.finite(float(np.mean(torch.stack(losses).tolist())))
         if not self.params.ema_decay:
             self.average.update_parameters(self.model)
         self.estimate_norms(latest)
-        return float(np.mean(losses))
+        return loss
 
-    def optimize(self, images: Tensor, labels: Tensor) -> float:
+    def finite(self, loss: float) -> float:
+        """The loss; UserError if it is not finite, as all are after the first that is not."""
+        if not math.isfinite(loss):
+            raise UserError(
+                f"train: the loss became {loss} in epoch {len(self.history) + 1}: "
+                "lower train.lr, or raise train.warmup"
+            )
+        return loss
+
+    def optimize(self, images: Tensor, labels: Tensor) -> Tensor:
         """One step on a batch, uint8 (B, 3, H, W) and (B, H, W); returns its loss."""
         images = images.to(self.device, non_blocking=True)
         labels = labels.to(self.device, non_blocking=True)
         loss = self.loss(images, labels)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise UserError(
-                f"train: the loss became {value} in epoch {len(self.history) + 1}: "
-                "lower train.lr, or raise train.warmup"
-            )
         self.optimizer.zero_grad()
         (loss * process_count()).backward()
         self.optimizer.step()
         if self.params.ema_decay:  # without, only the weights at an epoch's end count
             self.average.update_parameters(self.model)
-        return value
+        return loss.detach()
 
     def estimate_norms(self, batches: Iterable[Tensor]) -> None:
         """Give the averaged network batch norm's statistics over uint8 crops (B, 3, H, W).

@@ -1,5 +1,6 @@
 """Running the network on whole photos, for validation, evaluation and prediction."""
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,9 +16,15 @@ from cocoseg.network.photos import Pair, WholePhotos, batches_of_equal_size, loa
 
 def normalize(images: Tensor, card: ModelCard) -> Tensor:
     """uint8 (B, 3, H, W) to the network's normalised float32 input, channels last."""
-    scale = torch.tensor(card.std, device=images.device).view(1, 3, 1, 1) * 255
-    shift = torch.tensor(card.mean, device=images.device).view(1, 3, 1, 1) * 255
+    shift, scale = _by_channel(card.mean, images.device), _by_channel(card.std, images.device)
     return ((images.float() - shift) / scale).contiguous(memory_format=torch.channels_last)
+
+
+@functools.lru_cache(maxsize=16)  # each copy to a GPU would wait for it
+@torch.inference_mode(False)  # made while predicting, it is kept for training as well
+def _by_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Values of RGB from 0 to 1 as (1, 3, 1, 1) from 0 to 255."""
+    return torch.tensor(values, device=device).view(1, 3, 1, 1) * 255
 
 
 @dataclass(frozen=True)

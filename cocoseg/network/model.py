@@ -79,6 +79,7 @@ class DilatedConv2d(nn.Conv2d):
 
 
 @functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)  # made while predicting, it is kept for training as well
 def _bilinear_weights(inputs: int, outputs: int, device: torch.device) -> Tensor:
     """The matrix (outputs, inputs) that resizes along one axis, corners not aligned."""
     source = ((torch.arange(outputs, dtype=torch.float64) + 0.5) * inputs / outputs - 0.5).clamp(0)

@@ -42,6 +42,14 @@ def test_resizing_equals_torchs_in_value_and_gradient(size: tuple[int, int]) -> 
     )
 
 
+def test_resizing_has_a_gradient_after_the_same_sizes_were_resized_in_inference_mode() -> None:
+    maps = torch.ones(1, 1, 3, 5, dtype=torch.float64, requires_grad=True)
+    with torch.inference_mode():
+        resize_bilinear(maps, 11, 13)
+    total = resize_bilinear(maps, 11, 13).sum()
+    assert gradient(total, maps).sum().item() == pytest.approx(11 * 13)
+
+
 def test_void_pixels_do_not_change_the_loss() -> None:
     logits, labels = random_batch()
     changed = logits.clone()
