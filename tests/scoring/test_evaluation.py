@@ -302,6 +302,16 @@ def test_an_example_shows_four_panels_and_a_legend_whatever_the_photos_shape(
         assert (pixels == PALETTE[label]).all(axis=1).sum() > 100  # a swatch of the legend
 
 
+def test_a_legend_has_letters_of_other_scripts_and_numbers_for_those_no_font_has() -> None:
+    photo, labels = np.zeros((40, 60, 3), np.uint8), np.ones((40, 60), np.uint8)
+
+    def page(name: str) -> bytes:
+        return draw_example(photo, labels, labels, ["background", name], "é").tobytes()
+
+    assert page("жук") != page("зуб") != page("boxes")
+    assert page("牛") == page("class 1")
+
+
 def test_a_random_network_is_scored_like_any_other(evaluation: Evaluation) -> None:
     scores, details = evaluation.scores(), evaluation.details()
     assert scores["miou_interval"]["low"] <= scores["miou"] <= scores["miou_interval"]["high"]
