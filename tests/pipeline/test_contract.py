@@ -106,6 +106,13 @@ def test_only_later_stages_can_follow(asked: Project, repo: Repo, key: str) -> N
         assert stages_to_run(repo) == with_later_stages(stages_that_depend(key))
 
 
+def test_a_changed_list_of_exclusions_changes_the_filter(asked: Project, repo: Repo) -> None:
+    path = asked.folder / PARAMS["filter"]["exclude"]
+    with changed_text(path) as text:
+        path.write_text(f"{text}1,\n", encoding="utf-8")
+        assert changed_stages(repo) == {"filter"}
+
+
 @pytest.mark.parametrize("key", ["filter.classes", "runtime.connections"])
 def test_the_command_line_says_the_same(changed: Project, key: str) -> None:
     with changed_value(changed, key):
