@@ -89,17 +89,16 @@ def read_export(path: Path, split: str | None) -> Export:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         document = load_document(path, content.removeprefix(b"\xef\xbb\xbf"))
     annotations = [
-        msgspec.convert(_segmentation_undecoded(entry), ExportAnnotation)
-        if isinstance(entry, dict)
-        else entry
+        _known_fields(entry) if isinstance(entry, dict) else entry
         for entry in document["annotations"]
     ]
     return Export(document["images"], annotations, document["categories"], split)
 
 
-def _segmentation_undecoded(entry: dict[str, Any]) -> dict[str, Any]:
+def _known_fields(entry: dict[str, Any]) -> ExportAnnotation:
+    known = {name: entry[name] for name in ExportAnnotation.__struct_fields__ if name in entry}
     text = json.dumps(entry.get("segmentation"))
-    return {**entry, "segmentation": msgspec.Raw(text.encode())}
+    return ExportAnnotation(**{**known, "segmentation": msgspec.Raw(text.encode())})
 
 
 def merge(

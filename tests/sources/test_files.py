@@ -141,6 +141,16 @@ def test_other_fields_of_an_image_are_kept(tmp_path: Path) -> None:
     assert "rejected" not in image
 
 
+def test_fields_that_utf8_cannot_spell_are_left_out(tmp_path: Path) -> None:
+    draw(tmp_path / "1.png", {})
+    content = document("1.png")
+    content["annotations"][0]["half \ud800"] = content["images"][0]["half \ud800"] = "\udfff"
+    write(tmp_path / "x.json", content)
+    instances = written(source_of(tmp_path, ("x.json", ".")), tmp_path)
+    assert names_and_reasons(instances) == {"1.png": None}
+    assert len(instances.annotations) == 1
+
+
 @pytest.mark.parametrize(
     ("name", "found"),
     [
