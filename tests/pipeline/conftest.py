@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from tests import ROOT
 
@@ -121,11 +122,50 @@ def make_project(folder: Path) -> Project:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project in which `dvc repro` has run and been committed. Not to be changed by a test."""
-    project = make_project(tmp_path_factory.mktemp("finished"))
-    project.succeed("dvc", "repro")
-    project.commit("a run")
+    """A project in which `dvc repro` has run and been committed. Not to be changed by a test.
+
+    pytest's workers share it: the first to come makes it, and the others wait.
+    """
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    made = base / "finished.made"
+    with FileLock(base / "finished.lock"):
+        if made.exists():
+            return Project(base / "finished")
+        project = make_project(base / "finished")
+        project.succeed("dvc", "repro")
+        project.commit("a run")
+        made.touch()
     return project
+
+
+@dataclass
+class Variants:
+    """A project with experiments: `void` (other masks), `seed-1` and `seed-2`."""
+
+    project: Project
+    printed: dict[str, str]
+    """What `dvc exp run` printed for each, and what `git status` did after the first two."""
+
+
+@pytest.fixture(scope="session")
+def variants(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Variants:
+    """Experiments beside the finished run, which is what lies in the workspace. Not to be changed.
+
+    Two have run in temporary folders, and `seed-2` here.
+    """
+    project = finished.copy(tmp_path_factory.mktemp("variants") / "project")
+    run = ("dvc", "exp", "run", "--name")
+    printed = {
+        "void": project.succeed(*run, "void", "--temp", "-S", "mask.overlap=void"),
+        "seed-1": project.succeed(*run, "seed-1", "--temp", "-S", "train.seed=1"),
+        "status": project.succeed("git", "status", "--porcelain"),
+    }
+    assert project.results() == finished.results(), "--temp has changed the workspace"
+    printed["seed-2"] = project.succeed(*run, "seed-2", "-S", "train.seed=2")
+    project.succeed("git", "checkout", "-q", ".")
+    project.succeed("dvc", "checkout", "-q")
+    return Variants(project, printed)
 
 
 @pytest.fixture

@@ -13,22 +13,14 @@ from PIL import Image
 from cocoseg.network.confusion import count_confusion
 from cocoseg.scoring.suspects import read_suspects
 
-from .conftest import Project, stages_run
+from .conftest import Project, Variants, stages_run
 
-pytestmark = pytest.mark.xdist_group("compare")
+pytestmark = pytest.mark.xdist_group("variants")
 
 
-@pytest.fixture(scope="module")
-def varied(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The finished project with experiments: two seeds, other masks. Not to be changed."""
-    project = finished.copy(tmp_path_factory.mktemp("varied") / "project")
-    for name, change in {
-        "seed-1": "train.seed=1",
-        "seed-2": "train.seed=2",
-        "voids": "mask.overlap=void",
-    }.items():
-        project.succeed("dvc", "exp", "run", "--temp", "-n", name, "-S", change)
-    return project
+@pytest.fixture
+def varied(variants: Variants) -> Project:
+    return variants.project
 
 
 def state(project: Project) -> tuple[str, dict[str, str]]:
@@ -80,10 +72,10 @@ def test_a_pattern_is_a_group_and_its_seeds_are_covered(varied: Project) -> None
 
 
 def test_other_masks_are_another_truth_unless_both_are_scored_by_the_first(varied: Project) -> None:
-    (found,) = compare(varied, "main", "voids")
+    (found,) = compare(varied, "main", "void")
     assert found["other_truth"] > 0
-    assert "WARNING" in varied.succeed("cocoseg", "compare", "main", "voids")
-    (same,) = compare(varied, "main", "voids", "--same-truth")
+    assert "WARNING" in varied.succeed("cocoseg", "compare", "main", "void")
+    (same,) = compare(varied, "main", "void", "--same-truth")
     assert same["other_truth"] == 0
     assert same["differences"][0]["first"] == found["differences"][0]["first"]
 
@@ -92,8 +84,8 @@ def test_with_the_same_truth_every_pixel_is_counted_against_the_first_masks(
     varied: Project, tmp_path: Path
 ) -> None:
     other = varied.copy(tmp_path / "other")
-    other.succeed("dvc", "exp", "apply", "voids")
-    (found,) = compare(varied, "main", "voids", "--same-truth")
+    other.succeed("dvc", "exp", "apply", "void")
+    (found,) = compare(varied, "main", "void", "--same-truth")
     total = np.zeros((6, 6), np.int64)
     for path in sorted((other.folder / "data/predictions").iterdir()):
         with (
@@ -108,7 +100,7 @@ def test_with_the_same_truth_every_pixel_is_counted_against_the_first_masks(
 
 def test_a_page_shows_the_images_that_differ(varied: Project, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    varied.succeed("cocoseg", "compare", "main", "seed-1", "voids", "--html", str(page))
+    varied.succeed("cocoseg", "compare", "main", "seed-1", "void", "--html", str(page))
     text = page.read_text(encoding="utf-8")
     counts = json.loads((varied.folder / "metrics/test_images.json").read_text(encoding="utf-8"))
     for stem in counts["confusions"]:
@@ -122,8 +114,8 @@ def test_runs_are_listed_with_what_was_changed(varied: Project) -> None:
     lines = varied.succeed("cocoseg", "runs").splitlines()
     assert lines[0].split() == ["run", "mean", "IoU", "95%", "interval", "images", "changed"]
     rows = {line.split()[0]: line for line in lines[1:]}
-    assert rows.keys() == {"HEAD", "seed-1", "seed-2", "voids"}
-    assert rows["voids"].endswith("mask.overlap=void")
+    assert rows.keys() == {"HEAD", "seed-1", "seed-2", "void"}
+    assert rows["void"].endswith("mask.overlap=void")
     assert rows["seed-2"].endswith("train.seed=2")
     miou = json.loads((varied.folder / "metrics/test.json").read_text())["miou"]
     assert f"{miou:.4f}" in rows["HEAD"]
@@ -231,6 +223,6 @@ def test_what_is_only_in_a_remote_is_read_from_there_and_what_is_nowhere_is_name
     project.succeed("dvc", "exp", "push", "origin", "seed-1")
     shutil.rmtree(project.folder / ".dvc/cache")
     assert compare(project, "main", "seed-1") == here
-    message = error_of(project, "cocoseg", "compare", "main", "voids")
-    assert "voids: metrics/test_images.json is neither in DVC's cache nor in a remote" in message
+    message = error_of(project, "cocoseg", "compare", "main", "void")
+    assert "void: metrics/test_images.json is neither in DVC's cache nor in a remote" in message
     assert "`dvc exp pull origin NAME`" in message

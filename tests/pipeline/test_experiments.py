@@ -3,7 +3,6 @@
 import csv
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -11,43 +10,17 @@ import yaml
 
 from tests import wait_until
 
-from .conftest import Project, stages_restored, stages_run
+from .conftest import Project, Variants, stages_restored, stages_run
 
-pytestmark = pytest.mark.xdist_group("experiments")
-
-SEED = ["--name", "seed", "--set-param", "split.seed=1"]
-VOID = ["--name", "void", "--set-param", "mask.overlap=void"]
-
-
-@dataclass
-class Variants:
-    """A project with the experiments `seed` and `void`, one run after the other."""
-
-    project: Project
-    printed: dict[str, str]
-    before: dict[str, str]
-    """The results of the commit from which they differ."""
-
-
-@pytest.fixture(scope="module")
-def variants(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Variants:
-    project = finished.copy(tmp_path_factory.mktemp("variants") / "project")
-    before = project.results()
-    printed = {
-        "void": project.succeed("dvc", "exp", "run", "--temp", *VOID),
-        "left by void": project.succeed("git", "status", "--porcelain"),
-    }
-    assert project.results() == before, "an experiment with --temp has changed the workspace"
-    printed["seed"] = project.succeed("dvc", "exp", "run", *SEED)
-    return Variants(project, printed, before)
+pytestmark = pytest.mark.xdist_group("variants")
 
 
 @pytest.fixture(scope="module")
 def queued(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """Another project, in which two jobs of DVC's queue have run them at the same time."""
     project = finished.copy(tmp_path_factory.mktemp("queued") / "project")
-    for variant in (SEED, VOID):
-        project.succeed("dvc", "exp", "run", "--queue", *variant)
+    for name, change in (("seed-2", "train.seed=2"), ("void", "mask.overlap=void")):
+        project.succeed("dvc", "exp", "run", "--queue", "--name", name, "-S", change)
     project.succeed("dvc", "queue", "start", "--jobs", "2")
     try:
         wait_until(lambda: len(experiments(project)) == 2)
@@ -75,55 +48,63 @@ def hashes(project: Project, name: str) -> dict[str, str]:
 
 def test_an_experiment_runs_the_stages_that_depend_on_its_parameter(variants: Variants) -> None:
     model = ["train", "evaluate", "export", "report"]
-    assert stages_run(variants.printed["seed"]) == ["split", "inspect", *model]
     assert stages_run(variants.printed["void"]) == ["mask", "inspect", *model]
+    for name in ("seed-1", "seed-2"):
+        assert stages_run(variants.printed[name]) == model
     assert not any(map(stages_restored, variants.printed.values()))
 
 
 def test_an_experiment_in_a_temporary_folder_leaves_the_workspace_alone(
     variants: Variants,
 ) -> None:
-    assert variants.printed["left by void"] == ""
+    assert variants.printed["status"] == ""
     assert hashes(variants.project, "void")["data/images"]
 
 
-def test_two_jobs_at_a_time_give_what_each_gives_alone(variants: Variants, queued: Project) -> None:
-    for name in ("seed", "void"):
+def test_two_jobs_at_a_time_give_what_each_gives_alone(
+    variants: Variants, queued: Project, finished: Project
+) -> None:
+    for name in ("seed-2", "void"):
         alone = hashes(variants.project, name)
         assert len(alone) > 15
         assert hashes(queued, name) == alone
-    assert hashes(queued, "seed") != hashes(queued, "void")
-    assert queued.results() == variants.before
+    assert hashes(queued, "seed-2") != hashes(queued, "void")
+    assert queued.results() == finished.results()
     assert queued.succeed("git", "status", "--porcelain") == ""
 
 
-def test_going_back_to_earlier_parameters_runs_nothing(variants: Variants, tmp_path: Path) -> None:
+def test_going_back_to_earlier_parameters_runs_nothing(
+    variants: Variants, finished: Project, tmp_path: Path
+) -> None:
     project = variants.project.copy(tmp_path / "project")
+    before = finished.results()
+    model = ["train", "evaluate", "export", "report"]
     for change, stages in [
-        ({"split.seed": 0}, ["split", "inspect", "train", "evaluate", "export", "report"]),
-        ({"mask.overlap": "void"}, ["mask", "inspect", "train", "evaluate", "export", "report"]),
-        ({"mask.overlap": "last"}, ["mask", "inspect", "train", "evaluate", "export", "report"]),
+        ({"train.seed": 2}, model),
+        ({"train.seed": 0, "mask.overlap": "void"}, ["mask", "inspect", *model]),
+        ({"mask.overlap": "last"}, ["mask", "inspect", *model]),
     ]:
         project.set_params(change)
         output = project.succeed("dvc", "repro")
         assert stages_run(output) == []
         assert stages_restored(output) == stages
-        assert (project.results() == variants.before) == ("void" not in change.values())
+        assert (project.results() == before) == ("last" in change.values())
     assert project.succeed("git", "status", "--porcelain") == ""
 
 
 def test_the_table_of_experiments_has_what_differs(variants: Variants) -> None:
     table = variants.project.succeed("dvc", "exp", "show", "--only-changed", "--csv")
     rows = {row["Experiment"] or row["rev"]: row for row in csv.DictReader(table.splitlines())}
-    assert {name: (rows[name]["split.seed"], rows[name]["mask.overlap"]) for name in rows} == {
-        "workspace": ("1", "last"),
+    assert {name: (rows[name]["train.seed"], rows[name]["mask.overlap"]) for name in rows} == {
+        "workspace": ("0", "last"),
         "main": ("0", "last"),
-        "seed": ("1", "last"),
+        "seed-1": ("1", "last"),
+        "seed-2": ("2", "last"),
         "void": ("0", "void"),
     }
     assert rows["void"]["share.void"] != rows["main"]["share.void"]
     assert float(rows["void"]["miou"]) > 0
-    assert "train.seed" not in rows["void"]
+    assert "split.seed" not in rows["void"]
 
 
 def test_an_applied_experiment_compares_with_the_commit_before(
