@@ -160,7 +160,7 @@ def prepare(folder: Path) -> tuple[Instances, dict[str, Seen], list[str]]:
             device=cpu,
             workers=0,
             checkpoint=CheckpointFile(folder / "checkpoint.pt", "suspects"),
-            report_epoch=lambda epoch, figures: print(
+            report_epoch=lambda epoch, figures, again: print(
                 f"epoch {epoch}: mean IoU {figures['val']['miou']:.3f}", flush=True
             ),
         )
