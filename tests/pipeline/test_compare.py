@@ -141,7 +141,7 @@ def test_suspects_of_several_runs_are_ranked_together_and_can_be_excluded(
     excluded = [row for row in table.read_text().splitlines()[1:] if row.split(",")[1]][:3]
     list_of_mine = project.folder / "data/exclude.csv"
     list_of_mine.write_text(list_of_mine.read_text() + "\n".join(excluded) + "\n")
-    assert stages_run(project.succeed("dvc", "repro", "split")) == ["filter", "split"]
+    assert stages_run(project.succeed("dvc", "repro", "mask")) == ["filter", "mask"]
     counts = json.loads((project.folder / "metrics/filter.json").read_text(encoding="utf-8"))
     assert counts["annotations_dropped"]["excluded"] >= 3
     list_of_mine.write_text("nonsense\n")
