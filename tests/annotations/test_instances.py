@@ -70,7 +70,10 @@ def test_a_missing_file_names_the_command_that_makes_it(tmp_path: Path) -> None:
         read_instances(tmp_path / "instances.json")
 
 
-@given(st.lists(st.integers(0, 2**26), max_size=12))
+# Of many longer runs pycocotools would write beyond its buffer (see MAX_IMAGE_PIXELS).
+@given(
+    st.lists(st.integers(0, 2**24 - 1), max_size=12) | st.lists(st.integers(0, 2**26), max_size=2)
+)
 @settings(max_examples=200, deadline=None)
 def test_compressed_counts_are_decoded_as_pycocotools_encodes_them(counts: list[int]) -> None:
     encoded = coco_mask.frPyObjects({"size": [1, 1], "counts": counts}, 1, 1)
