@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro coco test coverage lint bench
+.PHONY: help install repro coco check test coverage lint bench
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -32,6 +32,9 @@ coco: install ## run on COCO val2014: presets/coco_val2014.yaml becomes params.y
 		"'cp presets/coco_val2014.yaml params.yaml' discards them" >&2; exit 1
 	@$(MAKE) --no-print-directory repro
 
+check: lint ## style, types and the tests that start neither dvc nor a training, within a minute
+	@pytest -n auto -q tests/common tests/annotations tests/sources tests/results tests/test_dvc_yaml.py --ignore-glob '*fuzz*'
+
 test: install ## run the whole test suite
 	@pytest -n auto
 
@@ -39,7 +42,7 @@ coverage: install ## run the test suite and list the lines and branches that it 
 	@pytest -n auto --cov --cov-report=term-missing:skip-covered
 
 bench: install ## measure what is claimed to be fast (half an hour); benchmarks/README.md has results
-	@for name in annotations masks nothing_to_do transfer loader training; do python -m benchmarks.$$name || exit; done
+	@for name in annotations masks inspect nothing_to_do duplicates transfer loader training; do python -m benchmarks.$$name || exit; done
 
 lint: install ## check style (ruff) and types (mypy)
 	@ruff check .
