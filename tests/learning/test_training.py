@@ -37,7 +37,14 @@ PRESET = ROOT / "presets/sample.yaml"
 def params(**changes: Any) -> TrainParams:
     preset = yaml.safe_load(PRESET.read_text(encoding="utf-8"))["train"]
     tiny = {"size": 48, "crop": 32, "epochs": 3, "batch_size": 4, "threads": 1}
-    return TrainParams.model_validate({**preset, **tiny, **changes})
+    whole = {  # every part of it, whatever the sample leaves out
+        "architecture": "deeplabv3_mobilenet_v3_large",
+        "aux_weight": 0.5,
+        "ema_decay": 0.97,
+        "warmup": 0.3,
+        "colour": 0.3,
+    }
+    return TrainParams.model_validate({**preset, **tiny, **whole, **changes})
 
 
 def run(

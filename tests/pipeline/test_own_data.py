@@ -107,4 +107,4 @@ def test_a_changed_photo_and_a_changed_annotation_run_what_reads_them(
     document["annotations"][0]["segmentation"] = polygon((0, 0, 30, 30))
     write(path, document)
     ran = stages_run(project.succeed("dvc", "repro", "images", "mask"))
-    assert ran == ["download", "filter", "images", "mask"]
+    assert sorted(ran) == ["download", "filter", "images", "mask"]
