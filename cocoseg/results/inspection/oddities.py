@@ -87,7 +87,7 @@ def _masks(data: Measured) -> Iterator[Oddity]:
     if len(hidden):
         text = f"In {_count(len(hidden), 'image', 'images')} the mask shows nothing of a class"
         yield _of_images(data, f"{text} that is annotated there: others lie over it", hidden)
-    overlap = data.figures()["share"]["overlap"]
+    overlap = data.figures()["shares"]["overlap"]
     if overlap > 0.1:
         yield _of_images(
             data,

@@ -145,7 +145,7 @@ class Measured:
                 "rectangles": len(self.rectangles()),
                 "twins": len(self.twins),
             },
-            "share": {
+            "shares": {
                 "overlap": _rounded(self.overlaps.sum() / max(1, self.areas[objects].sum())),
                 "void": _rounded(self.pixels[:, -1].sum() / self.pixels.sum()),
             },

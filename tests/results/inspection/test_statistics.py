@@ -91,11 +91,11 @@ def test_the_figures_are_those_of_an_independent_count(
     painted_over = sum((depth - 1) * n for depth, n in depths.items() if depth > 1)
     assert painted_over > 0
     share = painted_over / sum(areas)
-    assert figures["share"]["overlap"] == pytest.approx(share, abs=1e-6)
+    assert figures["shares"]["overlap"] == pytest.approx(share, abs=1e-6)
     labels = [read_label_png(masks / f"{i.stem}.png") for i in selection.images]
     void = sum(int((mask == VOID).sum()) for mask in labels)
     share = void / sum(mask.size for mask in labels)
-    assert figures["share"]["void"] == pytest.approx(share, abs=1e-6)
+    assert figures["shares"]["void"] == pytest.approx(share, abs=1e-6)
     for label, name in enumerate(CLASSES, start=1):
         of_class = [
             int(pixels.sum()) for _, k, crowd, pixels in regions if k == label and not crowd
