@@ -104,7 +104,7 @@ def _candidates(value: Any) -> Iterator[Any]:
         case int():
             yield from (value + 1, value - 1)
         case float():
-            yield from (value / 2, value + 0.5)
+            yield from (value / 2 or 0.5, value + 0.5)  # half of zero is zero
         case str():
             choices = [*_choices(Params.model_json_schema()), "cpu", "auto"]
             yield from (f"{value}, changed", value[::-1])
