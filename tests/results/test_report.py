@@ -1,6 +1,7 @@
 """The report, opened in a real browser: complete, self-contained, its switches at work."""
 
 import base64
+import html
 import json
 import re
 import shutil
@@ -189,6 +190,18 @@ def run_browser(page: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=True)
 
 
+def ask_in_browser(file: Path, page: str, script: str, width: int) -> tuple[Any, str]:
+    """What a script finds that is put at the end of a page, written to `file`, and that makes it
+    the title, as JSON; and what the browser logged."""
+    # The page itself forbids scripts; the one that looks at it must be let in.
+    allowed = page.replace("default-src 'none'", "default-src 'none'; script-src 'unsafe-inline'")
+    file.write_text(allowed.replace("</body>", script + "</body>"), encoding="utf-8")
+    result = run_browser(file, f"--window-size={width},900", "--dump-dom")
+    title = re.search(r"<title>(.*?)</title>", result.stdout)
+    assert title
+    return json.loads(html.unescape(title[1])), result.stderr
+
+
 SELF_CHECK = """
 <script>
 const shown = view => [...document.querySelectorAll('.example')].map(
@@ -216,14 +229,7 @@ document.title = JSON.stringify(result);
 def test_in_a_browser_every_image_shows_every_switch_works_nothing_is_requested(
     tmp_path: Path, page: str, width: int
 ) -> None:
-    file = tmp_path / "checked.html"
-    # The page itself forbids scripts; the one that looks at it must be let in.
-    allowed = page.replace("default-src 'none'", "default-src 'none'; script-src 'unsafe-inline'")
-    file.write_text(allowed.replace("</body>", SELF_CHECK + "</body>"), encoding="utf-8")
-    result = run_browser(file, f"--window-size={width},900", "--dump-dom")
-    title = re.search(r"<title>(.*?)</title>", result.stdout)
-    assert title
-    found = json.loads(title[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+    found, logged = ask_in_browser(tmp_path / "checked.html", page, SELF_CHECK, width)
     assert found["images"] == [60] * 8
     assert found["suspects"] == [50] * 6
     assert len(found["charts"]) == 5 and all(found["charts"])
@@ -232,7 +238,7 @@ def test_in_a_browser_every_image_shows_every_switch_works_nothing_is_requested(
     assert found["before"] == ["prediction of a <b>.jpg", "prediction of c.jpg"]
     for view in VIEWS:
         assert found["after"][view] == [f"{view} of a <b>.jpg", "prediction of c.jpg"]
-    assert "CONSOLE" not in result.stderr
+    assert "CONSOLE" not in logged
 
 
 @needs_browser
