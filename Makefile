@@ -32,7 +32,7 @@ coco: install ## run on COCO val2014: presets/coco_val2014.yaml becomes params.y
 		"'cp presets/coco_val2014.yaml params.yaml' discards them" >&2; exit 1
 	@$(MAKE) --no-print-directory repro
 
-check: lint ## style, types and the tests that start neither dvc nor a training, within a minute
+check: lint ## style, types and the tests that start neither dvc nor a training: about a minute
 	@pytest -n auto -q tests/common tests/annotations tests/sources tests/results tests/test_dvc_yaml.py --ignore-glob '*fuzz*'
 
 test: install ## run the whole test suite
