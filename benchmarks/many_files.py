@@ -12,20 +12,27 @@ import argparse
 import hashlib
 import io
 import json
+import logging
+import multiprocessing
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import requests
 import yaml
 from PIL import Image
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 from benchmarks.machine import machine
 
@@ -49,12 +56,20 @@ def main() -> None:
     parser.add_argument("--layouts", nargs="+", default=["files", "zip"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--link", default="", help="a value for DVC's cache.type")
+    parser.add_argument("--s3", action="store_true", help="push to an S3 stand-in, not to a folder")
+    parser.add_argument("--delay", type=float, default=0.05, help="seconds that S3's answers take")
+    parser.add_argument("--jobs", type=int, help="connections to S3")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        s3_stand_in(options.delay) if options.s3 else nullcontext() as s3,
+    ):
         projects = {
-            layout: make_project(Path(name) / layout, layout, options.images, options.link)
+            layout: make_project(Path(name) / layout, layout, options.images)
             for layout in options.layouts
         }
+        for project in projects.values():
+            configure(project, s3, options.jobs, options.link)
         print(machine("dvc"), flush=True)
         print(f"{options.images} images and as many masks", flush=True)
         steps: dict[str, dict[str, list[Cost]]] = {}
@@ -124,7 +139,52 @@ def row(step: str, runs: dict[str, list[Cost]]) -> str:
     return f"{step:36}" + "  ".join(cells)
 
 
-def make_project(project: Path, layout: str, images: int, link: str) -> Path:
+def configure(project: Path, s3: str | None, jobs: int | None, link: str) -> None:
+    """Set the remote, and how the workspace's files come from the cache."""
+    remote = f"s3://bucket/{project.name}" if s3 else f"{project}-remote"
+    for command in (
+        f"dvc remote add --quiet --default remote {remote}",
+        *([f"dvc remote modify remote endpointurl {s3}"] if s3 else []),
+        *([f"dvc remote modify remote jobs {jobs}"] if jobs else []),
+        *([f"dvc config cache.type {link}"] if link else []),
+    ):
+        subprocess.run(command.split(), cwd=project, check=True)
+
+
+@contextmanager
+def s3_stand_in(delay: float) -> Iterator[str]:
+    """Run moto's S3 server on the loopback interface, slowed down; yields its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    os.environ |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+    server = multiprocessing.get_context("spawn").Process(target=serve_s3, args=(port, delay))
+    server.start()
+    try:
+        address = f"http://127.0.0.1:{port}"
+        session = requests.Session()
+        session.mount("http://", HTTPAdapter(max_retries=Retry(20, backoff_factor=0.1)))
+        session.put(f"{address}/bucket", timeout=60).raise_for_status()
+        yield address
+    finally:
+        server.terminate()
+
+
+def serve_s3(port: int, delay: float) -> None:
+    from moto.server import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import run_simple
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    application = DomainDispatcherApplication(create_backend_app)
+
+    def delayed(environ: Any, start_response: Any) -> Any:
+        time.sleep(delay)
+        return application(environ, start_response)
+
+    run_simple("127.0.0.1", port, delayed, threaded=True)
+
+
+def make_project(project: Path, layout: str, images: int) -> Path:
     for name in COPIED:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         (project / name).parent.mkdir(parents=True, exist_ok=True)
@@ -175,8 +235,6 @@ def make_project(project: Path, layout: str, images: int, link: str) -> Path:
         "git config user.name test",
         "git config user.email test@example.org",
         "dvc init --quiet",
-        f"dvc remote add --quiet --default folder {project.parent}/{layout}-remote",
-        *([f"dvc config cache.type {link}"] if link else []),
     ):
         subprocess.run(command.split(), cwd=project, check=True)
     (project / ".gitignore").write_text("/started\n")
@@ -243,6 +301,8 @@ def sizes(project: Path) -> dict[str, str]:
     }
     found = {}
     for name, folder in folders.items():
+        if not folder.exists():  # the remote is S3
+            continue
         used = subprocess.run(["du", "-sm", folder], capture_output=True, text=True).stdout.split()
         files = sum(len(files) for _, _, files in os.walk(folder))
         found[name] = f"{used[0]} MB, {files} files"
