@@ -1,17 +1,16 @@
 """What DVC takes with many images and masks, in several layouts of the same pipeline, in turns.
 
-    python -m benchmarks.many_files [--images 57000] [--layouts files zip]
+    python -m benchmarks.many_files [--images 57000] [--variants files zip] [--s3]
 
-The project is dvc.yaml with commands that do nothing, beside small photos and masks of unique bytes:
-DVC compares the sizes and times of files, and hashes small ones as it does large ones, so that the
-time is DVC's own. `zip` has the masks in one archive; `list` lets later stages depend on a list of
-the images' hashes in place of their folder; `zip+list` is both.
+A project has the stages of dvc.yaml with commands that do nothing, beside small photos, and masks
+of the size that COCO's have (2.8 kB). DVC compares sizes and times of files, and copies small ones
+about as fast as large ones, so that the time is DVC's own. A variant is one of `LAYOUTS`, perhaps
+with a value for DVC's `cache.type` or a number of connections: `files+hardlink`, `files+64`.
 """
 
 import argparse
 import hashlib
 import io
-import json
 import logging
 import multiprocessing
 import os
@@ -21,7 +20,7 @@ import subprocess
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,13 +37,50 @@ from benchmarks.machine import machine
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("cocoseg", "stages", "params.yaml", ".dvcignore", "data/own", "data/exclude.csv")
-SAID = "started"
-"""A file that the first stage of `dvc exp run --temp` writes: the time at which it runs."""
+
+LAYOUTS = {
+    "files": ("data/images", "data/masks"),
+    "zip": ("data/images", "data/masks.zip"),
+    "list": ("data/images.md5", "data/masks.zip"),
+    "zips": ("data/images.zip", "data/masks.zip"),
+}
+"""On what stages depend that read images and masks: a folder, an archive, or a list of the hashes
+of a folder's files, which lies beside it."""
 
 
-@dataclass
+@dataclass(frozen=True)
+class Project:
+    """A Git and DVC project in the layout that its name begins with."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def layout(self) -> tuple[str, str]:
+        return LAYOUTS[self.name.partition("+")[0]]
+
+    @property
+    def clone(self) -> "Project":
+        return Project(self.folder.parent / "clones" / self.name)
+
+    @property
+    def remote(self) -> Path:
+        return self.folder.parent / "remotes" / self.name
+
+    def run(self, command: str) -> "Cost":
+        before, started = os.times(), time.perf_counter()
+        subprocess.run(command, cwd=self.folder, shell=True, check=True)
+        wall, after = time.perf_counter() - started, os.times()
+        user = after.children_user - before.children_user
+        return Cost(wall, user + after.children_system - before.children_system)
+
+
+@dataclass(frozen=True)
 class Cost:
-    """What a command took: seconds that passed, and seconds of processor time."""
+    """Seconds that passed, and seconds of processor time."""
 
     wall: float
     cpu: float
@@ -53,102 +89,181 @@ class Cost:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--images", type=int, default=57_000)
-    parser.add_argument("--layouts", nargs="+", default=["files", "zip"])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--link", default="", help="a value for DVC's cache.type")
+    parser.add_argument("--variants", nargs="+", default=["files", "zip"])
+    parser.add_argument("--rounds", type=int, default=3, help="of what can be repeated")
     parser.add_argument("--s3", action="store_true", help="push to an S3 stand-in, not to a folder")
     parser.add_argument("--delay", type=float, default=0.05, help="seconds that S3's answers take")
-    parser.add_argument("--jobs", type=int, help="connections to S3")
     options = parser.parse_args()
     with (
         tempfile.TemporaryDirectory() as name,
         s3_stand_in(options.delay) if options.s3 else nullcontext() as s3,
     ):
-        projects = {
-            layout: make_project(Path(name) / layout, layout, options.images)
-            for layout in options.layouts
-        }
-        for project in projects.values():
-            configure(project, s3, options.jobs, options.link)
-        print(machine("dvc"), flush=True)
-        print(f"{options.images} images and as many masks", flush=True)
-        steps: dict[str, dict[str, list[Cost]]] = {}
-        for step, runs in measure(projects, options.rounds):
-            steps[step] = runs
-            print(row(step, runs), flush=True)
-        for layout, project in projects.items():
-            print(layout, json.dumps(sizes(project)), flush=True)
+        projects = [Project(Path(name) / variant) for variant in options.variants]
+        for project in projects:
+            make_project(project, options.images)
+            configure(project, s3)
+        print(machine("dvc"))
+        print(f"{options.images} images and as many masks; seconds (of them processor time)")
+        print("|".join(["", " ", *(f" {project.name} " for project in projects), ""]))
+        print("|" + "---|" * (1 + len(projects)), flush=True)
+        for step, costs in measure(projects, options.rounds):
+            print(row(step, costs, by="wall" if s3 else "cpu"), flush=True)
+        for what, folders in (
+            ("photos, masks and the rest in `data/`", [p.folder / "data" for p in projects]),
+            ("DVC's cache", [p.folder / ".dvc/cache" for p in projects]),
+        ):
+            print("|".join([f"| {what} ", *(f" {size(folder)} " for folder in folders), ""]))
 
 
-def measure(
-    projects: dict[str, Path], rounds: int
-) -> Iterator[tuple[str, dict[str, list[Cost]]]]:
-    """Each command in all projects, one after the other."""
-
-    def all_run(command: str, *, rounds: int = 1, clone: bool = False) -> dict[str, list[Cost]]:
-        runs: dict[str, list[Cost]] = {layout: [] for layout in projects}
-        for _ in range(rounds):
-            for layout, project in projects.items():
-                folder = project.with_name(f"{project.name}-clone") if clone else project
-                runs[layout].append(run(command, folder))
-        return runs
-
-    yield "first repro: hash and cache all", all_run("dvc repro -q")
-    for project in projects.values():
-        subprocess.run("git add -A && git commit -qm run", shell=True, cwd=project, check=True)
-    yield "repro, nothing to do", all_run("dvc repro -q", rounds=rounds)
-    yield "status", all_run("dvc status -q", rounds=rounds)
-    yield "push masks", all_run("dvc push -q mask")
-    yield "push the rest", all_run("dvc push -q")
-    yield "push, nothing to do", all_run("dvc push -q", rounds=rounds)
-    for project in projects.values():
-        clone = ["git", "clone", "-q", project.name, f"{project.name}-clone"]
-        subprocess.run(clone, cwd=project.parent, check=True)
-    yield "pull masks into a clone", all_run("dvc pull -q mask", clone=True)
-    yield "pull the rest", all_run("dvc pull -q", clone=True)
-    yield "pull, nothing to do", all_run("dvc pull -q", clone=True, rounds=rounds)
-    yield "repro in the clone", all_run("dvc repro -q", clone=True, rounds=rounds)
-    starts: dict[str, list[Cost]] = {layout: [] for layout in projects}
-    for layout, project in projects.items():
-        started = time.time()
-        cost = run("dvc exp run -q --temp -S report.title=other", project)
-        starts[layout].append(Cost(float((project / SAID).read_text()) - started, cost.cpu))
-    yield "exp run --temp, until a stage runs", starts
-    for layout, project in projects.items():
-        change(project, layout)
-    yield "repro after 2% of the masks changed", all_run("dvc repro -q")
-    yield "push of these", all_run("dvc push -q")
+def row(step: str, costs: Sequence[Cost], by: str) -> str:
+    """A line of a Markdown table: the times, and how many times less each is than the first."""
+    first = getattr(costs[0], by)
+    ratios = ["", *(f", {first / getattr(cost, by):.1f} times" for cost in costs[1:])]
+    cells = [f"{c.wall:.1f} s ({c.cpu:.1f}){r}" for c, r in zip(costs, ratios, strict=True)]
+    return "| " + " | ".join([step, *cells]) + " |"
 
 
-def run(command: str, folder: Path) -> Cost:
-    before, started = os.times(), time.perf_counter()
-    subprocess.run(command.split(), cwd=folder, check=True)
-    wall, after = time.perf_counter() - started, os.times()
-    user = after.children_user - before.children_user
-    return Cost(wall, user + after.children_system - before.children_system)
+def measure(projects: Sequence[Project], rounds: int) -> Iterator[tuple[str, list[Cost]]]:
+    """The least cost of each command in each project; the projects take turns."""
+
+    def least(command: str, repeat: int = 1, *, clone: bool = False) -> list[Cost]:
+        found = [[(p.clone if clone else p).run(command) for p in projects] for _ in range(repeat)]
+        return [min(costs, key=lambda cost: cost.wall) for costs in zip(*found, strict=True)]
+
+    yield "first `dvc repro`: hash and cache all", least("dvc repro -q")
+    for project in projects:
+        project.run("git add -A && git commit -qm run")
+    yield "`dvc repro`, nothing to do", least("dvc repro -q", rounds)
+    yield "`dvc repro --single-item train`, likewise", least("dvc repro -qs train", rounds)
+    yield "`dvc status`", least("dvc status -q", rounds)
+    yield "`dvc push mask`", least("dvc push -q mask")
+    yield "`dvc push`, all else", least("dvc push -q")
+    yield "`dvc push`, nothing to do", least("dvc push -q", rounds)
+    for project in projects:
+        project.run(f"git clone -q . {project.clone.folder}")
+    yield "`dvc pull mask` into a clone", least("dvc pull -q mask", clone=True)
+    yield "`dvc pull`, all else", least("dvc pull -q", clone=True)
+    yield "`dvc pull`, nothing to do", least("dvc pull -q", rounds, clone=True)
+    yield "`dvc exp run --temp`, until a stage runs", [start_of_experiment(p) for p in projects]
+    for project in projects:
+        change_masks(project)
+    yield "`dvc repro` after 2% of the masks changed", least("dvc repro -q")
+    yield "`dvc push` of these", least("dvc push -q")
 
 
-def row(step: str, runs: dict[str, list[Cost]]) -> str:
-    cells = []
-    best = {layout: min(costs, key=lambda cost: cost.wall) for layout, costs in runs.items()}
-    first = next(iter(best.values()))
-    for layout, cost in best.items():
-        cells.append(
-            f"{layout}: {cost.wall:7.1f} s ({cost.cpu:6.1f} CPU, {first.cpu / cost.cpu:4.1f} times)"
+def start_of_experiment(project: Project) -> Cost:
+    """The last stage tells when it runs; what it tells by is no part of the project."""
+    told = project.folder.parent / "told"
+    started = time.time()
+    cost = project.run(f"TOLD={told} dvc exp run -q --temp -S report.title=other")
+    return Cost(told.stat().st_mtime - started, cost.cpu)
+
+
+def size(folder: Path) -> str:
+    used = subprocess.run(["du", "-sm", folder], capture_output=True, text=True).stdout.split()[0]
+    return f"{used} MB, {sum(len(files) for _, _, files in os.walk(folder))} files"
+
+
+def make_project(project: Project, images: int) -> None:
+    for name in COPIED:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        (project.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        copy(ROOT / name, project.folder / name)
+    random = np.random.default_rng(0)
+    photos = ((f"{stem:012d}.jpg", photo_bytes(random)) for stem in range(images))
+    masks = ((f"{stem:012d}.png", mask_bytes(random)) for stem in range(images))
+    for path, files in zip(project.layout, (photos, masks), strict=True):
+        write_files(project.folder / path, files)
+    write_pipeline(project)
+    project.run("git init -q -b main && dvc init -q")
+    project.run("git config user.name test && git config user.email test@example.org")
+
+
+def write_files(path: Path, files: Iterable[tuple[str, bytes]]) -> None:
+    """Write files of these names and contents in the layout that the ending of `path` names."""
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in files:
+                archive.writestr(zipfile.ZipInfo(name), content)
+        return
+    folder = path.with_suffix("")
+    folder.mkdir()
+    hashes = []
+    for name, content in files:
+        (folder / name).write_bytes(content)
+        hashes.append(f"{hashlib.md5(content).hexdigest()} {name}\n")
+    if path.suffix:
+        path.write_text("".join(hashes), encoding="utf-8")
+
+
+def photo_bytes(random: np.random.Generator) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(random.integers(0, 256, (24, 32, 3), np.uint8)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def mask_bytes(random: np.random.Generator) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(random.integers(0, 6, (53, 100), np.uint8), "P").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def change_masks(project: Project) -> None:
+    """Paint every 50th mask anew."""
+    random = np.random.default_rng(1)
+    path = project.folder / project.layout[1]
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path) as archive:
+            files = [(name, archive.read(name)) for name in archive.namelist()]
+        path.unlink()  # it may be a link into the cache
+        write_files(
+            path, ((n, c if i % 50 else mask_bytes(random)) for i, (n, c) in enumerate(files))
         )
-    return f"{step:36}" + "  ".join(cells)
+        return
+    for file in sorted(path.iterdir())[::50]:
+        file.unlink()
+        file.write_bytes(mask_bytes(random))
 
 
-def configure(project: Path, s3: str | None, jobs: int | None, link: str) -> None:
-    """Set the remote, and how the workspace's files come from the cache."""
-    remote = f"s3://bucket/{project.name}" if s3 else f"{project}-remote"
-    for command in (
-        f"dvc remote add --quiet --default remote {remote}",
-        *([f"dvc remote modify remote endpointurl {s3}"] if s3 else []),
-        *([f"dvc remote modify remote jobs {jobs}"] if jobs else []),
-        *([f"dvc config cache.type {link}"] if link else []),
-    ):
-        subprocess.run(command.split(), cwd=project, check=True)
+def write_pipeline(project: Project) -> None:
+    """dvc.yaml without its commands, and a file wherever it names one that is not there."""
+    pipeline: Any = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+    read_as = dict(zip(LAYOUTS["files"], project.layout, strict=True))
+    named: set[str] = set()
+    for stage in pipeline["stages"].values():
+        stage["cmd"] = 'if test -n "$TOLD"; then touch "$TOLD"; fi'
+        stage["deps"] = [read_as.get(dep, dep) for dep in stage["deps"]]
+        named |= {dep for dep in stage["deps"] if not dep.startswith("$")}
+        for kind in ("outs", "metrics", "plots"):
+            outputs: dict[str, Any] = {}
+            for output in stage.get(kind, []):
+                ((path, how),) = (output if isinstance(output, dict) else {output: {}}).items()
+                read: str = read_as.get(path, path)
+                # A list stands beside its folder, an archive in its place.
+                for written in {read} if read.endswith(".zip") else {path, read}:
+                    outputs[written] = {**how, "persist": True}
+            if outputs:
+                stage[kind] = [{path: outputs[path]} for path in sorted(outputs)]
+                named |= set(outputs)
+    for path in sorted(named, reverse=True):  # what lies in a folder comes before it
+        if not (project.folder / path).exists():
+            (project.folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (project.folder / path).write_text(path, encoding="utf-8")
+    text = yaml.safe_dump(pipeline, sort_keys=False)
+    (project.folder / "dvc.yaml").write_text(text, encoding="utf-8")
+
+
+def configure(project: Project, s3: str | None) -> None:
+    """Set the remote, and what the variant's name says after the layout."""
+    _, _, option = project.name.partition("+")
+    remote = f"s3://bucket/{project.name}" if s3 else project.remote
+    project.run(f"dvc remote add -q --default remote {remote}")
+    if s3:
+        project.run(f"dvc remote modify remote endpointurl {s3}")
+    if option.isdigit():
+        project.run(f"dvc remote modify remote jobs {option}")
+    elif option:
+        project.run(f"dvc config cache.type {option}")
 
 
 @contextmanager
@@ -182,131 +297,6 @@ def serve_s3(port: int, delay: float) -> None:
         return application(environ, start_response)
 
     run_simple("127.0.0.1", port, delayed, threaded=True)
-
-
-def make_project(project: Path, layout: str, images: int) -> Path:
-    for name in COPIED:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        (project / name).parent.mkdir(parents=True, exist_ok=True)
-        copy(ROOT / name, project / name)
-    pipeline: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
-    for name, stage in pipeline["stages"].items():
-        stage["cmd"] = "true"
-        deps = stage["deps"]
-        if "zip" in layout:
-            deps[:] = [f"{d}.zip" if d == "data/masks" else d for d in deps]
-        if "list" in layout:
-            deps[:] = [f"{d}.json" if d == "data/images" else d for d in deps]
-            if "zip" not in layout:
-                deps[:] = [f"{d}.json" if d == "data/masks" else d for d in deps]
-        for kind in ("outs", "metrics", "plots"):
-            entries = [e if isinstance(e, dict) else {e: {}} for e in stage.get(kind, [])]
-            if kind == "outs" and "list" in layout and name in ("images", "mask"):
-                if name == "images" or "zip" not in layout:
-                    entries.append({f"data/{'images' if name == 'images' else 'masks'}.json": {}})
-            changed = []
-            for entry in entries:
-                ((path, how),) = entry.items()
-                if path == "data/masks" and "zip" in layout:
-                    path = "data/masks.zip"
-                target = project / path
-                target.parent.mkdir(parents=True, exist_ok=True)
-                if path not in ("data/images", "data/masks", "data/masks.zip"):
-                    target.write_text(f"{path}\n", encoding="utf-8")
-                changed.append({path: {**how, "persist": True}})
-            if changed:
-                stage[kind] = changed
-    pipeline["stages"]["report"]["cmd"] = (
-        f"python -c \"import time; open('{project / SAID}', 'w').write(str(time.time()))\""
-    )
-    for name in ("train", "val", "test"):
-        path = project / f"data/splits/{name}.txt"
-        if path.parent.is_file():
-            path.parent.unlink()
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(name)
-    (project / "dvc.yaml").write_text(yaml.safe_dump(pipeline, sort_keys=False), encoding="utf-8")
-    (project / "data/images").mkdir(parents=True)
-    if "zip" not in layout:
-        (project / "data/masks").mkdir()
-    write_files(project, layout, images)
-    for command in (
-        "git init --quiet -b main",
-        "git config user.name test",
-        "git config user.email test@example.org",
-        "dvc init --quiet",
-    ):
-        subprocess.run(command.split(), cwd=project, check=True)
-    (project / ".gitignore").write_text("/started\n")
-    return project
-
-
-def write_files(project: Path, layout: str, images: int) -> None:
-    random = np.random.default_rng(0)
-    hashes: dict[str, dict[str, str]] = {"images": {}, "masks": {}}
-    archive = zipfile.ZipFile(project / "data/masks.zip", "w") if "zip" in layout else None
-    for index in range(images):
-        stem = f"COCO_train2017_{index:012d}"
-        photo = random.integers(0, 256, (24, 32, 3), np.uint8)
-        buffer = io.BytesIO()
-        Image.fromarray(photo).save(buffer, "JPEG")
-        (project / "data/images" / f"{stem}.jpg").write_bytes(buffer.getvalue())
-        hashes["images"][f"{stem}.jpg"] = hashlib.md5(buffer.getvalue()).hexdigest()
-        content = mask_bytes(random)
-        hashes["masks"][f"{stem}.png"] = hashlib.md5(content).hexdigest()
-        if archive:
-            archive.writestr(zipfile.ZipInfo(f"{stem}.png"), content)
-        else:
-            (project / "data/masks" / f"{stem}.png").write_bytes(content)
-    if archive:
-        archive.close()
-    if "list" in layout:
-        for name, of in hashes.items():
-            (project / f"data/{name}.json").write_text(json.dumps(of, indent=0))
-
-
-def mask_bytes(random: np.random.Generator) -> bytes:
-    """A palette PNG of 3 kB, as a mask of COCO is."""
-    mask = Image.fromarray(random.integers(0, 6, (60, 120), np.uint8), "P")
-    mask.putpalette([0] * 768)
-    buffer = io.BytesIO()
-    mask.save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
-
-
-def change(project: Path, layout: str) -> None:
-    """Change 2% of the masks, as another threshold does."""
-    random = np.random.default_rng(1)
-    if "zip" in layout:
-        path = project / "data/masks.zip"
-        other = path.with_suffix(".tmp")
-        with zipfile.ZipFile(path) as old, zipfile.ZipFile(other, "w") as new:
-            for index, name in enumerate(old.namelist()):
-                content = old.read(name) if index % 50 else mask_bytes(random)
-                new.writestr(zipfile.ZipInfo(name), content)
-        other.replace(path)
-        return
-    for index, path in enumerate(sorted((project / "data/masks").iterdir())):
-        if index % 50 == 0:
-            path.unlink()
-            path.write_bytes(mask_bytes(random))
-
-
-def sizes(project: Path) -> dict[str, str]:
-    folders = {
-        "workspace": project / "data",
-        "cache": project / ".dvc/cache",
-        "remote": project.with_name(f"{project.name}-remote"),
-        "clone": project.with_name(f"{project.name}-clone"),
-    }
-    found = {}
-    for name, folder in folders.items():
-        if not folder.exists():  # the remote is S3
-            continue
-        used = subprocess.run(["du", "-sm", folder], capture_output=True, text=True).stdout.split()
-        files = sum(len(files) for _, _, files in os.walk(folder))
-        found[name] = f"{used[0]} MB, {files} files"
-    return found
 
 
 if __name__ == "__main__":
