@@ -1,6 +1,6 @@
 """What DVC takes with many images and masks, in several layouts of the same pipeline, in turns.
 
-    python -m benchmarks.many_files [--images 57000] [--variants files zip] [--s3]
+    python -m benchmarks.many_files [--images 8000] [--variants files zip] [--s3]
 
 A project has the stages of dvc.yaml with commands that do nothing, beside small photos, and masks
 of the size that COCO's have (2.8 kB). DVC compares sizes and times of files, and copies small ones
@@ -88,7 +88,7 @@ class Cost:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--images", type=int, default=57_000)
+    parser.add_argument("--images", type=int, default=8000)
     parser.add_argument("--variants", nargs="+", default=["files", "zip"])
     parser.add_argument("--rounds", type=int, default=3, help="of what can be repeated")
     parser.add_argument("--s3", action="store_true", help="push to an S3 stand-in, not to a folder")
@@ -134,7 +134,7 @@ def measure(projects: Sequence[Project], rounds: int) -> Iterator[tuple[str, lis
     for project in projects:
         project.run("git add -A && git commit -qm run")
     yield "`dvc repro`, nothing to do", least("dvc repro -q", rounds)
-    yield "`dvc repro --single-item train`, likewise", least("dvc repro -qs train", rounds)
+    yield "`dvc repro --single-item train`, likewise", least("dvc repro -q -s train", rounds)
     yield "`dvc status`", least("dvc status -q", rounds)
     yield "`dvc push mask`", least("dvc push -q mask")
     yield "`dvc push`, all else", least("dvc push -q")
@@ -238,7 +238,7 @@ def write_pipeline(project: Project) -> None:
             outputs: dict[str, Any] = {}
             for output in stage.get(kind, []):
                 ((path, how),) = (output if isinstance(output, dict) else {output: {}}).items()
-                read: str = read_as.get(path, path)
+                read = str(read_as.get(path, path))
                 # A list stands beside its folder, an archive in its place.
                 for written in {read} if read.endswith(".zip") else {path, read}:
                     outputs[written] = {**how, "persist": True}
