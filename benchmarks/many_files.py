@@ -34,6 +34,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from benchmarks.machine import machine
+from cocoseg.common.labels import PALETTE
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("cocoseg", "stages", "params.yaml", ".dvcignore", "data/own", "data/exclude.csv")
@@ -204,7 +205,9 @@ def photo_bytes(random: np.random.Generator) -> bytes:
 
 def mask_bytes(random: np.random.Generator) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(random.integers(0, 6, (53, 100), np.uint8), "P").save(buffer, "PNG")
+    mask = Image.fromarray(random.integers(0, 6, (53, 100), np.uint8), "P")
+    mask.putpalette(PALETTE.tobytes())
+    mask.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
