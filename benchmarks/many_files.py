@@ -3,9 +3,9 @@
     python -m benchmarks.many_files [--images 8000] [--variants files zip] [--s3]
 
 A project has the stages of dvc.yaml with commands that do nothing, beside small photos, and masks
-of the size that COCO's have (2.8 kB). DVC compares sizes and times of files, and copies small ones
-about as fast as large ones, so that the time is DVC's own. A variant is one of `LAYOUTS`, perhaps
-with a value for DVC's `cache.type` or a number of connections: `files+hardlink`, `files+64`.
+of about the size that COCO's have (3 kB). DVC compares sizes and times of files, and copies small
+ones about as fast as large ones, so that the time is DVC's own. A variant is one of `LAYOUTS`,
+perhaps with DVC's `cache.type` or a number of connections: `files+hardlink`, `files+64`.
 """
 
 import argparse
