@@ -42,7 +42,7 @@ coverage: install ## run the test suite and list the lines and branches that it 
 	@pytest -n auto --cov --cov-report=term-missing:skip-covered
 
 bench: install ## measure what is claimed to be fast (half an hour); benchmarks/README.md has results
-	@for name in annotations masks inspect nothing_to_do duplicates transfer loader training; do python -m benchmarks.$$name || exit; done
+	@for name in annotations masks inspect many_files duplicates transfer loader training; do python -m benchmarks.$$name || exit; done
 
 lint: install ## check style (ruff) and types (mypy)
 	@ruff check .

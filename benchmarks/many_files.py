@@ -1,0 +1,306 @@
+"""What DVC takes with many images and masks, in several layouts of the same pipeline, in turns.
+
+    python -m benchmarks.many_files [--images 8000] [--variants files zip] [--s3]
+
+A project has the stages of dvc.yaml with commands that do nothing, beside small photos, and masks
+of about the size that COCO's have (3 kB). DVC compares sizes and times of files, and copies small
+ones about as fast as large ones, so that the time is DVC's own. A variant is one of `LAYOUTS`,
+perhaps with DVC's `cache.type` or a number of connections: `files+hardlink`, `files+64`.
+"""
+
+import argparse
+import hashlib
+import io
+import logging
+import multiprocessing
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import requests
+import yaml
+from PIL import Image
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
+
+from benchmarks.machine import machine
+from cocoseg.common.labels import PALETTE
+
+ROOT = Path(__file__).resolve().parents[1]
+COPIED = ("cocoseg", "stages", "params.yaml", ".dvcignore", "data/own", "data/exclude.csv")
+
+LAYOUTS = {
+    "files": ("data/images", "data/masks"),
+    "zip": ("data/images", "data/masks.zip"),
+    "list": ("data/images.md5", "data/masks.zip"),
+    "zips": ("data/images.zip", "data/masks.zip"),
+}
+"""On what stages depend that read images and masks: a folder, an archive, or a list of the hashes
+of a folder's files, which lies beside it."""
+
+
+@dataclass(frozen=True)
+class Project:
+    """A Git and DVC project in the layout that its name begins with."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def layout(self) -> tuple[str, str]:
+        return LAYOUTS[self.name.partition("+")[0]]
+
+    @property
+    def clone(self) -> "Project":
+        return Project(self.folder.parent / "clones" / self.name)
+
+    @property
+    def remote(self) -> Path:
+        return self.folder.parent / "remotes" / self.name
+
+    def run(self, command: str) -> "Cost":
+        before, started = os.times(), time.perf_counter()
+        subprocess.run(command, cwd=self.folder, shell=True, check=True)
+        wall, after = time.perf_counter() - started, os.times()
+        user = after.children_user - before.children_user
+        return Cost(wall, user + after.children_system - before.children_system)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds that passed, and seconds of processor time."""
+
+    wall: float
+    cpu: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--images", type=int, default=8000)
+    parser.add_argument("--variants", nargs="+", default=["files", "zip"])
+    parser.add_argument("--rounds", type=int, default=3, help="of what can be repeated")
+    parser.add_argument("--s3", action="store_true", help="push to an S3 stand-in, not to a folder")
+    parser.add_argument("--delay", type=float, default=0.05, help="seconds that S3's answers take")
+    options = parser.parse_args()
+    with (
+        tempfile.TemporaryDirectory() as name,
+        s3_stand_in(options.delay) if options.s3 else nullcontext() as s3,
+    ):
+        projects = [Project(Path(name) / variant) for variant in options.variants]
+        for project in projects:
+            make_project(project, options.images)
+            configure(project, s3)
+        print(machine("dvc"))
+        print(f"{options.images} images and as many masks; seconds (of them processor time)")
+        print("|".join(["", " ", *(f" {project.name} " for project in projects), ""]))
+        print("|" + "---|" * (1 + len(projects)), flush=True)
+        for step, costs in measure(projects, options.rounds):
+            print(row(step, costs, by="wall" if s3 else "cpu"), flush=True)
+        for what, folders in (
+            ("photos, masks and the rest in `data/`", [p.folder / "data" for p in projects]),
+            ("DVC's cache", [p.folder / ".dvc/cache" for p in projects]),
+        ):
+            print("|".join([f"| {what} ", *(f" {size(folder)} " for folder in folders), ""]))
+
+
+def row(step: str, costs: Sequence[Cost], by: str) -> str:
+    """A line of a Markdown table: the times, and how many times less each is than the first."""
+    first = getattr(costs[0], by)
+    ratios = ["", *(f", {first / getattr(cost, by):.1f} times" for cost in costs[1:])]
+    cells = [f"{c.wall:.1f} s ({c.cpu:.1f}){r}" for c, r in zip(costs, ratios, strict=True)]
+    return "| " + " | ".join([step, *cells]) + " |"
+
+
+def measure(projects: Sequence[Project], rounds: int) -> Iterator[tuple[str, list[Cost]]]:
+    """The least cost of each command in each project; the projects take turns."""
+
+    def least(command: str, repeat: int = 1, *, clone: bool = False) -> list[Cost]:
+        found = [[(p.clone if clone else p).run(command) for p in projects] for _ in range(repeat)]
+        return [min(costs, key=lambda cost: cost.wall) for costs in zip(*found, strict=True)]
+
+    yield "first `dvc repro`: hash and cache all", least("dvc repro -q")
+    for project in projects:
+        project.run("git add -A && git commit -qm run")
+    yield "`dvc repro`, nothing to do", least("dvc repro -q", rounds)
+    yield "`dvc repro --single-item train`, likewise", least("dvc repro -q -s train", rounds)
+    yield "`dvc status`", least("dvc status -q", rounds)
+    yield "`dvc push mask`", least("dvc push -q mask")
+    yield "`dvc push`, all else", least("dvc push -q")
+    yield "`dvc push`, nothing to do", least("dvc push -q", rounds)
+    for project in projects:
+        project.run(f"git clone -q . {project.clone.folder}")
+    yield "`dvc pull mask` into a clone", least("dvc pull -q mask", clone=True)
+    yield "`dvc pull`, all else", least("dvc pull -q", clone=True)
+    yield "`dvc pull`, nothing to do", least("dvc pull -q", rounds, clone=True)
+    yield "`dvc exp run --temp`, until a stage runs", [start_of_experiment(p) for p in projects]
+    for project in projects:
+        change_masks(project)
+    yield "`dvc repro` after 2% of the masks changed", least("dvc repro -q")
+    yield "`dvc push` of these", least("dvc push -q")
+
+
+def start_of_experiment(project: Project) -> Cost:
+    """The last stage tells when it runs; what it tells by is no part of the project."""
+    told = project.folder.parent / "told"
+    started = time.time()
+    cost = project.run(f"TOLD={told} dvc exp run -q --temp -S report.title=other")
+    return Cost(told.stat().st_mtime - started, cost.cpu)
+
+
+def size(folder: Path) -> str:
+    used = subprocess.run(["du", "-sm", folder], capture_output=True, text=True).stdout.split()[0]
+    return f"{used} MB, {sum(len(files) for _, _, files in os.walk(folder))} files"
+
+
+def make_project(project: Project, images: int) -> None:
+    for name in COPIED:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        (project.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        copy(ROOT / name, project.folder / name)
+    random = np.random.default_rng(0)
+    photos = ((f"{stem:012d}.jpg", photo_bytes(random)) for stem in range(images))
+    masks = ((f"{stem:012d}.png", mask_bytes(random)) for stem in range(images))
+    for path, files in zip(project.layout, (photos, masks), strict=True):
+        write_files(project.folder / path, files)
+    write_pipeline(project)
+    project.run("git init -q -b main && dvc init -q")
+    project.run("git config user.name test && git config user.email test@example.org")
+
+
+def write_files(path: Path, files: Iterable[tuple[str, bytes]]) -> None:
+    """Write files of these names and contents in the layout that the ending of `path` names."""
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in files:
+                archive.writestr(zipfile.ZipInfo(name), content)
+        return
+    folder = path.with_suffix("")
+    folder.mkdir()
+    hashes = []
+    for name, content in files:
+        (folder / name).write_bytes(content)
+        hashes.append(f"{hashlib.md5(content).hexdigest()} {name}\n")
+    if path.suffix:
+        path.write_text("".join(hashes), encoding="utf-8")
+
+
+def photo_bytes(random: np.random.Generator) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(random.integers(0, 256, (24, 32, 3), np.uint8)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def mask_bytes(random: np.random.Generator) -> bytes:
+    buffer = io.BytesIO()
+    mask = Image.fromarray(random.integers(0, 6, (53, 100), np.uint8), "P")
+    mask.putpalette(PALETTE.tobytes())
+    mask.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def change_masks(project: Project) -> None:
+    """Paint every 50th mask anew."""
+    random = np.random.default_rng(1)
+    path = project.folder / project.layout[1]
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path) as archive:
+            files = [(name, archive.read(name)) for name in archive.namelist()]
+        path.unlink()  # it may be a link into the cache
+        write_files(
+            path, ((n, c if i % 50 else mask_bytes(random)) for i, (n, c) in enumerate(files))
+        )
+        return
+    for file in sorted(path.iterdir())[::50]:
+        file.unlink()
+        file.write_bytes(mask_bytes(random))
+
+
+def write_pipeline(project: Project) -> None:
+    """dvc.yaml without its commands, and a file wherever it names one that is not there."""
+    pipeline: Any = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+    read_as = dict(zip(LAYOUTS["files"], project.layout, strict=True))
+    named: set[str] = set()
+    for stage in pipeline["stages"].values():
+        stage["cmd"] = 'if test -n "$TOLD"; then touch "$TOLD"; fi'
+        stage["deps"] = [read_as.get(dep, dep) for dep in stage["deps"]]
+        named |= {dep for dep in stage["deps"] if not dep.startswith("$")}
+        for kind in ("outs", "metrics", "plots"):
+            outputs: dict[str, Any] = {}
+            for output in stage.get(kind, []):
+                ((path, how),) = (output if isinstance(output, dict) else {output: {}}).items()
+                read = str(read_as.get(path, path))
+                # A list stands beside its folder, an archive in its place.
+                for written in {read} if read.endswith(".zip") else {path, read}:
+                    outputs[written] = {**how, "persist": True}
+            if outputs:
+                stage[kind] = [{path: outputs[path]} for path in sorted(outputs)]
+                named |= set(outputs)
+    for path in sorted(named, reverse=True):  # what lies in a folder comes before it
+        if not (project.folder / path).exists():
+            (project.folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (project.folder / path).write_text(path, encoding="utf-8")
+    text = yaml.safe_dump(pipeline, sort_keys=False)
+    (project.folder / "dvc.yaml").write_text(text, encoding="utf-8")
+
+
+def configure(project: Project, s3: str | None) -> None:
+    """Set the remote, and what the variant's name says after the layout."""
+    _, _, option = project.name.partition("+")
+    remote = f"s3://bucket/{project.name}" if s3 else project.remote
+    project.run(f"dvc remote add -q --default remote {remote}")
+    if s3:
+        project.run(f"dvc remote modify remote endpointurl {s3}")
+    if option.isdigit():
+        project.run(f"dvc remote modify remote jobs {option}")
+    elif option:
+        project.run(f"dvc config cache.type {option}")
+
+
+@contextmanager
+def s3_stand_in(delay: float) -> Iterator[str]:
+    """Run moto's S3 server on the loopback interface, slowed down; yields its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    os.environ |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+    server = multiprocessing.get_context("spawn").Process(target=serve_s3, args=(port, delay))
+    server.start()
+    try:
+        address = f"http://127.0.0.1:{port}"
+        session = requests.Session()
+        session.mount("http://", HTTPAdapter(max_retries=Retry(20, backoff_factor=0.1)))
+        session.put(f"{address}/bucket", timeout=60).raise_for_status()
+        yield address
+    finally:
+        server.terminate()
+
+
+def serve_s3(port: int, delay: float) -> None:
+    from moto.server import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import run_simple
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    application = DomainDispatcherApplication(create_backend_app)
+
+    def delayed(environ: Any, start_response: Any) -> Any:
+        time.sleep(delay)
+        return application(environ, start_response)
+
+    run_simple("127.0.0.1", port, delayed, threaded=True)
+
+
+if __name__ == "__main__":
+    main()
