@@ -118,7 +118,10 @@ def test_a_clone_without_data_knows_what_is_to_be_done(team: Team, tmp_path: Pat
     assert "Not in remote" not in missing
     assert "deleted: data/images" in missing
 
-    clone.succeed("git", "checkout", "params.yaml")
+
+@pytest.mark.slow
+def test_a_clone_without_data_fetches_only_what_a_change_needs(team: Team, tmp_path: Path) -> None:
+    clone = team.clone(tmp_path / "clone")
     clone.set_params({"report.title": "Another"})
     fetching = clone.succeed("dvc", "repro", "--pull", "--allow-missing", **team.key)
     assert stages_run(fetching) == ["report"]
