@@ -23,7 +23,9 @@ def dvc(project: Project, command: str) -> int:
         return int(main(command.split()))
 
 
-def test_what_only_looks(finished: Project, project: Project, capfd: pytest.CaptureFixture) -> None:
+def test_what_only_looks(
+    finished: Project, project: Project, capfd: pytest.CaptureFixture[str]
+) -> None:
     for command, shown in {
         "dag --md": "node",
         "diff HEAD~1": "models/model.safetensors",
@@ -42,7 +44,7 @@ def test_what_only_looks(finished: Project, project: Project, capfd: pytest.Capt
 
 
 def test_results_are_kept_as_an_experiment_and_code_is_called_unchanged(
-    project: Project, capfd: pytest.CaptureFixture
+    project: Project, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with (project.folder / "cocoseg/scoring/plots.py").open("a", encoding="utf-8") as file:
         file.write("# a comment\n")

@@ -65,6 +65,7 @@ def test_a_killed_run_ends_with_the_bytes_of_an_uninterrupted_one(
     assert curve[2::2] == [str(epoch) for epoch in range(5)]
 
 
+@pytest.mark.slow
 def test_a_run_whose_wandb_server_dies_ends_with_the_bytes_of_an_unwatched_one(
     finished: Project, project: Project
 ) -> None:

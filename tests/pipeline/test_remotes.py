@@ -80,16 +80,13 @@ def test_files_and_versions_of_the_model_are_had_without_a_clone(
     (tmp_path / "elsewhere").mkdir()
     elsewhere = Project(tmp_path / "elsewhere")
     elsewhere.succeed("dvc", "get", team.origin, "metrics/report.html", **team.key)
-    get = ("dvc", "artifacts", "get", team.origin, "segmentation")
-    elsewhere.succeed(*get, "--rev", "v1.0.0", **team.key)
+    version = ("segmentation", "--rev", "v1.0.0")
+    elsewhere.succeed("dvc", "artifacts", "get", team.origin, *version, **team.key)
     results = team.project.results(MODEL, "metrics/report.html")
     assert set(elsewhere.results(".").values()) == set(results.values())
 
-    failed = elsewhere.run(*get, "--rev", "v2.0.0", **team.key)
-    assert failed.returncode == 1
-    assert "Unable to find artifact 'segmentation @ v2.0.0'" in failed.stderr
 
-
+@pytest.mark.slow
 def test_another_project_imports_the_masks_of_a_tag_and_goes_to_the_next(
     team: Team, tmp_path: Path
 ) -> None:
@@ -152,6 +149,14 @@ def test_a_bucket_that_is_not_there_is_named(team: Team) -> None:
     failed = team.project.run("dvc", "push", "--remote", "nobody", **team.key)
     assert failed.returncode != 0
     assert "The specified bucket does not exist" in failed.stderr
+
+
+@pytest.mark.slow
+def test_a_version_that_is_not_there_is_named(team: Team, tmp_path: Path) -> None:
+    version = ("segmentation", "--rev", "v2.0.0")
+    failed = Project(tmp_path).run("dvc", "artifacts", "get", team.origin, *version, **team.key)
+    assert failed.returncode == 1
+    assert "Unable to find artifact 'segmentation @ v2.0.0'" in failed.stderr
 
 
 @pytest.mark.slow
