@@ -77,8 +77,7 @@ def test_another_clone_gets_runs_and_experiments_from_s3(team: Team, tmp_path: P
 def test_files_and_versions_of_the_model_are_had_without_a_clone(
     team: Team, tmp_path: Path
 ) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    elsewhere = Project(tmp_path / "elsewhere")
+    elsewhere = Project(tmp_path)
     elsewhere.succeed("dvc", "get", team.origin, "metrics/report.html", **team.key)
     version = ("segmentation", "--rev", "v1.0.0")
     elsewhere.succeed("dvc", "artifacts", "get", team.origin, *version, **team.key)
