@@ -5,20 +5,20 @@
     server.runs["the run's id"].history
 
 It answers GraphQL by the operation's name, takes curves by the "file stream" and files by PUT, and
-says where a known run has stopped. `silent` has it take requests and never answer one; `dies_at`
-has it go when that step of a run comes, and hang up on everyone from then on.
+says where a known run has stopped. `dies_at` has it go when that step of a run comes, and hang up
+on everyone from then on. One that is not started takes connections and never answers.
 """
 
 import json
 import math
 import re
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Self
+from http.server import BaseHTTPRequestHandler
+from typing import Any
 from urllib.parse import quote, unquote
+
+from tests.misbehaving_server import LoopbackServer
 
 
 @dataclass
@@ -29,45 +29,24 @@ class Run:
     artifacts: dict[str, dict[str, bytes]] = field(default_factory=dict)
 
 
-class WandbServer(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def __init__(self, silent: bool = False, dies_at: float = math.inf) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+class WandbServer(LoopbackServer):
+    def __init__(self, dies_at: float = math.inf) -> None:
+        super().__init__(_Handler)
         self.environment = {
             "WANDB_MODE": "online",
             "WANDB_BASE_URL": self.url,
             "WANDB_API_KEY": "0" * 40,
             # What a server that is gone costs, in seconds.
             "WANDB_HTTP_TIMEOUT": "1",
-            "WANDB_FINISH_TIMEOUT": "1" if silent or dies_at < math.inf else "60",
+            "WANDB_FINISH_TIMEOUT": "60" if dies_at == math.inf else "1",
         }
         self.runs: dict[str, Run] = {}
-        self.silent = silent
         self.dies_at = dies_at
-        self.gone = threading.Event()
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.gone.set()
-        self.shutdown()
-        self.server_close()
+        self.gone = False
 
     def verify_request(self, request: object, client_address: object) -> bool:
         """Hang up on whoever calls a server that is gone."""
-        return not self.gone.is_set()
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """The client may hang up."""
+        return not self.gone
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -81,7 +60,7 @@ class _Handler(BaseHTTPRequestHandler):
             lines = content.get("files", {}).get("wandb-history.jsonl", {}).get("content", [])
             run.history += map(json.loads, lines)
             if run.history and run.history[-1]["_step"] >= self.server.dies_at:
-                self.server.gone.set()
+                self.server.gone = True
             self._answer({})
             return
         operation = re.search(r"(?:query|mutation)\s+(\w+)", content["query"])
@@ -100,13 +79,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer({})
 
     def _body(self) -> bytes:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        if self.server.silent:
-            self.server.gone.wait()
-        return body
+        return self.rfile.read(int(self.headers["Content-Length"]))
 
     def _answer(self, content: dict[str, Any]) -> None:
-        if self.server.gone.is_set():
+        if self.server.gone:
             self.close_connection = True
             return
         body = json.dumps(content).encode()
