@@ -180,7 +180,9 @@ def _init(mode: str, config: dict[str, Any], run_id: str) -> "wandb.Run":
 
 def _warn(what: str, error: Exception, run: "wandb.Run") -> None:
     reason = shorten(str(error), 250, placeholder=" …") or type(error).__name__
-    logger.warning("%s: %s; send it later with `wandb sync %s`", what, reason, Path(run.dir).parent)
+    option = "" if run.offline else "--no-skip-online "
+    command = f"wandb sync {option}{Path(run.dir).parent}"
+    logger.warning("%s: %s; send it later with `%s`", what, reason, command)
 
 
 def _open_live(folder: Path) -> Live:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -190,9 +191,14 @@ def test_a_server_that_dies_in_mid_run_costs_a_line(tmp_path: Path) -> None:
     assert result.returncode == 0
     assert result.stderr.startswith("W&B does not hear all of this run: ")
     assert result.stderr.count("\n") == 1
-    [folder] = tmp_path.glob("wandb/run-*")
-    assert f"`wandb sync {folder}`" in result.stderr
     assert (tmp_path / "train/plots/metrics/loss.tsv").read_text().split()[-2:] == ["1", "1.0"]
+
+    [command] = re.findall("`(wandb sync .+)`", result.stderr)
+    with WandbServer() as server:
+        env = {**environment_in(tmp_path), **server.environment}
+        sync = [sys.executable, "-m", *command.split()]
+        subprocess.run(sync, cwd=tmp_path, env=env, capture_output=True, check=True)
+    assert [line["_step"] for line in server.runs["run"].history] == [0, 1]
 
 
 def test_a_git_repository_without_a_commit_is_one_line(tmp_path: Path) -> None:
