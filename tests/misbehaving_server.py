@@ -26,37 +26,19 @@ class Request(NamedTuple):
     range: str | None
 
 
-class MisbehavingServer(ThreadingHTTPServer):
+class LoopbackServer(ThreadingHTTPServer):
+    """An HTTP server in threads of this process; `with` starts and ends it."""
+
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, files: dict[str, bytes], delay: float = 0.0) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files = files
-        self.faults: dict[str, Iterator[Answer]] = {}
-        self.delay = delay
-        self.supports_ranges = True
-        self.version: str | None = '"version 1"'
-        self.requests: list[Request] = []
-        self.connections = 0
+    def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
         self.closing = threading.Event()
-        self._changed = threading.Condition()
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
-
-    def request_counts(self) -> Counter[str]:
-        return Counter(request.path for request in self.requests)
-
-    def note(self, request: Request) -> None:
-        with self._changed:
-            self.requests.append(request)
-            self._changed.notify_all()
-
-    def wait_for_requests(self, number: int) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: len(self.requests) >= number)
 
     def __enter__(self) -> Self:
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
@@ -74,6 +56,31 @@ class MisbehavingServer(ThreadingHTTPServer):
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Clients that hang up in mid-answer are what some tests are about."""
+
+
+class MisbehavingServer(LoopbackServer):
+    def __init__(self, files: dict[str, bytes], delay: float = 0.0) -> None:
+        super().__init__(Handler)
+        self.files = files
+        self.faults: dict[str, Iterator[Answer]] = {}
+        self.delay = delay
+        self.supports_ranges = True
+        self.version: str | None = '"version 1"'
+        self.requests: list[Request] = []
+        self.connections = 0
+        self._changed = threading.Condition()
+
+    def request_counts(self) -> Counter[str]:
+        return Counter(request.path for request in self.requests)
+
+    def note(self, request: Request) -> None:
+        with self._changed:
+            self.requests.append(request)
+            self._changed.notify_all()
+
+    def wait_for_requests(self, number: int) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: len(self.requests) >= number)
 
 
 class Handler(BaseHTTPRequestHandler):

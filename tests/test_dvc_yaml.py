@@ -20,6 +20,11 @@ def test_a_stage_depends_on_exactly_the_packages_it_imports(name: str) -> None:
     assert declared == {package_of(file) for file in imported}
 
 
+def test_the_report_reads_the_machine_figures_of_all_other_stages() -> None:
+    read = {dep for dep in STAGES["report"]["deps"] if dep.startswith("metrics/machine")}
+    assert read == {f"metrics/machine/{name}.json" for name in STAGES if name != "report"}
+
+
 def test_packages_import_in_one_direction_only() -> None:
     documented = (ROOT / "cocoseg/__init__.py").read_text(encoding="utf-8")
     order = re.findall(r"^(\w+)  +\S", documented, flags=re.MULTILINE)

@@ -2,7 +2,7 @@
 
 import json
 import os
-import socket
+import re
 import subprocess
 import sys
 import time
@@ -12,6 +12,7 @@ import pytest
 
 from tests import ROOT
 from tests.wandb_files import OfflineRun, offline_runs
+from tests.wandb_server import WandbServer
 
 SCRIPT = """
 from pathlib import Path
@@ -27,6 +28,8 @@ def main():
         for epoch, miou in enumerate([0.25, 0.5]):
             tracker.log_epoch(epoch, {"loss": 1.0, "val": {"miou": miou, "iou": {"car": None}}})
         tracker.summarize({"epoch": 1, "val": {"miou": 0.25}})
+        Path("model.safetensors").write_bytes(b"weights")
+        tracker.log_model(Path("model.safetensors"))
 
 run_stage(main, Path("figures.json"))
 """
@@ -146,19 +149,56 @@ def test_a_wrong_variable_of_wandb_is_one_line(
     assert result.stderr.count("\n") == 1
 
 
-def test_a_server_that_is_not_there_is_one_line(tmp_path: Path) -> None:
-    with socket.socket() as taken:  # nobody listens on this port
-        taken.bind(("127.0.0.1", 0))
-        result = run_script(
-            tmp_path,
-            WANDB_MODE="online",
-            WANDB_API_KEY="0" * 40,
-            WANDB_BASE_URL=f"http://127.0.0.1:{taken.getsockname()[1]}",
-        )
-    assert result.returncode == 1
-    assert result.stderr.splitlines()[-1].startswith("error: W&B does not start: ")
-    assert "WANDB_MODE=offline" in result.stderr
-    assert "Traceback" not in result.stderr
+def test_online_one_run_has_the_curves_the_pictures_and_the_model(tmp_path: Path) -> None:
+    with WandbServer() as server:
+        result = run_script(tmp_path, DVC_EXP_NAME="variant", **server.environment)
+        assert (result.returncode, result.stderr) == (0, "")
+        assert server.runs.keys() == {"run"}
+        run = server.runs["run"]
+        assert run.name == "variant"
+        assert [(line["_step"], line["val/miou"]) for line in run.history] == [(0, 0.25), (1, 0.5)]
+        picture = run.history[0]["predictions/1"]
+        assert run.files[picture["path"]].startswith(b"\x89PNG")
+        assert run.files[picture["masks"]["truth"]["path"]].startswith(b"\x89PNG")
+        assert json.loads(run.files["wandb-summary.json"])["val/miou"] == 0.25
+        assert run.artifacts["model"]["model.safetensors"] == b"weights"
+
+        again = SCRIPT.replace("[0.25, 0.5]", "[0.25, 0.5, 0.75]")
+        assert run_script(tmp_path, again, **server.environment).returncode == 0
+        assert [line["_step"] for line in run.history] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("listening", [True, False])
+def test_a_server_that_does_not_answer_makes_the_run_an_offline_one(
+    tmp_path: Path, listening: bool
+) -> None:
+    server = WandbServer()  # not started
+    if not listening:
+        server.server_close()
+    result = run_script(tmp_path, **server.environment)
+    server.server_close()
+    assert result.returncode == 0
+    assert result.stderr.startswith("W&B is offline: ")
+    assert result.stderr.count("\n") == 1
+    [folder] = tmp_path.glob("wandb/offline-run-*")
+    assert f"`wandb sync {folder}`" in result.stderr
+    assert [run.steps for run in offline_runs(tmp_path)] == [[0, 1]]
+
+
+def test_a_server_that_dies_in_mid_run_costs_a_line(tmp_path: Path) -> None:
+    with WandbServer(dies_at=0) as server:
+        result = run_script(tmp_path, **server.environment)
+    assert result.returncode == 0
+    assert result.stderr.startswith("W&B does not hear all of this run: ")
+    assert result.stderr.count("\n") == 1
+    assert (tmp_path / "train/plots/metrics/loss.tsv").read_text().split()[-2:] == ["1", "1.0"]
+
+    [command] = re.findall("`(wandb sync .+)`", result.stderr)
+    with WandbServer() as server:
+        env = {**environment_in(tmp_path), **server.environment}
+        sync = [sys.executable, "-m", *command.split()]
+        subprocess.run(sync, cwd=tmp_path, env=env, capture_output=True, check=True)
+    assert [line["_step"] for line in server.runs["run"].history] == [0, 1]
 
 
 def test_a_git_repository_without_a_commit_is_one_line(tmp_path: Path) -> None:

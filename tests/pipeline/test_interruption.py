@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.wandb_server import WandbServer
+
 from .conftest import Project
 
 pytestmark = pytest.mark.xdist_group("interruption")
@@ -61,3 +63,17 @@ def test_a_killed_run_ends_with_the_bytes_of_an_uninterrupted_one(
     assert not list((project.folder / ".dvc/tmp/checkpoints").iterdir())
     curve = (project.folder / "metrics/train/plots/metrics/loss.tsv").read_text().split()
     assert curve[2::2] == [str(epoch) for epoch in range(5)]
+
+
+@pytest.mark.slow
+def test_a_run_whose_wandb_server_dies_ends_with_the_bytes_of_an_unwatched_one(
+    finished: Project, project: Project
+) -> None:
+    (project.folder / "models/model.safetensors").unlink()
+    with WandbServer(dies_at=0) as server:
+        watched = project.run("python", "-m", "stages.train", **server.environment)
+    assert watched.returncode == 0
+    assert watched.stderr.count("W&B does not hear all of this run: ") == 1
+    assert "Traceback" not in watched.stderr
+    assert len(server.runs) == 1
+    assert results(project) == results(finished)
