@@ -22,7 +22,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 """What is read. Pillow knows more, some of which start other programs (EPS)."""
 
 MAX_PIXELS = 89_478_485
-"""Above this Pillow warns of a decompression bomb; here it is an error, unless more are asked for."""
+"""Above this Pillow warns of a decompression bomb; here it is an error, unless more is wished."""
 
 _STRIP_PIXELS = 2**22
 
@@ -115,8 +115,8 @@ def read_rgb(
     photo, it is shown as a viewer shows it (EXIF). Alpha is dropped, 16 bits are scaled to 8, of an
     animation the first frame is taken. Where a `shorter_side` of so many pixels is enough, a JPEG
     is decoded at a half, a quarter or an eighth of its size, in a fraction of the time. A file that
-    claims more than `max_pixels` is refused before it is decoded. Raises UserError if the file is missing or damaged; of an annotated image it says how to have it
-    brought again.
+    claims more than `max_pixels` is refused before it is decoded. Raises UserError if the file is
+    missing or damaged; of an annotated image it says how to have it brought again.
     """
     try:
         with _open(path, max_pixels) as image:

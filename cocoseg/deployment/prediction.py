@@ -170,8 +170,8 @@ class Predictor:
         def see(views: Sequence[Tensor]) -> Tensor:
             return self._coarse_logits([_network_input(view, self.card.size) for view in views])
 
-        image = _to_tensor(photo)
-        grids = tile_grids(*image.shape[1:], tiles, self.card.size)
+        height, width = photo.shape[:2]
+        grids = tile_grids(height, width, tiles, self.card.size)
         return self._label(
             photo, functools.partial(blend_tiles, see, _to_tensor(photo), grids, batch_size)
         )

@@ -63,10 +63,8 @@ def tile_grids(height: int, width: int, tiles: Tiles, size: int) -> list[Grid]:
     """
     side = size if tiles == "full" else tiles
     whole = max(height, width)
-    return [
-        (_axis(height, side), _axis(width, side))
-        for side in ([whole, side] if side < whole else [whole])
-    ]
+    sides = [whole, side] if side < whole else [whole]
+    return [(_axis(height, side), _axis(width, side)) for side in sides]
 
 
 def _axis(length: int, side: int) -> Axis:
