@@ -12,7 +12,6 @@ are the photo, its labels and little else, however large it is.
 """
 
 import functools
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,17 +29,9 @@ from cocoseg.common.images import MAX_PIXELS, read_rgb, to_rgb
 from cocoseg.common.labels import Labels
 from cocoseg.deployment.export import Network, load_onnx, torch_network
 from cocoseg.network.devices import choose_device
-from cocoseg.network.model import ModelCard, load_model, resize_bilinear
+from cocoseg.network.model import ModelCard, coarse_size, load_model, resize_bilinear
 from cocoseg.network.photos import resize_shorter_side
 from cocoseg.network.tiles import Tiles, blend_tiles, strips, tile_grids
-
-OUTPUT_STRIDES = {
-    "deeplabv3_mobilenet_v3_large": 16,
-    "deeplabv3_resnet50": 8,
-    "deeplabv3_resnet101": 8,
-    "lraspp_mobilenet_v3_large": 8,
-}
-"""How many pixels of the network's input, in each direction, share one position of its logits."""
 
 MAX_SIDE = 65_500
 """JPEG holds no longer sides, so an overlay could not be written."""
@@ -178,9 +169,8 @@ class Predictor:
 
     def _coarse_logits(self, images: Sequence[Tensor]) -> Tensor:
         """Logits (B, classes, h', w') as the network makes them, not enlarged."""
-        stride = OUTPUT_STRIDES[self.card.architecture]
-        height, width = (math.ceil(length / stride) for length in images[0].shape[1:])
-        return self.network(torch.stack(list(images)), (height, width))
+        size = coarse_size(self.card, images[0])
+        return self.network(torch.stack(list(images)), size)
 
     def _label(self, photo: Picture, logits: Strips) -> Prediction:
         labels = np.empty(photo.shape[:2], np.uint8)

@@ -16,9 +16,16 @@ from cocoseg.annotations.pictures import overlay_labels
 from cocoseg.common.errors import UserError
 from cocoseg.deployment import prediction
 from cocoseg.deployment.export import write_onnx
-from cocoseg.deployment.prediction import MAX_ASPECT, OUTPUT_STRIDES, Prediction, Predictor
+from cocoseg.deployment.prediction import MAX_ASPECT, Prediction, Predictor
 from cocoseg.network.inference import normalize, predict_with_confidence
-from cocoseg.network.model import ModelCard, build_model, fold_batch_norms, save_model
+from cocoseg.network.model import (
+    OUTPUT_STRIDES,
+    ModelCard,
+    build_model,
+    coarse_size,
+    fold_batch_norms,
+    save_model,
+)
 from cocoseg.network.photos import Pair, resize_shorter_side
 from tests.deployment.test_export import NAMES, blotches, lively_model
 from tests.network.test_photos import make_pair
@@ -211,8 +218,8 @@ def test_logits_are_taken_at_the_resolution_at_which_each_network_makes_them(
     with torch.inference_mode():
         features = model.backbone(torch.empty(1, 3, 100, 75))
         logits = model.classifier(features if "low" in features else features["out"])
-    stride = OUTPUT_STRIDES[architecture]
-    assert logits.shape[2:] == (-(-100 // stride), -(-75 // stride))
+    card = ModelCard(architecture, NAMES, 75)
+    assert logits.shape[2:] == coarse_size(card, torch.empty(3, 100, 75))
 
 
 @pytest.mark.parametrize("shape", [(5, 5), (5, 5, 4), (0, 5, 3)])
