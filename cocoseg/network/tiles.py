@@ -9,7 +9,7 @@ made of them, a strip at a time. What is held beside the photo grows with its wi
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -22,7 +22,7 @@ Tiles = int | Literal["full"]
 SeeTiles = Callable[[Sequence[Tensor]], Tensor]
 """From tiles of one shape, uint8 (3, h, w) each, to their logits (B, classes, h', w')."""
 
-OVERLAP = 0.25
+OVERLAP = 0.5
 """The least share of its side that a tile has in common with the next."""
 
 STRIP_VALUES = 2**23
@@ -51,20 +51,29 @@ class Axis:
         return torch.stack(shares).float()
 
 
-Grid = tuple[Axis, Axis]
-"""Tiles' rows and columns."""
+@dataclass(frozen=True)
+class Grid:
+    """Tiles in rows and columns; `weight` is what the grid counts beside others."""
+
+    rows: Axis
+    columns: Axis
+    weight: float = 1.0
 
 
 def tile_grids(height: int, width: int, tiles: Tiles, size: int) -> list[Grid]:
     """The grids in which a photo is seen by a network of input `size`: as a whole, and in tiles.
 
     `tiles` is the side of a tile in pixels of the photo, `full` the network's own size, so that it
-    sees the photo's pixels as they are. A photo that fits into a tile is seen as a whole.
+    sees the photo's pixels as they are. A photo that fits into a tile is seen as a whole only. The
+    whole shows where large things are, but all else worse: where its scale is 1/z of the tiles', it
+    counts 1/z² of them, as the network gets so many fewer pixels for the same place.
     """
     side = size if tiles == "full" else tiles
-    whole = max(height, width)
-    sides = [whole, side] if side < whole else [whole]
-    return [(_axis(height, side), _axis(width, side)) for side in sides]
+    whole = Grid(_axis(height, height), _axis(width, width))
+    if side >= max(height, width):
+        return [whole]
+    weight = (min(side, height, width) / min(height, width)) ** 2
+    return [replace(whole, weight=weight), Grid(_axis(height, side), _axis(width, side))]
 
 
 def _axis(length: int, side: int) -> Axis:
@@ -77,16 +86,17 @@ def _axis(length: int, side: int) -> Axis:
 def blend_tiles(
     see: SeeTiles, photo: Tensor, grids: Sequence[Grid], batch_size: int
 ) -> Iterator[tuple[slice, Tensor]]:
-    """The logits of a photo, uint8 (3, H, W), averaged over the grids: ranges of rows from top to
-    bottom, and for each float32 (classes, rows, W), on the device where `see` leaves its logits.
+    """The logits of a photo, uint8 (3, H, W), averaged over the grids by their weights.
 
-    `see` gets at most `batch_size` tiles at a time.
+    Gives ranges of rows from top to bottom, and of each the logits, float32 (classes, rows, W), on
+    the device where `see` leaves them. `see` gets at most `batch_size` tiles at a time.
     """
+    total = sum(grid.weight for grid in grids)
     waiting = sorted(
         (
-            (top, top + rows.side, weights / len(grids), columns)
-            for rows, columns in grids
-            for top, weights in zip(rows.starts, rows.weights(), strict=True)
+            (top, top + grid.rows.side, weights * (grid.weight / total), grid.columns)
+            for grid in grids
+            for top, weights in zip(grid.rows.starts, grid.rows.weights(), strict=True)
         ),
         key=lambda row: row[0],
     )
