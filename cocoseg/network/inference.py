@@ -133,8 +133,12 @@ def _predict_tiled(
             normalize(torch.stack([resize_shorter_side(v, size) for v in views]).to(device), card)
             for size in sizes
         ]
-        probabilities, _, _ = _predict(model, inputs, coarse_size(card, inputs[0]), flip)
-        # Logits up to a number that all classes share; 0 has no logarithm.
+        size = coarse_size(card, inputs[0])
+        if len(inputs) == 1 and not flip:
+            logits: Tensor = model(inputs[0], size)["out"]
+            return logits
+        probabilities, _, _ = _predict(model, inputs, size, flip)
+        # Logits but for a number that all classes share; 0 has no logarithm.
         return probabilities.clamp_min(1e-30).log()
 
     photo, truth = pair.read()

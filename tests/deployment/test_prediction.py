@@ -75,6 +75,36 @@ def test_a_large_photo_is_labelled_in_strips_as_it_would_be_at_once(predictor: P
     assert np.array_equal(np.asarray(result.overlay()), overlay_labels(photo, result.labels))
 
 
+@pytest.mark.parametrize("backend", ["pytorch", "onnx"])
+def test_tiles_are_labelled_as_the_evaluation_scores_them(
+    tmp_path: Path, predictor: Predictor, backend: str
+) -> None:
+    model, card = lively_model()
+    pair = save_pair(tmp_path, "large", 420, 250)
+    if backend == "onnx":
+        write_onnx(tmp_path / "model.onnx", model, card, opset=18)
+        predictor = cocoseg.load(tmp_path / "model.onnx")
+    (scored,) = predict_with_confidence(
+        model, card, [pair], batch_size=4, workers=0, device=torch.device("cpu"), tiles="full"
+    )
+    result = predictor.predict(pair.image, tiles="full")
+    assert (result.labels == scored.labels.numpy()).mean() > 0.999
+    assert (result.labels != predictor.predict(pair.image).labels).mean() > 0.01
+    probabilities = result.probabilities().astype(np.float32)
+    assert np.allclose(probabilities, scored.probabilities.numpy(), atol=2e-3)
+    ((_, again),) = predictor.predict_files([pair.image], batch_size=3, tiles=96)
+    assert isinstance(again, Prediction)
+    assert (result.labels == again.labels).mean() > 0.999
+    assert sum(result.shares().values()) == pytest.approx(1)
+
+
+def test_a_photo_that_fits_into_a_tile_is_labelled_as_without_tiles(predictor: Predictor) -> None:
+    photo = blotches(90, 131)
+    untiled, tiled = predictor.predict(photo), predictor.predict(photo, tiles=131)
+    assert np.array_equal(tiled.labels, untiled.labels)
+    assert np.array_equal(tiled.probabilities(), untiled.probabilities())
+
+
 def test_a_path_a_picture_and_an_array_are_the_same_photo(
     tmp_path: Path, predictor: Predictor
 ) -> None:
