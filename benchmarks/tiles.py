@@ -111,7 +111,9 @@ def score(model_file: Path, scenes: Sequence[Scene], tiles: Tiles | None) -> Non
             found_objects = found_objects + count_objects(part.objects, truth, labels)
     seconds = (time.perf_counter() - started) / len(scenes)
     sizes = summarize_objects(found_objects)
-    recalls = (f"{name} {row['objects_found']:.2f} of {row['objects']}" for name, row in sizes.items())
+    recalls = (
+        f"{name} {row['objects_found']:.2f} of {row['objects']}" for name, row in sizes.items()
+    )
     boundary = np.nanmean(ratio(*boundaries.T))
     print(
         f"{tiles or 'whole':<6} mean IoU {mean_iou(confusion):.3f}, boundary IoU {boundary:.3f}, "

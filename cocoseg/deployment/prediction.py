@@ -9,6 +9,8 @@ result.overlay().save("overlay.png")
 Photos are resized and normalised as for the scores of the evaluate stage, and the logits are
 enlarged to the photo's own size in the same way, but some rows at a time: what is held in memory
 are the photo, its labels and little else, however large it is.
+
+`predict("photo.jpg", tiles="full")` sees a large photo in overlapping tiles as well.
 """
 
 import functools
