@@ -179,7 +179,7 @@ def _open(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
 def _pillow_opens(pixels: int) -> Iterator[None]:
     """Pillow's own limit, which is the whole process's, is raised only while it must be."""
     limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and pixels > limit:
+    if limit is not None and pixels > max(limit, MAX_PIXELS):
         Image.MAX_IMAGE_PIXELS = pixels
     try:
         yield
