@@ -47,6 +47,7 @@ def main() -> dict[str, Any]:
             device=device,
             scales=params.evaluate.scales,
             flip=params.evaluate.flip,
+            tiles=params.evaluate.tiles,
             predictions=predictions,
         )
     with atomic_folder(Path("metrics/plots")) as folder:
@@ -68,6 +69,7 @@ def main() -> dict[str, Any]:
             batch_size=params.evaluate.batch_size,
             scales=params.evaluate.scales,
             flip=params.evaluate.flip,
+            tiles=params.evaluate.tiles,
         )
         write_gallery(panels, suspects[:GALLERY], pairs, Path("data/predictions"))
     write_json(Path("metrics/test_details.json"), {**result.details(), "examples": examples})

@@ -113,7 +113,7 @@ def _candidates(value: Any) -> Iterator[Any]:
         case list():
             yield from (value[:-1], [*value, *value[-1:]], value[:1] * len(value))
         case None:
-            yield from ("0" * 32, 1)
+            yield from ("0" * 32, 1, 32)
 
 
 def _choices(schema: Any) -> Iterator[str]:

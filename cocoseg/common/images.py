@@ -22,7 +22,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 """What is read. Pillow knows more, some of which start other programs (EPS)."""
 
 MAX_PIXELS = 89_478_485
-"""Above this Pillow warns of a decompression bomb; here it is an error."""
+"""Above this Pillow warns of a decompression bomb; here it is an error, unless more is wished."""
+
+_STRIP_PIXELS = 2**22
 
 # Pillow warns about what is refused here anyway, or harmless: half a page for one odd photo.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -105,23 +107,25 @@ def read_rgb(
     height: int | None = None,
     *,
     shorter_side: int | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> NDArray[np.uint8]:
     """The pixels of an image of any kind as uint8 of shape (height, width, 3).
 
     With `width` and `height` of the annotation the rule above holds; without, as for a user's own
     photo, it is shown as a viewer shows it (EXIF). Alpha is dropped, 16 bits are scaled to 8, of an
     animation the first frame is taken. Where a `shorter_side` of so many pixels is enough, a JPEG
-    is decoded at a half, a quarter or an eighth of its size, in a fraction of the time. Raises
-    UserError if the file is missing or damaged; of an annotated image it says how to have it
-    brought again.
+    is decoded at a half, a quarter or an eighth of its size, in a fraction of the time. A file that
+    claims more than `max_pixels` is refused before it is decoded. Raises UserError if the file is
+    missing or damaged; of an annotated image it says how to have it brought again.
     """
     try:
-        with _open(path) as image:
+        with _open(path, max_pixels) as image:
             turned = width is None or height is None or _is_rotated(image, width, height)
             if shorter_side:
                 image.draft(None, (shorter_side, shorter_side))
             if turned:
-                image = ImageOps.exif_transpose(image)
+                image.load()
+                ImageOps.exif_transpose(image, in_place=True)
             return to_rgb(image)
     except FileNotFoundError:
         raise UserError(f"{path} not found") from None
@@ -148,12 +152,12 @@ def read_thumbnail(path: Path, side: int) -> NDArray[np.uint8]:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[Image.Image]:
+def _open(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     """Open an image; what decoders raise on damaged bytes, in the block too, is a DamagedImage."""
-    with path.open("rb") as file:
+    with path.open("rb") as file, _pillow_opens(max_pixels):
         try:
             with Image.open(file, formats=FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
+                if image.width * image.height > max_pixels:
                     size = f"{image.width} x {image.height}"
                     raise DamagedImage(f"claims {size} pixels, more than this project reads")
                 if image.mode == "F":
@@ -171,6 +175,18 @@ def _open(path: Path) -> Iterator[Image.Image]:
             raise DamagedImage(f"is damaged: {str(error) or type(error).__name__}") from None
 
 
+@contextmanager
+def _pillow_opens(pixels: int) -> Iterator[None]:
+    """Pillow's own limit, which is the whole process's, is raised only while it must be."""
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and pixels > max(limit, MAX_PIXELS):
+        Image.MAX_IMAGE_PIXELS = pixels
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
 def _is_rotated(image: Image.Image, width: int, height: int) -> bool:
     """Whether EXIF rotation is what gives the image its annotated size. Raises DamagedImage."""
     if image.size == (width, height):
@@ -184,6 +200,19 @@ def _is_rotated(image: Image.Image, width: int, height: int) -> bool:
 
 
 def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """The pixels of an image of any mode as uint8 of shape (height, width, 3).
+
+    Some rows at a time: of a whole image Pillow and NumPy would make a copy each on the way.
+    """
+    rgb = np.empty((image.height, image.width, 3), np.uint8)
+    rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        rgb[top:bottom] = _strip_to_rgb(image.crop((0, top, image.width, bottom)))
+    return rgb
+
+
+def _strip_to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     if image.mode.startswith("I"):
         # 16 bits of gray: Pillow would clip them at 255 instead of scaling.
         values: NDArray[Any] = np.asarray(image).clip(0, 65535).astype(np.uint32)
@@ -191,7 +220,7 @@ def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
         return np.repeat(gray[:, :, None], 3, axis=2)
     if image.mode in ("P", "PA") and "transparency" in image.info:
         image = image.convert("RGBA")
-    return np.array(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _tail(path: Path, size: int) -> bytes:

@@ -236,6 +236,7 @@ class EvaluateParams(Section):
     examples: NonNegativeInt
     scales: Annotated[list[PositiveFloat], Field(min_length=1, max_length=8)]
     flip: bool
+    tiles: Annotated[int, Field(ge=32)] | Literal["full"] | None
 
 
 class ExportParams(Section):

@@ -9,10 +9,12 @@ result.overlay().save("overlay.png")
 Photos are resized and normalised as for the scores of the evaluate stage, and the logits are
 enlarged to the photo's own size in the same way, but some rows at a time: what is held in memory
 are the photo, its labels and little else, however large it is.
+
+`predict("photo.jpg", tiles="full")` sees a large photo in overlapping tiles as well.
 """
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,20 +27,13 @@ from torchvision.transforms.v2 import functional as transforms
 
 from cocoseg.annotations.pictures import Picture, overlay_labels
 from cocoseg.common.errors import UserError
-from cocoseg.common.images import read_rgb, to_rgb
+from cocoseg.common.images import MAX_PIXELS, read_rgb, to_rgb
 from cocoseg.common.labels import Labels
 from cocoseg.deployment.export import Network, load_onnx, torch_network
 from cocoseg.network.devices import choose_device
-from cocoseg.network.model import ModelCard, load_model, resize_bilinear
+from cocoseg.network.model import ModelCard, coarse_size, load_model, resize_bilinear
 from cocoseg.network.photos import resize_shorter_side
-
-OUTPUT_STRIDES = {
-    "deeplabv3_mobilenet_v3_large": 16,
-    "deeplabv3_resnet50": 8,
-    "deeplabv3_resnet101": 8,
-    "lraspp_mobilenet_v3_large": 8,
-}
-"""How many pixels of the network's input, in each direction, share one position of its logits."""
+from cocoseg.network.tiles import Tiles, blend_tiles, strips, tile_grids
 
 MAX_SIDE = 65_500
 """JPEG holds no longer sides, so an overlay could not be written."""
@@ -47,23 +42,28 @@ MAX_ASPECT = 16
 """A photo whose longer side is more times the shorter one is squeezed to that for the network,
 which would otherwise see millions of pixels of a line."""
 
-_STRIP_VALUES = 2**23
+MAX_TILED_PIXELS = 500_000_000
+"""What a file may have where tiles are asked for; Pillow takes 2 GB to decode it."""
+
 _WAITING = 200_000_000
 """Bytes of photos."""
+
+
+Strips = Callable[[], Iterator[tuple[slice, Tensor]]]
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """What a model sees in one photo.
 
-    `photo` uint8 (H, W, 3), `labels` uint8 (H, W), `classes` names in label order, `logits` float32
-    (classes, h, w) at the network's own coarse resolution.
+    `photo` uint8 (H, W, 3), `labels` uint8 (H, W), `classes` names in label order; `logits` gives
+    ranges of rows from top to bottom, and of each the logits, float32 (classes, rows, W).
     """
 
     photo: Picture
     labels: Labels
     classes: tuple[str, ...]
-    logits: Tensor
+    logits: Strips
 
     def shares(self) -> dict[str, float]:
         """The share of the photo's pixels by class name, all classes in label order."""
@@ -73,20 +73,22 @@ class Prediction:
     def probabilities(self) -> NDArray[np.float16]:
         """The softmax of the logits, float16 (classes, H, W): 2 bytes for each pixel and class."""
         result = np.empty((len(self.classes), *self.labels.shape), np.float16)
-        for rows, logits in _enlarged(self.logits, self.labels.shape):
+        for rows, logits in self.logits():
             result[:, rows] = logits.softmax(dim=0).cpu().numpy()
         return result
 
     def overlay(self, opacity: float = 0.6) -> Image.Image:
         """The photo with each class in its colour over it, and borders; background stays clear."""
-        picture = np.empty_like(self.photo)
-        for rows in _strips(self.labels.shape, values=3):
+        height, width = self.labels.shape
+        picture = Image.new("RGB", (width, height))
+        for rows in strips(height, 3 * width):
             # A row more on either side, so that borders are found across strips.
             above = max(rows.start - 1, 0)
             around = slice(above, rows.stop + 1)
             strip = overlay_labels(self.photo[around], self.labels[around], opacity)
-            picture[rows] = strip[rows.start - above :][: rows.stop - rows.start]
-        return Image.fromarray(picture)
+            own = strip[rows.start - above :][: rows.stop - rows.start]
+            picture.paste(Image.fromarray(own), (0, rows.start))
+        return picture
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,32 +98,43 @@ class Predictor:
     network: Network
     card: ModelCard
 
-    def predict(self, image: str | Path | Image.Image | NDArray[np.uint8]) -> Prediction:
+    def predict(
+        self, image: str | Path | Image.Image | NDArray[np.uint8], tiles: Tiles | None = None
+    ) -> Prediction:
         """Label one photo: a path, a PIL image, or RGB values as uint8 (H, W, 3).
 
-        Paths and PIL images are turned as their EXIF says. Raises UserError when a file is missing
-        or damaged, or a side longer than MAX_SIDE; ValueError for an array of another kind.
+        Paths and PIL images are turned as their EXIF says. `tiles` are those of `tile_grids`; with
+        them a file may have MAX_TILED_PIXELS. Raises UserError when a file is missing or damaged,
+        or a side longer than MAX_SIDE; ValueError for an array of another kind.
         """
-        photo = _read_photo(image)
-        (prediction,) = self._predict_batch([photo], [_network_input(photo, self.card.size)])
+        photo = _read_photo(image, tiles)
+        if tiles:
+            return self._predict_tiled(photo, tiles, batch_size=8)
+        (prediction,) = self._predict_batch(
+            [photo], [_network_input(_to_tensor(photo), self.card.size)]
+        )
         return prediction
 
     def predict_files(
-        self, paths: Iterable[Path], batch_size: int = 8
+        self, paths: Iterable[Path], batch_size: int = 8, tiles: Tiles | None = None
     ) -> Iterator[tuple[Path, Prediction | UserError]]:
         """Label many photos: each path with its prediction, or with what is wrong with its file.
 
         Photos of one shape go through the network together, so the order is not quite that of the
-        paths. At most some 200 MB of photos wait for others of their shape.
+        paths. At most some 200 MB of photos wait for others of their shape. With `tiles` those of
+        one photo go together, and none waits.
         """
         waiting: dict[torch.Size, list[tuple[Path, Picture, Tensor]]] = {}
         for path in paths:
             try:
-                photo = _read_photo(path)
+                photo = _read_photo(path, tiles)
             except UserError as error:
                 yield path, error
                 continue
-            images = _network_input(photo, self.card.size)
+            if tiles:
+                yield path, self._predict_tiled(photo, tiles, batch_size)
+                continue
+            images = _network_input(_to_tensor(photo), self.card.size)
             alike = waiting.setdefault(images.shape, [])
             alike.append((path, photo, images))
             if sum(photo.size for batch in waiting.values() for _, photo, _ in batch) > _WAITING:
@@ -143,14 +156,29 @@ class Predictor:
         self, photos: Sequence[Picture], images: Sequence[Tensor]
     ) -> Iterator[Prediction]:
         """Label photos (H, W, 3) given what the network sees of them, (3, h, w) of one shape."""
-        batch = torch.stack(list(images))
-        stride = OUTPUT_STRIDES[self.card.architecture]
-        height, width = (math.ceil(length / stride) for length in batch.shape[2:])
-        for photo, logits in zip(photos, self.network(batch, (height, width)), strict=True):
-            labels = np.empty(photo.shape[:2], np.uint8)
-            for rows, enlarged in _enlarged(logits, labels.shape):
-                labels[rows] = enlarged.max(dim=0).indices.to(torch.uint8).cpu().numpy()
-            yield Prediction(photo, labels, self.card.classes, logits)
+        for photo, logits in zip(photos, self._coarse_logits(images), strict=True):
+            yield self._label(photo, functools.partial(_enlarged, logits, photo.shape[:2]))
+
+    def _predict_tiled(self, photo: Picture, tiles: Tiles, batch_size: int) -> Prediction:
+        def see(views: Sequence[Tensor]) -> Tensor:
+            return self._coarse_logits([_network_input(view, self.card.size) for view in views])
+
+        height, width = photo.shape[:2]
+        grids = tile_grids(height, width, tiles, self.card.size)
+        return self._label(
+            photo, functools.partial(blend_tiles, see, _to_tensor(photo), grids, batch_size)
+        )
+
+    def _coarse_logits(self, images: Sequence[Tensor]) -> Tensor:
+        """Logits (B, classes, h', w') as the network makes them, not enlarged."""
+        size = coarse_size(self.card, images[0])
+        return self.network(torch.stack(list(images)), size)
+
+    def _label(self, photo: Picture, logits: Strips) -> Prediction:
+        labels = np.empty(photo.shape[:2], np.uint8)
+        for rows, values in logits():
+            labels[rows] = values.max(dim=0).indices.to(torch.uint8).cpu().numpy()
+        return Prediction(photo, labels, self.card.classes, logits)
 
 
 def load(path: str | Path, device: str = "auto") -> Predictor:
@@ -166,7 +194,9 @@ def load(path: str | Path, device: str = "auto") -> Predictor:
     return Predictor(torch_network(model, card, choose_device(device)), card)
 
 
-def _read_photo(image: str | Path | Image.Image | NDArray[np.uint8]) -> Picture:
+def _read_photo(
+    image: str | Path | Image.Image | NDArray[np.uint8], tiles: Tiles | None
+) -> Picture:
     """The photo as a viewer shows it, uint8 (H, W, 3)."""
     if isinstance(image, np.ndarray):
         photo = image
@@ -178,7 +208,7 @@ def _read_photo(image: str | Path | Image.Image | NDArray[np.uint8]) -> Picture:
         name = "the photo"
     else:
         try:
-            photo = read_rgb(Path(image))
+            photo = read_rgb(Path(image), max_pixels=MAX_TILED_PIXELS if tiles else MAX_PIXELS)
         except OSError as error:
             raise UserError(f"{image} cannot be read: {error.strerror}") from None
         name = str(image)
@@ -189,23 +219,18 @@ def _read_photo(image: str | Path | Image.Image | NDArray[np.uint8]) -> Picture:
     return photo
 
 
-def _network_input(photo: Picture, size: int) -> Tensor:
-    """What the network sees of a photo (H, W, 3): uint8 (3, h, w), the shorter side `size`."""
-    image = torch.from_numpy(photo).permute(2, 0, 1)
-    height, width = photo.shape[:2]
+def _to_tensor(photo: Picture) -> Tensor:
+    return torch.from_numpy(photo).permute(2, 0, 1)
+
+
+def _network_input(image: Tensor, size: int) -> Tensor:
+    """What the network sees of a photo or tile, uint8 (3, H, W): the shorter side is `size`."""
+    height, width = image.shape[1:]
     longest = MAX_ASPECT * min(height, width)
     if max(height, width) > longest:
         squeezed = [min(height, longest), min(width, longest)]
         image = transforms.resize(image, squeezed, antialias=True)
     return resize_shorter_side(image, size).contiguous()
-
-
-def _strips(shape: tuple[int, ...], values: int) -> Iterator[slice]:
-    """Ranges of rows that make up the height, of some 8 million numbers at `values` a pixel."""
-    height, width = shape
-    rows = max(1, _STRIP_VALUES // (width * values))
-    for top in range(0, height, rows):
-        yield slice(top, min(top + rows, height))
 
 
 def _enlarged(logits: Tensor, shape: tuple[int, ...]) -> Iterator[tuple[slice, Tensor]]:
@@ -214,5 +239,5 @@ def _enlarged(logits: Tensor, shape: tuple[int, ...]) -> Iterator[tuple[slice, T
     identity = torch.eye(logits.shape[1], device=logits.device)[None, None]
     weights = resize_bilinear(identity, height, logits.shape[1])[0, 0]
     wide = resize_bilinear(logits[None], logits.shape[1], width)[0]
-    for rows in _strips(shape, values=len(logits)):
+    for rows in strips(height, len(logits) * width):
         yield rows, weights[rows] @ wide

@@ -3,6 +3,7 @@
 model      build, load pretrained weights, save and load
 photos     photos and their label maps as tensors, in batches
 inference  run the network on whole photos
+tiles      a photo in overlapping tiles, in bounded memory
 confusion  pixels counted, and the scores that training validates by
 devices    which device computes
 

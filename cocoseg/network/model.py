@@ -8,6 +8,7 @@ model, card = load_model(Path("models/model.safetensors"))
 import copy
 import functools
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,14 @@ _BACKBONES = {
     "lraspp_mobilenet_v3_large": "mobilenet_v3_large",
 }
 
+OUTPUT_STRIDES = {
+    "deeplabv3_mobilenet_v3_large": 16,
+    "deeplabv3_resnet50": 8,
+    "deeplabv3_resnet101": 8,
+    "lraspp_mobilenet_v3_large": 8,
+}
+"""How many pixels of the network's input, in each direction, share one position of its logits."""
+
 _AUXILIARY = "aux_classifier."
 
 _VOC_NAMES = {"airplane": "aeroplane", "motorcycle": "motorbike", "background": "__background__"}
@@ -57,6 +66,13 @@ class ModelCard:
     size: int
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+
+
+def coarse_size(card: ModelCard, images: Tensor) -> tuple[int, int]:
+    """(H, W) of the logits that the network itself makes of images (…, H, W), not enlarged."""
+    stride = OUTPUT_STRIDES[card.architecture]
+    height, width = images.shape[-2:]
+    return math.ceil(height / stride), math.ceil(width / stride)
 
 
 class DilatedConv2d(nn.Conv2d):

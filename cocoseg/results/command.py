@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
@@ -21,6 +22,9 @@ from cocoseg.common.errors import UserError
 from cocoseg.common.files import atomic_file, write_text
 from cocoseg.common.labels import write_label_png
 from cocoseg.common.stage import run_stage
+
+if TYPE_CHECKING:  # it imports PyTorch
+    from cocoseg.network.tiles import Tiles
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm")
 """Files with these are taken from folders; a file that is named itself may have any ending."""
@@ -59,6 +63,7 @@ examples:
   cocoseg predict photo.jpg
   cocoseg predict holiday/ more/*.png --out labelled --batch-size 32
   cocoseg predict photo.jpg --model models/model.onnx --probabilities
+  cocoseg predict panorama.jpg --tiles full
   cocoseg predict unlabelled/ --coco prelabels.json
 
 in Python:
@@ -113,6 +118,13 @@ def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     add("--probabilities", action="store_true", help="write the probability of each class as well")
     add(
+        "--tiles",
+        type=_tiles,
+        metavar="SIDE",
+        help="see large photos in overlapping tiles of SIDE pixels as well as whole, to find small "
+        "things; full: of the size that the model takes, so that no pixel is lost",
+    )
+    add(
         "--device",
         type=_device,
         default="auto",
@@ -123,7 +135,7 @@ def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         type=_positive,
         default=8,
         metavar="N",
-        help="photos of one shape at a time (default: %(default)s)",
+        help="photos of one shape, or tiles, at a time (default: %(default)s)",
     )
     parser.set_defaults(
         run=lambda options: predict(
@@ -134,6 +146,7 @@ def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
             coco=options.coco,
             device=options.device,
             batch_size=options.batch_size,
+            tiles=options.tiles,
         )
     )
 
@@ -224,6 +237,14 @@ def _device(name: str) -> str:
     return name
 
 
+def _tiles(text: str) -> "Tiles":
+    if text == "full":
+        return "full"
+    if not text.isascii() or not text.isdigit() or int(text) < 32:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither full nor a number of 32 or more")
+    return int(text)
+
+
 def _positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of 1 or more")
@@ -239,6 +260,7 @@ def predict(
     device: str,
     batch_size: int,
     coco: Path | None = None,
+    tiles: "Tiles | None" = None,
 ) -> None:
     """Label the photos and those in folders, write files below `out`, print a line for each photo.
 
@@ -260,7 +282,7 @@ def predict(
     predictions = CocoPredictions(predictor.card.classes)
     base = os.path.commonpath([path.absolute() for path in map(_folder_of, inputs)])
     failed = 0
-    results = predictor.predict_files(names, batch_size)
+    results = predictor.predict_files(names, batch_size, tiles)
     for photo, result in tqdm(
         results, total=len(names), unit="photo", disable=None if len(names) > 1 else True
     ):

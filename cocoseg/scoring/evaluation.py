@@ -35,6 +35,7 @@ from cocoseg.network.confusion import (
 from cocoseg.network.inference import predict_with_confidence
 from cocoseg.network.model import ModelCard, SegmentationNetwork
 from cocoseg.network.photos import Pair
+from cocoseg.network.tiles import Tiles
 from cocoseg.scoring.boundary import count_boundaries
 from cocoseg.scoring.calibration import calibration_error, count_confidence
 from cocoseg.scoring.comparison import (
@@ -150,12 +151,13 @@ def evaluate(
     device: torch.device,
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
+    tiles: Tiles | None = None,
     predictions: Path | None = None,
 ) -> Evaluation:
     """Predict every pair at its original resolution and count.
 
-    `objects` are those of each image's stem, their category ids labels; `scales` and `flip` are the
-    test-time augmentation of `predict_with_confidence`. The predicted label maps are written into
+    `objects` are those of each image's stem, their category ids labels; `scales`, `flip`
+    and `tiles` are those of `predict_with_confidence`. The predicted label maps are written into
     the folder `predictions`, if given. Raises UserError without any pair.
     """
     if not pairs:
@@ -174,6 +176,7 @@ def evaluate(
         device=device,
         scales=scales,
         flip=flip,
+        tiles=tiles,
     )
     for found in tqdm(found_pairs, total=len(pairs), unit="image", disable=None):
         truth, prediction = found.truth.numpy(), found.labels.numpy()

@@ -15,6 +15,7 @@ from cocoseg.network.confusion import iou_scores
 from cocoseg.network.inference import predict_with_confidence
 from cocoseg.network.model import ModelCard, SegmentationNetwork
 from cocoseg.network.photos import Pair
+from cocoseg.network.tiles import Tiles
 from cocoseg.scoring.evaluation import Evaluation
 from cocoseg.scoring.suspects import Suspect, draw_suspect
 
@@ -73,6 +74,7 @@ def write_examples(
     batch_size: int,
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
+    tiles: Tiles | None = None,
 ) -> list[dict[str, Any]]:
     """Write each example as one picture, `NAME.png`, and as four panels, `NAME_photo.jpg`, …
 
@@ -89,6 +91,7 @@ def write_examples(
         device=next(model.parameters()).device,
         scales=scales,
         flip=flip,
+        tiles=tiles,
     )
     for found in predictions:
         example = examples[found.index]

@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from cocoseg.common import images
 from cocoseg.common.errors import UserError
 from cocoseg.common.images import (
     DamagedImage,
@@ -22,6 +23,7 @@ from cocoseg.common.images import (
     is_whole,
     read_rgb,
     read_thumbnail,
+    to_rgb,
 )
 from tests import ROOT
 
@@ -379,3 +381,26 @@ def test_a_reduced_photo_is_rotated_and_other_kinds_are_read_whole(tmp_path: Pat
     assert read_rgb(tmp_path / "x.png", shorter_side=8).shape == (HEIGHT, WIDTH, 3)
     with pytest.raises(UserError, match="its annotation says 200 x 150"):
         read_rgb(tmp_path / "x.jpg", 200, 150, shorter_side=150)
+
+
+def test_more_pixels_than_pillow_allows_are_read_where_they_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "large.png"
+    Image.new("RGB", (80, 60), (1, 2, 3)).save(path)
+    monkeypatch.setattr(images, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(UserError, match="claims 80 x 60 pixels, more than this project reads"):
+        read_rgb(path, max_pixels=4799)
+    assert read_rgb(path, max_pixels=4800).shape == (60, 80, 3)
+    assert Image.MAX_IMAGE_PIXELS == 1000
+
+
+def test_pixels_are_the_same_whatever_the_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (50, 70, 3)).astype(np.uint8)
+    for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"):
+        image = Image.fromarray(noise).convert(mode)
+        monkeypatch.setattr(images, "_STRIP_PIXELS", 2**22)
+        at_once = to_rgb(image)
+        monkeypatch.setattr(images, "_STRIP_PIXELS", 210)
+        assert np.array_equal(to_rgb(image), at_once), mode

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from cocoseg.common.errors import UserError
 from cocoseg.common.params import TrainParams, load_params, read_yaml
-from cocoseg.deployment import prediction
 from cocoseg.network import model
 from tests import ROOT
 
@@ -176,7 +175,7 @@ def test_a_folder_of_that_name_is_one_line(tmp_path: Path) -> None:
 
 def test_an_architecture_that_can_be_chosen_is_known_to_the_model_and_to_predictions() -> None:
     choices = set(get_args(TrainParams.model_fields["architecture"].annotation))
-    assert choices == set(model._BACKBONES) == set(prediction.OUTPUT_STRIDES)
+    assert choices == set(model._BACKBONES) == set(model.OUTPUT_STRIDES)
 
 
 def test_classes_are_a_list_or_the_word_all(tmp_path: Path) -> None:

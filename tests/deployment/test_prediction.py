@@ -16,9 +16,16 @@ from cocoseg.annotations.pictures import overlay_labels
 from cocoseg.common.errors import UserError
 from cocoseg.deployment import prediction
 from cocoseg.deployment.export import write_onnx
-from cocoseg.deployment.prediction import MAX_ASPECT, OUTPUT_STRIDES, Prediction, Predictor
+from cocoseg.deployment.prediction import MAX_ASPECT, Prediction, Predictor
 from cocoseg.network.inference import normalize, predict_with_confidence
-from cocoseg.network.model import ModelCard, build_model, fold_batch_norms, save_model
+from cocoseg.network.model import (
+    OUTPUT_STRIDES,
+    ModelCard,
+    build_model,
+    coarse_size,
+    fold_batch_norms,
+    save_model,
+)
 from cocoseg.network.photos import Pair, resize_shorter_side
 from tests.deployment.test_export import NAMES, blotches, lively_model
 from tests.network.test_photos import make_pair
@@ -68,6 +75,36 @@ def test_a_large_photo_is_labelled_in_strips_as_it_would_be_at_once(predictor: P
     assert np.array_equal(np.asarray(result.overlay()), overlay_labels(photo, result.labels))
 
 
+@pytest.mark.parametrize("backend", ["pytorch", "onnx"])
+def test_tiles_are_labelled_as_the_evaluation_scores_them(
+    tmp_path: Path, predictor: Predictor, backend: str
+) -> None:
+    model, card = lively_model()
+    pair = save_pair(tmp_path, "large", 420, 250)
+    if backend == "onnx":
+        write_onnx(tmp_path / "model.onnx", model, card, opset=18)
+        predictor = cocoseg.load(tmp_path / "model.onnx")
+    (scored,) = predict_with_confidence(
+        model, card, [pair], batch_size=4, workers=0, device=torch.device("cpu"), tiles="full"
+    )
+    result = predictor.predict(pair.image, tiles="full")
+    assert (result.labels == scored.labels.numpy()).mean() > 0.999
+    assert (result.labels != predictor.predict(pair.image).labels).mean() > 0.01
+    probabilities = result.probabilities().astype(np.float32)
+    assert np.allclose(probabilities, scored.probabilities.numpy(), atol=2e-3)
+    ((_, again),) = predictor.predict_files([pair.image], batch_size=3, tiles=96)
+    assert isinstance(again, Prediction)
+    assert (result.labels == again.labels).mean() > 0.999
+    assert sum(result.shares().values()) == pytest.approx(1)
+
+
+def test_a_photo_that_fits_into_a_tile_is_labelled_as_without_tiles(predictor: Predictor) -> None:
+    photo = blotches(90, 131)
+    untiled, tiled = predictor.predict(photo), predictor.predict(photo, tiles=131)
+    assert np.array_equal(tiled.labels, untiled.labels)
+    assert np.array_equal(tiled.probabilities(), untiled.probabilities())
+
+
 def test_a_path_a_picture_and_an_array_are_the_same_photo(
     tmp_path: Path, predictor: Predictor
 ) -> None:
@@ -110,12 +147,18 @@ def test_every_kind_of_picture_is_labelled(tmp_path: Path, predictor: Predictor,
 def test_the_smallest_and_the_longest_photos_are_labelled(
     predictor: Predictor, shape: tuple[int, int]
 ) -> None:
-    result = predictor.predict(blotches(*shape))
+    seen: list[torch.Size] = []
+
+    def network(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        seen.append(images.shape)
+        return predictor.network(images, size)
+
+    result = Predictor(network, predictor.card).predict(blotches(*shape))
     assert result.labels.shape == shape
     assert sum(result.shares().values()) == pytest.approx(1)
     assert result.overlay().size == shape[::-1]
     # The network never sees more than a strip of 96 x (16 * 96) pixels.
-    assert max(result.logits.shape[1:]) <= MAX_ASPECT * 96 / 16
+    assert max(seen[0]) <= MAX_ASPECT * 96
 
 
 def test_memory_does_not_grow_with_the_number_of_classes() -> None:
@@ -205,8 +248,8 @@ def test_logits_are_taken_at_the_resolution_at_which_each_network_makes_them(
     with torch.inference_mode():
         features = model.backbone(torch.empty(1, 3, 100, 75))
         logits = model.classifier(features if "low" in features else features["out"])
-    stride = OUTPUT_STRIDES[architecture]
-    assert logits.shape[2:] == (-(-100 // stride), -(-75 // stride))
+    card = ModelCard(architecture, NAMES, 75)
+    assert logits.shape[2:] == coarse_size(card, torch.empty(3, 100, 75))
 
 
 @pytest.mark.parametrize("shape", [(5, 5), (5, 5, 4), (0, 5, 3)])

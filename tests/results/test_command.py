@@ -11,6 +11,7 @@ from PIL import Image
 
 from cocoseg.common.errors import UserError
 from cocoseg.common.labels import read_label_png
+from cocoseg.deployment.export import write_onnx
 from cocoseg.network.model import save_model
 from cocoseg.results.command import main, name_outputs, predict
 from tests.deployment.test_export import NAMES, blotches, lively_model
@@ -185,3 +186,42 @@ def test_help_fits_a_terminal_and_shows_commands_to_copy(
     said = capsys.readouterr().out
     assert max(map(len, said.splitlines())) <= 80
     assert "cocoseg predict photo.jpg\n" in said
+
+
+@pytest.mark.parametrize("model", ["model.safetensors", "model.onnx"])
+def test_a_large_photo_is_labelled_in_tiles(tmp_path: Path, model_file: Path, model: str) -> None:
+    path = model_file
+    if model.endswith("onnx"):
+        path = tmp_path / model
+        write_onnx(path, *lively_model(), opset=18)
+    photo(tmp_path / "in/large.jpg", 200, 340)
+    photo(tmp_path / "in/small.jpg", 50, 60)
+    options = ["--model", path, "--device", "cpu", "--probabilities", "--batch-size", "3"]
+    options += ["--coco", tmp_path / "coco.json", "--tiles", "full"]
+    result = cocoseg("predict", tmp_path / "in", "--out", tmp_path / "tiled", *options)
+    assert result.returncode == 0, result.stderr
+    assert len(json.loads((tmp_path / "coco.json").read_text())["annotations"]) > 0
+    label([tmp_path / "in"], path, tmp_path / "whole", probabilities=True)
+    assert written(tmp_path / "tiled") == written(tmp_path / "whole")
+
+    def differing(name: str) -> float:
+        tiled, whole = (
+            read_label_png(tmp_path / folder / f"{name}_labels.png")
+            for folder in ("tiled", "whole")
+        )
+        with np.load(tmp_path / "tiled" / f"{name}_probabilities.npz") as content:
+            highest = content["probabilities"].argmax(axis=0)
+        assert (highest == tiled).mean() > 0.99
+        return float((tiled != whole).mean())
+
+    assert differing("small") == 0
+    assert differing("large") > 0.01
+
+
+@pytest.mark.parametrize("side", ["31", "0", "half", "-5", "1.5"])
+def test_a_tile_is_full_or_a_number_of_pixels(
+    side: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["predict", "photo.jpg", f"--tiles={side}"])
+    assert f"'{side}' is neither full nor a number of 32 or more" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from PIL import Image
 from cocoseg.annotations.instances import Annotation, Category, ImageRecord, Instances
 from cocoseg.annotations.pictures import ERRORS, draw_example, overlay_errors, overlay_labels
 from cocoseg.common.errors import UserError
-from cocoseg.common.labels import PALETTE, VOID
+from cocoseg.common.labels import PALETTE, VOID, read_label_png
 from cocoseg.network.confusion import count_confusion, iou_scores
 from cocoseg.network.inference import predict_with_confidence
 from cocoseg.network.model import ModelCard, SegmentationNetwork, build_model
@@ -143,6 +143,34 @@ def test_several_scales_are_averaged(model: SegmentationNetwork, pairs: list[Pai
     assert (both <= torch.maximum(one, two) + 1e-6).all()
     assert (both - (one + two) / 2).abs().median() < 1e-5
     assert not torch.equal(one, both)
+
+
+def test_with_tiles_everything_is_counted_as_without(
+    model: SegmentationNetwork, pairs: list[Pair], tmp_path: Path
+) -> None:
+    predictions = tmp_path / "predictions"
+    predictions.mkdir()
+    whole, tiled = score(model, pairs), score(model, pairs, tiles=40, predictions=predictions)
+    assert (tiled.confusions.sum(axis=2) == whole.confusions.sum(axis=2)).all()
+    assert (tiled.confusions != whole.confusions).any()
+    assert tiled.confidences[..., 0].sum() == whole.confusion.sum()
+    for pair, counted in zip(pairs, tiled.confusions, strict=True):
+        labels = read_label_png(predictions / f"{pair.image.stem}.png")
+        _, truth = pair.read()
+        assert (count_confusion(truth.numpy(), labels, 3) == counted).all()
+    as_whole = score(model, pairs, tiles=90)  # no photo is larger
+    assert (as_whole.confusions == whole.confusions).all()
+
+
+def test_with_tiles_flip_and_scales_are_averaged_in_each(
+    model: SegmentationNetwork, pairs: list[Pair]
+) -> None:
+    plain, more = (
+        score(model, pairs[3:4], tiles=32, **views)
+        for views in ({}, {"flip": True, "scales": [1.0, 1.5]})
+    )
+    assert (plain.confusions.sum(axis=2) == more.confusions.sum(axis=2)).all()
+    assert (plain.confusions != more.confusions).any()
 
 
 def test_a_split_without_images_is_refused_in_one_line(model: SegmentationNetwork) -> None:

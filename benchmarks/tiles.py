@@ -1,0 +1,126 @@
+"""What tiles do to small objects and outlines, and what they cost: a run's test photos, whole and
+in tiles; each alone, and 16 of them as one photo, in which all is small.
+
+`--project` is the folder of a finished run: `data/` and `models/`.
+
+    python -m benchmarks.tiles --tiles full 128
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from benchmarks.machine import machine
+from cocoseg.annotations.instances import Annotation, read_instances
+from cocoseg.common.labels import VOID, write_label_png
+from cocoseg.network.confusion import count_confusion, mean_iou, ratio
+from cocoseg.network.inference import predict_with_confidence
+from cocoseg.network.model import load_model
+from cocoseg.network.photos import Pair, read_pairs
+from cocoseg.network.tiles import Tiles
+from cocoseg.scoring.boundary import count_boundaries
+from cocoseg.scoring.objects import count_objects, objects_by_stem, summarize_objects
+
+SIDE = 4
+"""Photos along either side of a mosaic."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Where a test photo lies in what is predicted, and its objects."""
+
+    place: tuple[slice, slice]
+    objects: Sequence[Annotation]
+
+
+Scene = tuple[Pair, list[Part]]
+
+
+def mosaics(folder: Path, scenes: Sequence[Scene]) -> Iterator[Scene]:
+    """Photos that lie, SIDE x SIDE of them in one; what is left over is void."""
+    lying = [(scene, pair.size()) for scene in scenes for pair in scene[:1]]
+    lying = [(scene, size) for scene, size in lying if size[0] <= size[1]]
+    height, width = (max(size[axis] for _, size in lying) for axis in (0, 1))
+    for first in range(0, len(lying) - SIDE**2 + 1, SIDE**2):
+        photo = np.zeros((SIDE * height, SIDE * width, 3), np.uint8)
+        truth = np.full(photo.shape[:2], VOID, np.uint8)
+        parts = []
+        for number, ((pair, (part,)), (h, w)) in enumerate(lying[first : first + SIDE**2]):
+            top, left = number // SIDE * height, number % SIDE * width
+            place = slice(top, top + h), slice(left, left + w)
+            image, labels = pair.read()
+            photo[place], truth[place] = image.permute(1, 2, 0), labels
+            parts.append(Part(place, part.objects))
+        mosaic = Pair(folder / f"{first}.png", folder / f"{first}_mask.png")
+        Image.fromarray(photo).save(mosaic.image)
+        write_label_png(mosaic.mask, truth)
+        yield mosaic, parts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--project", type=Path, default=Path())
+    parser.add_argument("--tiles", nargs="+", default=["full"])
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    print(machine("torch"))
+    data = options.project / "data"
+    objects = objects_by_stem(read_instances(data / "selection.json").instances)
+    pairs = read_pairs(data / "splits/test.txt", data / "images", data / "masks")
+    everything = slice(None), slice(None)
+    alone = [(pair, [Part(everything, objects[pair.image.stem])]) for pair in pairs]
+    with tempfile.TemporaryDirectory() as name:
+        for title, scenes in (("alone", alone), ("mosaics", list(mosaics(Path(name), alone)))):
+            print(f"{len(scenes)} {title}")
+            for tiles in [None, *(t if t == "full" else int(t) for t in options.tiles)]:
+                score(options.project / "models/model.safetensors", scenes, tiles)
+
+
+def score(model_file: Path, scenes: Sequence[Scene], tiles: Tiles | None) -> None:
+    model, card = load_model(model_file)
+    classes = len(card.classes)
+    confusion, boundaries = np.zeros((classes, classes), np.int64), np.zeros((classes, 2), np.int64)
+    found_objects = 0
+    started = time.perf_counter()
+    for found in predict_with_confidence(
+        model,
+        card,
+        [pair for pair, _ in scenes],
+        batch_size=8,
+        workers=0,
+        device=torch.device("cpu"),
+        tiles=tiles,
+    ):
+        for part in scenes[found.index][1]:
+            truth, labels = (
+                np.ascontiguousarray(maps.numpy()[part.place])
+                for maps in (found.truth, found.labels)
+            )
+            confusion += count_confusion(truth, labels, classes)
+            boundaries += count_boundaries(truth, labels, classes)
+            found_objects = found_objects + count_objects(part.objects, truth, labels)
+    seconds = (time.perf_counter() - started) / len(scenes)
+    sizes = summarize_objects(found_objects)
+    recalls = (
+        f"{name} {row['objects_found']:.2f} of {row['objects']}" for name, row in sizes.items()
+    )
+    boundary = np.nanmean(ratio(*boundaries.T))
+    print(
+        f"{tiles or 'whole':<6} mean IoU {mean_iou(confusion):.3f}, boundary IoU {boundary:.3f}, "
+        f"found: {', '.join(recalls)}; {seconds:.2f} s a photo",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()
