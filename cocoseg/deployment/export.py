@@ -107,7 +107,7 @@ class _Graph(nn.Module):
             if isinstance(module, DilatedConv2d):
                 module.__class__ = nn.Conv2d  # type: ignore[assignment]
             elif isinstance(module, LiteHead):
-                module.__class__ = LRASPPHead
+                module.__class__ = _LiteHead
         self.backbone = model.backbone
         self.classifier = model.classifier
         self.shift = nn.Buffer(torch.tensor(card.mean).view(1, 3, 1, 1) * 255)
@@ -118,6 +118,20 @@ class _Graph(nn.Module):
         logits = self.classifier(features if "low" in features else features["out"])
         # Traced, the two elements of `size` become the graph's input, not constants.
         return functional.interpolate(logits, (size[0], size[1]), mode="bilinear")  # type: ignore[arg-type]
+
+
+class _LiteHead(LRASPPHead):  # type: ignore[misc]
+    """Lite R-ASPP's head, which enlarges the logits instead of their many more features.
+
+    Bilinear weights add up to 1, so that a 1x1 convolution may come before or after.
+    """
+
+    def forward(self, input: dict[str, Tensor]) -> Tensor:
+        low, high = input["low"], input["high"]
+        logits = self.high_classifier(self.cbr(high) * self.scale(high))
+        logits = functional.interpolate(logits, low.shape[-2:], mode="bilinear")
+        result: Tensor = self.low_classifier(low) + logits
+        return result
 
 
 def load_onnx(path: Path, device: str = "cpu", threads: int = 0) -> tuple[Network, ModelCard]:
