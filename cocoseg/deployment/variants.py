@@ -1,7 +1,7 @@
 """Smaller copies of the float32 ONNX file, with the same inputs, output and card.
 
 write_float16(Path("float32.onnx"), Path("float16.onnx"))
-in_float = write_int8(Path("float32.onnx"), Path("int8.onnx"), pairs, max_loss=0.01)
+in_float = write_int8(Path("float32.onnx"), Path("int8.onnx"), pairs, max_loss=0.01, threads=1)
 
 float16 halves the file; a CPU computes in float32 all the same. int8 is static quantisation by ONNX
 Runtime's own tools: weights by output channel, activations by their range on training photos
@@ -16,6 +16,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +36,21 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from torch import Tensor
 
 from cocoseg.common.files import atomic_file
-from cocoseg.deployment.export import load_onnx
+from cocoseg.common.randomness import sort_key
+from cocoseg.deployment.export import Agreement, load_onnx
 from cocoseg.network.confusion import count_confusion, mean_iou
 from cocoseg.network.photos import Pair, WholePhotos
+
+logger = logging.getLogger(__name__)
 
 _OPERATIONS = ["Conv", "Add", "Mul", "Clip", "Relu", "Sigmoid", "GlobalAveragePool", "Concat"]
 """What is quantised. Resizing takes longer in 8 bits than in float."""
 
 _SHARE_OF_LOSS = 0.5
 """Of the loss that is allowed on the test images, that on the photos of calibration."""
+
+_RANKED_BY = 16
+"""Photos by which the parts are put in order."""
 
 _SHARE_OF_WEIGHTS = 0.01
 """Of all weights, those that may stay in float: they take four times the space."""
@@ -59,7 +66,9 @@ def write_float16(source: Path, path: Path) -> None:
     _save(model, path)
 
 
-def write_int8(source: Path, path: Path, pairs: Sequence[Pair], max_loss: float) -> list[str]:
+def write_int8(
+    source: Path, path: Path, pairs: Sequence[Pair], *, max_loss: float, threads: int
+) -> list[str]:
     """Copy the float32 file `source` quantised to 8 bits; returns the parts left in float.
 
     The ranges of activations come from `pairs`, of which there is at least one. The first part of
@@ -68,20 +77,51 @@ def write_int8(source: Path, path: Path, pairs: Sequence[Pair], max_loss: float)
     or more than 1% of the weights would be in float.
     """
     with tempfile.TemporaryDirectory() as folder, _quiet():
-        model = _Quantisation(source, Path(folder), pairs)
+        model = _Quantisation(source, Path(folder), pairs, threads)
         in_float = model.choose(max_loss * _SHARE_OF_LOSS)
         _save(model.quantise(in_float), path)
     return in_float
 
 
+def drop_lossy(
+    folder: Path, results: Mapping[str, Agreement], max_loss: Mapping[str, float], final: Path
+) -> dict[str, dict[str, Any]]:
+    """Remove the files `NAME.onnx` that lose more than they may; returns the figures of all.
+
+    A warning names each, and by how much, under the folder `final` where the others will be.
+    """
+    figures = {}
+    for name, result in results.items():
+        path = folder / f"{name}.onnx"
+        written = result.loss <= max_loss[name]
+        figures[name] = {"written": written, "bytes": path.stat().st_size, **asdict(result)}
+        if not written:
+            path.unlink()
+            logger.warning(
+                "%s is not written: its mean IoU on the test images is %.4f below PyTorch's, "
+                "%.4f more than export.max_loss.%s allows",
+                final / path.name,
+                result.loss,
+                result.loss - max_loss[name],
+                name,
+            )
+    return figures
+
+
+def choose_calibration(pairs: Sequence[Pair], count: int) -> list[Pair]:
+    """At most `count` pairs, whatever their order: always the same of the same names."""
+    return sorted(pairs, key=lambda pair: sort_key(0, "calibrate", pair.mask.stem))[:count]
+
+
 class _Quantisation:
     """A float32 file, its quantised copies, and what they make of some photos."""
 
-    def __init__(self, source: Path, folder: Path, pairs: Sequence[Pair]) -> None:
-        _, card = load_onnx(source)
+    def __init__(self, source: Path, folder: Path, pairs: Sequence[Pair], threads: int) -> None:
+        _, card = load_onnx(source, threads=threads)
         self._classes = len(card.classes)
         self._photos = WholePhotos(pairs, card.size)
         self._folder = folder
+        self._threads = threads
         self._model = onnx.load(source)
         sizes = {tensor.name: math.prod(tensor.dims) for tensor in self._model.graph.initializer}
         self._weights: dict[str, int] = {}
@@ -101,19 +141,21 @@ class _Quantisation:
             weights = sum(self._weights[part] for part in parts)
             return weights > _SHARE_OF_WEIGHTS * sum(self._weights.values())
 
-        def result(parts: Sequence[str]) -> tuple[float, float]:
-            labels, miou = self._evaluate(self.quantise(parts))
-            wrong = sum(int((a != b).sum()) for a, b in zip(labels, self._labels, strict=True))
-            return wrong, self._miou - miou
+        def loss(parts: Sequence[str]) -> float:
+            return self._miou - self._evaluate(self.quantise(parts))[1]
 
-        if result(chosen)[1] > max_loss:
+        def wrong(parts: Sequence[str]) -> int:
+            labels, _ = self._evaluate(self.quantise(parts), _RANKED_BY)
+            return sum(int((a != b).sum()) for a, b in zip(labels, self._labels, strict=False))
+
+        if loss(chosen) > max_loss:
             candidates = [part for part in others if not is_too_much([first, part])]
-            candidates.sort(key=lambda part: result([first, part])[0])
+            candidates.sort(key=lambda part: wrong([first, part]))
             for part in candidates:
                 if is_too_much([*chosen, part]):
                     continue
                 chosen.append(part)
-                if result(chosen)[1] <= max_loss:
+                if loss(chosen) <= max_loss:
                     break
         return [part for part in self._weights if part in chosen]
 
@@ -154,14 +196,14 @@ class _Quantisation:
                 ranges.data[node.input[0]] = TensorData(lowest=lowest, highest=highest)
         return ranges
 
-    def _evaluate(self, model: ModelProto) -> tuple[list[Tensor], float]:
-        """The labels of every photo, and their mean IoU."""
+    def _evaluate(self, model: ModelProto, count: int | None = None) -> tuple[list[Tensor], float]:
+        """The labels of every photo, or of the first `count`, and their mean IoU."""
         path = self._folder / "candidate.onnx"
         _save(model, path)
-        network, _ = load_onnx(path)
+        network, _ = load_onnx(path, threads=self._threads)
         confusion = np.zeros((self._classes, self._classes), np.int64)
         labels = []
-        for index in range(len(self._photos.pairs)):
+        for index in range(len(self._photos.pairs))[:count]:
             image, truth = self._photos[index]
             height, width = truth.shape
             found = network(image[None], (height, width))[0].max(dim=0).indices.to(torch.uint8)
@@ -202,8 +244,8 @@ def _with_plain_activations(model: ModelProto, but: Sequence[str] = ()) -> Model
 
     Both follow a convolution, which takes over their factors: with y = x / sqrt(6),
     hard-swish(x) = x * clip(x + 3, 0, 6) / 6 = y * clip(y + 3 / sqrt(6), 0, sqrt(6)), and
-    hard-sigmoid(x) = clip(x / 6 + 1 / 2, 0, 1). The clips cost nothing: 8 bits saturate. Parts named
-    in `but` stay as they are.
+    hard-sigmoid(x) = clip(x / 6 + 1 / 2, 0, 1). The clips cost nothing: 8 bits saturate. Parts
+    named in `but` stay as they are.
     """
     plain = ModelProto()
     plain.CopyFrom(model)
