@@ -5,14 +5,14 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro coco check test coverage lint bench
+.PHONY: help install repro coco check test slow coverage lint bench
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
 
 install: .venv/installed ## make .venv and install everything into it
 
-.venv/installed: pyproject.toml constraints.txt
+.venv/installed: pyproject.toml constraints.txt $(wildcard cocoseg/*/constraints.txt)
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
@@ -33,10 +33,13 @@ coco: install ## run on COCO val2014: presets/coco_val2014.yaml becomes params.y
 	@$(MAKE) --no-print-directory repro
 
 check: lint ## style, types and the tests that start neither dvc nor a training: about a minute
-	@pytest -n auto -q tests/common tests/annotations tests/sources tests/results tests/test_dvc_yaml.py --ignore-glob '*fuzz*'
+	@pytest -n auto -q tests/common tests/annotations tests/sources tests/results tests/test_dvc_yaml.py --ignore-glob '*fuzz*' -m 'not slow'
 
-test: install ## run the whole test suite
-	@pytest -n auto
+test: install ## run the test suite, but for what is slow
+	@pytest -n auto -m 'not slow'
+
+slow: install ## run what `make test` leaves out: remotes that fail, a dying W&B server
+	@pytest -n auto -m slow
 
 coverage: install ## run the test suite and list the lines and branches that it misses
 	@pytest -n auto --cov --cov-report=term-missing:skip-covered

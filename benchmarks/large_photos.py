@@ -34,7 +34,7 @@ def main() -> None:
         photo = Image.fromarray(coarse).resize(options.size)
         photo.save(folder / "photo.jpg")
         photo.save(folder / "photo.png", compress_level=1)
-        for model in ("model.safetensors", "model.onnx"):
+        for model in ("model.safetensors", "onnx/float32.onnx"):
             for file in ("photo.jpg", "photo.png"):
                 command = ["predict", folder / file, "--model", options.models / model]
                 command += ["--out", folder / "out", "--tiles", options.tiles]

@@ -1,19 +1,19 @@
-"""Write the model as ONNX, if it labels the test images as PyTorch does.
+"""Write the model as ONNX in several precisions, each if it labels the test images as PyTorch does.
 
-Reads   models/model.safetensors; for the check data/images/, data/masks/, data/splits/test.txt
-Writes  models/model.onnx, metrics/export.json
+Reads   models/model.safetensors; data/images/ and data/masks/ of data/splits/train.txt (to choose
+        ranges for int8) and of data/splits/test.txt (for the check)
+Writes  models/onnx/{float32,float16,int8}.onnx, metrics/export.json
 Run     python -m stages.export
 
 Everything runs on the CPU, so that the figures do not depend on the machine's GPU.
 """
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from cocoseg.common.files import atomic_file, write_json
+from cocoseg.common.files import atomic_folder, write_json
 from cocoseg.common.params import load_params
 from cocoseg.common.stage import run_stage
 from cocoseg.deployment.export import (
@@ -24,31 +24,49 @@ from cocoseg.deployment.export import (
     torch_network,
     write_onnx,
 )
+from cocoseg.deployment.variants import choose_calibration, drop_lossy, write_float16, write_int8
 from cocoseg.network.model import load_model
 from cocoseg.network.photos import read_pairs, resize_shorter_side
 
 
 def main() -> dict[str, Any]:
     params = load_params(Path("params.yaml"))
-    torch.set_num_threads(params.export.threads)
+    export, limits = params.export, params.export.max_loss.model_dump()
+    torch.set_num_threads(export.threads)
     model, card = load_model(Path("models/model.safetensors"))
-    pairs = read_pairs(Path("data/splits/test.txt"), Path("data/images"), Path("data/masks"))
-    path = Path("models/model.onnx")
-    with atomic_file(path) as temporary:
-        write_onnx(temporary, model, card, params.export.opset)
-        ours = torch_network(model, card, torch.device("cpu"))
-        theirs, _ = load_onnx(temporary, threads=params.export.threads)
-        result = compare_networks(ours, theirs, card, pairs, params.export.batch_size)
-        require_agreement(result, path)
-    write_json(
-        Path("metrics/export.json"),
-        {**asdict(result), "bytes": path.stat().st_size, "opset": params.export.opset},
+    train, test = (
+        read_pairs(Path(f"data/splits/{name}.txt"), Path("data/images"), Path("data/masks"))
+        for name in ("train", "test")
     )
-    photo, truth = pairs[0].read()
+    final = Path("models/onnx")
+    in_float = {}
+    with atomic_folder(final) as folder:
+        paths = {str(name): folder / f"{name}.onnx" for name in export.variants}
+        write_onnx(paths["float32"], model, card, export.opset)
+        if "float16" in paths:
+            write_float16(paths["float32"], paths["float16"])
+        if "int8" in paths:
+            in_float["int8"] = write_int8(
+                paths["float32"],
+                paths["int8"],
+                choose_calibration(train, export.calibration_images),
+                max_loss=limits["int8"],
+                threads=export.threads,
+            )
+        ours = torch_network(model, card, torch.device("cpu"))
+        onnx = {name: load_onnx(path, threads=export.threads)[0] for name, path in paths.items()}
+        results = compare_networks(ours, onnx, card, test, export.batch_size)
+        require_agreement(results["float32"], final / "float32.onnx", limits["float32"])
+        variants = drop_lossy(folder, results, limits, final)
+    for name, parts in in_float.items():
+        variants[name]["in_float"] = parts
+    summary = {"images": len(test), "opset": export.opset, "variants": variants}
+    write_json(Path("metrics/export.json"), summary)
+    photo, truth = test[0].read()
     images = resize_shorter_side(photo, card.size)[None]
     height, width = truth.shape
-    latency = median_latency({"pytorch": ours, "onnx": theirs}, images, (height, width))
-    return {"device": "cpu", "threads": params.export.threads, "latency_ms": latency}
+    latency = median_latency({"pytorch": ours, **onnx}, images, (height, width))
+    return {"device": "cpu", "threads": export.threads, "latency_ms": latency}
 
 
 if __name__ == "__main__":

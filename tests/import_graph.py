@@ -1,6 +1,8 @@
 """Which of the project's own files a module imports, and which packages they are in, by parsing."""
 
 import ast
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -35,6 +37,19 @@ def direct_imports(file: Path, root: Path) -> list[Path]:
     files = [f for path in paths for f in (path.with_suffix(".py"), path / "__init__.py")]
     # The library's own __init__ imports the rest lazily, for `cocoseg.load` alone.
     return [f for f in files if f.is_file() and f != root / "cocoseg/__init__.py"]
+
+
+def third_party_imports(files: Iterable[Path]) -> set[str]:
+    """The top-level modules that files import, without Python's own and this project's."""
+    own = set(sys.stdlib_module_names) | {"cocoseg", "stages"}
+    names: set[str] = set()
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names.add(node.module.partition(".")[0])
+    return names - own
 
 
 def package_of(file: str) -> str:

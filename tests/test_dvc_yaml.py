@@ -1,6 +1,7 @@
 """dvc.yaml declares what the stages really use."""
 
 import re
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import yaml
 
 from cocoseg.common.params import Params, load_params
 from tests import ROOT
-from tests.import_graph import direct_imports, imported_files, package_of
+from tests.import_graph import direct_imports, imported_files, package_of, third_party_imports
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 
@@ -23,6 +24,33 @@ def test_a_stage_depends_on_exactly_the_packages_it_imports(name: str) -> None:
 def test_the_report_reads_the_machine_figures_of_all_other_stages() -> None:
     read = {dep for dep in STAGES["report"]["deps"] if dep.startswith("metrics/machine")}
     assert read == {f"metrics/machine/{name}.json" for name in STAGES if name != "report"}
+
+
+WATCHING = {"dvc", "dvclive", "scmrepo", "tqdm", "wandb"}
+"""Libraries that run or watch a stage: another version changes no result."""
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_depends_on_the_versions_of_the_libraries_it_imports(name: str) -> None:
+    files = [ROOT / file for file in imported_files(ROOT / "stages" / f"{name}.py", ROOT)]
+    folders = {ROOT / dep for dep in STAGES[name]["deps"] if dep.startswith("cocoseg/")}
+    texts = [
+        path.read_text(encoding="utf-8") for f in folders for path in f.glob("constraints.txt")
+    ]
+    pinned = {line.partition("==")[0] for text in texts for line in text.split()}
+    distributions = metadata.packages_distributions()
+    imported = {
+        distribution.lower().replace("_", "-")
+        for module in third_party_imports(files)
+        for distribution in distributions[module]
+    }
+    assert imported - WATCHING <= pinned
+
+
+def test_constraints_name_every_package_of_the_library_that_has_some() -> None:
+    text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    named = set(re.findall(r"^-c (\S+)$", text, flags=re.MULTILINE))
+    assert named == {p.relative_to(ROOT).as_posix() for p in ROOT.glob("cocoseg/*/constraints.txt")}
 
 
 def test_packages_import_in_one_direction_only() -> None:

@@ -9,11 +9,16 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from cocoseg.common.errors import UserError
 from cocoseg.common.files import write_json
+
+logger = logging.getLogger(__name__)
+
+_LIBRARY = Path(__file__).parents[1]
 
 _REMEDIES = {
     errno.ENOSPC: "make room, then run again",
@@ -34,13 +39,15 @@ def run_stage(main: Callable[[], dict[str, Any] | None], machine_figures: Path |
     What `main` returns (throughput, device), the seconds and the peak memory are written to
     `machine_figures`, if given. A UserError, a full disk, missing rights and files, and exhausted
     memory end the process with status 1 and one line; an interruption with the shell's usual status
-    and no traceback.
+    and no traceback. A library of another version than DVC takes it for is named in a warning.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.raiseExceptions = False  # a log file on a full disk is worth no traceback
     # SIGTERM unwinds the stack like Ctrl-C, so that temporary files are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     started = time.perf_counter()
+    for difference in other_versions(_LIBRARY):
+        logger.warning("%s: DVC will not know what made the results; `make install`", difference)
     try:
         figures = main() or {}
         seconds = round(time.perf_counter() - started, 2)
@@ -57,6 +64,23 @@ def run_stage(main: Callable[[], dict[str, Any] | None], machine_figures: Path |
             raise
         where = f" at {error.filename}" if error.filename else ""
         _fail(f"{os.strerror(error.errno)}{where}: {_REMEDIES[error.errno]}")
+
+
+def other_versions(library: Path) -> list[str]:
+    """Each library that is installed in another version than its package here is tested with.
+
+    A package's `constraints.txt` names what it imports, and is a dependency of stages as its code
+    is. Only packages that this process has imported count; a build (`2.14.1+cpu`) is its version.
+    """
+    found = {}
+    for path in sorted(library.glob("*/constraints.txt")):
+        if f"{library.name}.{path.parent.name}" in sys.modules:
+            for line in path.read_text(encoding="utf-8").splitlines():
+                name, _, version = line.partition("==")
+                installed = metadata.version(name)
+                if installed.partition("+")[0] != version:
+                    found[name] = f"{name} {installed} is installed, {path} has {version}"
+    return list(found.values())
 
 
 def shared_folder(name: str) -> Path:

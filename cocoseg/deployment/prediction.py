@@ -1,7 +1,7 @@
 """A model file and a photo, nothing else: labels, probabilities and an overlay of any photo.
 
 import cocoseg
-model = cocoseg.load("models/model.safetensors")      # or models/model.onnx
+model = cocoseg.load("models/model.safetensors")      # or models/onnx/int8.onnx
 result = model.predict("photo.jpg")                   # or a PIL image, or uint8 (H, W, 3)
 result.labels, result.classes, result.shares()        # uint8 (H, W), names, {name: share}
 result.overlay().save("overlay.png")
@@ -182,7 +182,7 @@ class Predictor:
 
 
 def load(path: str | Path, device: str = "auto") -> Predictor:
-    """Load `model.safetensors` of the train stage or `model.onnx` of the export stage.
+    """Load `model.safetensors` of the train stage or an ONNX file of the export stage.
 
     `device` is auto, cpu, mps, cuda or cuda:N. Raises UserError when the file is missing, damaged
     or not from this project, or the device is not there.

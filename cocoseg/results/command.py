@@ -62,7 +62,7 @@ _EXAMPLES = """\
 examples:
   cocoseg predict photo.jpg
   cocoseg predict holiday/ more/*.png --out labelled --batch-size 32
-  cocoseg predict photo.jpg --model models/model.onnx --probabilities
+  cocoseg predict photo.jpg --model models/onnx/int8.onnx --probabilities
   cocoseg predict panorama.jpg --tiles full
   cocoseg predict unlabelled/ --coco prelabels.json
 
@@ -101,7 +101,7 @@ def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         type=Path,
         default=Path("models/model.safetensors"),
         metavar="FILE",
-        help="model.safetensors or model.onnx; it knows its classes (default: %(default)s)",
+        help="model.safetensors or an ONNX file; it knows its classes (default: %(default)s)",
     )
     add(
         "--out",

@@ -95,7 +95,8 @@ def make_report(metrics: Path, params: Mapping[str, Any], lock: Path, title: str
         masks=read_json(metrics / "mask.json"),
         splits=splits,
         near_duplicates=near_duplicates,
-        export=flatten(read_json(metrics / "export.json", {})),
+        export=read_json(metrics / "export.json", {}),
+        latency=machine.get("export", {}).get("latency_ms", {}),
         colours=class_colours(names),
         error_colours={name: hex_colour(colour) for name, colour in ERRORS.items()},
         examples=[

@@ -10,7 +10,7 @@ from typing import Any
 
 _RESULTS = {
     "model": "models/model.safetensors",
-    "ONNX": "models/model.onnx",
+    "ONNX": "models/onnx/",
     "scores": "metrics/test.json",
     "examples": "metrics/examples/",
     "report": "metrics/report.html",

@@ -5,11 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
-from cocoseg.common.stage import shared_folder
+from cocoseg.common import stage
+from cocoseg.common.stage import other_versions, shared_folder
 from tests import ROOT, wait_until
 
 SCRIPT = """
@@ -117,3 +119,16 @@ def test_what_outlives_a_folder_lies_in_the_project_that_dvc_names(
     (project / ".dvc").mkdir(parents=True)
     monkeypatch.setenv("DVC_ROOT", str(project))
     assert shared_folder("checkpoints") == project / ".dvc/tmp/checkpoints"
+
+
+def test_a_library_of_another_version_than_its_package_names_is_told(tmp_path: Path) -> None:
+    library = tmp_path / "cocoseg"
+    (library / "common").mkdir(parents=True)
+    path = library / "common/constraints.txt"
+    path.write_text(f"numpy==0.1\npydantic=={metadata.version('pydantic')}\n", encoding="utf-8")
+    expected = f"numpy {metadata.version('numpy')} is installed, {path} has 0.1"
+    assert other_versions(library) == [expected]
+
+
+def test_what_is_installed_here_are_the_versions_that_the_packages_name() -> None:
+    assert other_versions(Path(stage.__file__).parents[1]) == []

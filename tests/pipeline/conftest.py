@@ -32,6 +32,7 @@ TINY = {
     "train.threads": 1,
     "evaluate.threads": 1,
     "export.threads": 1,
+    "export.variants": ["float32"],
     "evaluate.examples": 2,
     "runtime.workers": 0,
     "runtime.device": "cpu",

@@ -1,6 +1,7 @@
 """What reruns when a parameter or a line of code changes: the table of docs, asked of dvc."""
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,7 +40,7 @@ CODE = sorted(
     path.relative_to(ROOT).as_posix()
     for folder in ("stages", "cocoseg")
     for path in ROOT.glob(f"{folder}/**/*")
-    if path.suffix in (".py", ".jinja")
+    if path.suffix in (".py", ".jinja", ".txt")
 )
 
 
@@ -120,6 +121,18 @@ def test_the_command_line_says_the_same(changed: Project, key: str) -> None:
         to_run = stages_run(changed.succeed("dvc", "repro", "--dry", "--force-downstream"))
     assert set(status) == stages_that_depend(key)
     assert set(to_run) == with_later_stages(stages_that_depend(key))
+
+
+def test_another_version_of_a_library_changes_the_stages_that_import_it(
+    asked: Project, repo: Repo
+) -> None:
+    with changed_text(asked.folder / "cocoseg/network/constraints.txt") as text:
+        path = asked.folder / "cocoseg/network/constraints.txt"
+        path.write_text(re.sub(r"torch==.*", "torch==9.0.0", text), encoding="utf-8")
+        assert changed_stages(repo) == {"train", "evaluate", "export"}
+    with changed_text(asked.folder / "constraints.txt") as text:
+        (asked.folder / "constraints.txt").write_text(f"{text}zstandard==1.0.0\n", encoding="utf-8")
+        assert changed_stages(repo) == set()
 
 
 @pytest.mark.parametrize("file", CODE)

@@ -148,7 +148,7 @@ def traces() -> list[bytes]:
 
 def test_no_output_holds_a_path_a_name_or_the_day(elsewhere: Project) -> None:
     files = output_files(elsewhere)
-    assert {"instances.json", "rejected.csv", "train.txt", "loss.tsv", "model.onnx"} <= {
+    assert {"instances.json", "rejected.csv", "train.txt", "loss.tsv", "float32.onnx"} <= {
         path.name for path in files
     }
     # Today in seconds since 1970: ten digits that do not follow a decimal point.

@@ -35,6 +35,10 @@ def preset(name: str) -> dict[str, Any]:
     return params.model_dump(exclude={"runtime", "report"})
 
 
+def variant(**figures: Any) -> dict[str, Any]:
+    return {"agreement": 0.99987, "miou": 0.6, "largest_score_difference": 0.0, **figures}
+
+
 @pytest.fixture
 def metrics(tmp_path: Path) -> Path:
     """What the stages before write, small."""
@@ -122,7 +126,15 @@ def metrics(tmp_path: Path) -> Path:
             "device": "cpu",
             "crops_per_second": 20.6,
         },
-        "export.json": {"labels_agreement": 0.99987, "onnx": {"bytes": 44100000}},
+        "export.json": {
+            "images": 6,
+            "opset": 18,
+            "variants": {
+                "float32": variant(written=True, bytes=44_100_000, loss=0.0),
+                "int8": variant(written=False, bytes=11_300_000, loss=0.0234, in_float=["stem"]),
+            },
+        },
+        "machine/export.json": {"latency_ms": {"pytorch": 25.5, "float32": 12.5}},
     }
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -283,7 +295,7 @@ def test_the_figures_are_those_of_the_files(page: str) -> None:
         "polygon odd 2",
         "small below 1,024 4 0.500 0.400",
         "medium below 9,216 0 – –",  # noqa: RUF001
-        "labels agreement 0.99987",
+        "int8 (not written) 11.3 MB 0.26 99.99% 0.600 0.0234",
         "train 281.67 1,903 cpu 2 Linux x86_64 3.11.7 crops per second 20.6",
         "max_instances 10",
         "(calibration error): 0.020",

@@ -1,0 +1,325 @@
+"""Smaller copies of the float32 ONNX file, with the same inputs, output and card.
+
+write_float16(Path("float32.onnx"), Path("float16.onnx"))
+in_float = write_int8(Path("float32.onnx"), Path("int8.onnx"), pairs, max_loss=0.01, threads=1)
+
+float16 halves the file; a CPU computes in float32 all the same. int8 is static quantisation by ONNX
+Runtime's own tools: weights by output channel, activations by their range on training photos
+(Krishnamoorthi, "Quantizing deep convolutional networks for efficient inference", 2018, section 3).
+"""
+
+import copy
+import logging
+import math
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    QDQQuantizer,
+    QuantType,
+    create_calibrator,
+)
+from onnxruntime.quantization.calibrate import TensorData, TensorsData
+from onnxruntime.transformers.float16 import convert_float_to_float16
+from torch import Tensor
+
+from cocoseg.common.files import atomic_file
+from cocoseg.common.randomness import sort_key
+from cocoseg.deployment.export import Agreement, load_onnx
+from cocoseg.network.confusion import count_confusion, mean_iou
+from cocoseg.network.photos import Pair, WholePhotos
+
+logger = logging.getLogger(__name__)
+
+_OPERATIONS = ["Conv", "Add", "Mul", "Clip", "Relu", "Sigmoid", "GlobalAveragePool", "Concat"]
+"""What is quantised. Resizing takes longer in 8 bits than in float."""
+
+_SHARE_OF_LOSS = 0.5
+"""Of the loss that is allowed on the test images, that on the photos of calibration."""
+
+_RANKED_BY = 16
+"""Photos by which the parts are put in order."""
+
+_SHARE_OF_WEIGHTS = 0.01
+"""Of all weights, those that may stay in float: they take four times the space."""
+
+
+def write_float16(source: Path, path: Path) -> None:
+    """Copy the float32 file `source` with weights in half precision; logits stay float32."""
+    model = onnx.load(source)
+    # The enlargement of the logits: in half precision, more classes would be equal.
+    last = next(node.name for node in model.graph.node if "logits" in node.output)
+    with _quiet():
+        model = convert_float_to_float16(model, keep_io_types=True, node_block_list=[last])
+    _save(model, path)
+
+
+def write_int8(
+    source: Path, path: Path, pairs: Sequence[Pair], *, max_loss: float, threads: int
+) -> list[str]:
+    """Copy the float32 file `source` quantised to 8 bits; returns the parts left in float.
+
+    The ranges of activations come from `pairs`, of which there is at least one. The first part of
+    the network stays in float: on three channels, 8 bits are slower. Of the others, those that err
+    most follow until the mean IoU on `pairs` is at most half of `max_loss` below that of `source`,
+    or more than 1% of the weights would be in float.
+    """
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        model = _Quantisation(source, Path(folder), pairs, threads)
+        in_float = model.choose(max_loss * _SHARE_OF_LOSS)
+        _save(model.quantise(in_float), path)
+    return in_float
+
+
+def drop_lossy(
+    folder: Path, results: Mapping[str, Agreement], max_loss: Mapping[str, float], final: Path
+) -> dict[str, dict[str, Any]]:
+    """Remove the files `NAME.onnx` that lose more than they may; returns the figures of all.
+
+    A warning names each, and by how much, under the folder `final` where the others will be.
+    """
+    figures = {}
+    for name, result in results.items():
+        path = folder / f"{name}.onnx"
+        written = result.loss <= max_loss[name]
+        figures[name] = {"written": written, "bytes": path.stat().st_size, **asdict(result)}
+        if not written:
+            path.unlink()
+            logger.warning(
+                "%s is not written: its mean IoU on the test images is %.4f below PyTorch's, "
+                "%.4f more than export.max_loss.%s allows",
+                final / path.name,
+                result.loss,
+                result.loss - max_loss[name],
+                name,
+            )
+    return figures
+
+
+def choose_calibration(pairs: Sequence[Pair], count: int) -> list[Pair]:
+    """At most `count` pairs, whatever their order: always the same of the same names."""
+    return sorted(pairs, key=lambda pair: sort_key(0, "calibrate", pair.mask.stem))[:count]
+
+
+class _Quantisation:
+    """A float32 file, its quantised copies, and what they make of some photos."""
+
+    def __init__(self, source: Path, folder: Path, pairs: Sequence[Pair], threads: int) -> None:
+        _, card = load_onnx(source, threads=threads)
+        self._classes = len(card.classes)
+        self._photos = WholePhotos(pairs, card.size)
+        self._folder = folder
+        self._threads = threads
+        self._model = onnx.load(source)
+        sizes = {tensor.name: math.prod(tensor.dims) for tensor in self._model.graph.initializer}
+        self._weights: dict[str, int] = {}
+        for node in self._model.graph.node:
+            if node.op_type == "Conv":
+                part = _part(node)
+                self._weights[part] = self._weights.get(part, 0) + sizes[node.input[1]]
+        self._labels, self._miou = self._evaluate(self._model)
+        self._ranges = self._calibrate()
+
+    def choose(self, max_loss: float) -> list[str]:
+        """The parts that stay in float, in the order of the network."""
+        first, *others = self._weights
+        chosen = [first]
+
+        def is_too_much(parts: Sequence[str]) -> bool:
+            weights = sum(self._weights[part] for part in parts)
+            return weights > _SHARE_OF_WEIGHTS * sum(self._weights.values())
+
+        def loss(parts: Sequence[str]) -> float:
+            return self._miou - self._evaluate(self.quantise(parts))[1]
+
+        def wrong(parts: Sequence[str]) -> int:
+            labels, _ = self._evaluate(self.quantise(parts), _RANKED_BY)
+            return sum(int((a != b).sum()) for a, b in zip(labels, self._labels, strict=False))
+
+        if loss(chosen) > max_loss:
+            candidates = [part for part in others if not is_too_much([first, part])]
+            candidates.sort(key=lambda part: wrong([first, part]))
+            for part in candidates:
+                if is_too_much([*chosen, part]):
+                    continue
+                chosen.append(part)
+                if loss(chosen) <= max_loss:
+                    break
+        return [part for part in self._weights if part in chosen]
+
+    def quantise(self, in_float: Sequence[str]) -> ModelProto:
+        """A copy in which all but the parts `in_float` computes with integers."""
+        model = onnx.shape_inference.infer_shapes(_with_plain_activations(self._model, in_float))
+        quantizer = QDQQuantizer(
+            model,
+            per_channel=True,
+            # Weights of 7 bits: with 8, sums of two products overflow on processors without VNNI.
+            reduce_range=True,
+            weight_qType=QuantType.QInt8,
+            activation_qType=QuantType.QUInt8,
+            tensors_range=copy.deepcopy(self._ranges),
+            nodes_to_quantize=[],
+            nodes_to_exclude=[node.name for node in model.graph.node if _part(node) in in_float],
+            op_types_to_quantize=_OPERATIONS,
+            extra_options={},
+        )
+        quantizer.quantize_model()
+        quantised: ModelProto = quantizer.model.model
+        del quantised.graph.value_info[:]
+        return quantised
+
+    def _calibrate(self) -> TensorsData:
+        """The lowest and highest value of every activation on the photos."""
+        path = self._folder / "calibration.onnx"
+        model = onnx.shape_inference.infer_shapes(_with_plain_activations(self._model))
+        _save(model, path)
+        calibrator = create_calibrator(path, _OPERATIONS, self._folder / "augmented.onnx")
+        calibrator.collect_data(_Reader(self._photos))
+        ranges = calibrator.compute_data()
+        for node in model.graph.node:
+            if node.op_type == "Add" and _LIFT in node.input:
+                # What hard-swish makes zero, below -3, need not be told apart.
+                lowest, highest = ranges[node.input[0]].range_value
+                lowest = np.maximum(lowest, np.float32(-3 / _ROOT))
+                ranges.data[node.input[0]] = TensorData(lowest=lowest, highest=highest)
+        return ranges
+
+    def _evaluate(self, model: ModelProto, count: int | None = None) -> tuple[list[Tensor], float]:
+        """The labels of every photo, or of the first `count`, and their mean IoU."""
+        path = self._folder / "candidate.onnx"
+        _save(model, path)
+        network, _ = load_onnx(path, threads=self._threads)
+        confusion = np.zeros((self._classes, self._classes), np.int64)
+        labels = []
+        for index in range(len(self._photos.pairs))[:count]:
+            image, truth = self._photos[index]
+            height, width = truth.shape
+            found = network(image[None], (height, width))[0].max(dim=0).indices.to(torch.uint8)
+            confusion += count_confusion(truth.numpy(), found.numpy(), self._classes)
+            labels.append(found)
+        return labels, mean_iou(confusion)
+
+
+class _Reader(CalibrationDataReader):  # type: ignore[misc]
+    """Photos, one at a time, as the inputs of the ONNX file."""
+
+    def __init__(self, photos: WholePhotos) -> None:
+        self._inputs = (
+            {"images": image[None].contiguous().numpy(), "size": np.array(truth.shape)}
+            for image, truth in (photos[index] for index in range(len(photos.pairs)))
+        )
+
+    def get_next(self) -> dict[str, NDArray[Any]] | None:
+        return next(self._inputs, None)
+
+
+def _part(node: NodeProto) -> str:
+    """To which part of the network a node belongs, such as `backbone.4`: the second of its names.
+
+    What stands in no part, such as the normalisation, is its own.
+    """
+    names = node.name.split("/")[1:]
+    return names[1] if len(names) > 2 else node.name
+
+
+_ROOT = math.sqrt(6)
+_LIFT, _ZERO, _TOP, _ONE = "swish_lift", "swish_zero", "swish_top", "sigmoid_top"
+_CONSTANTS = {_LIFT: 3 / _ROOT, _ZERO: 0.0, _TOP: _ROOT, _ONE: 1.0}
+
+
+def _with_plain_activations(model: ModelProto, but: Sequence[str] = ()) -> ModelProto:
+    """A copy in which hard-swish and hard-sigmoid are of operations that exist for 8 bits.
+
+    Both follow a convolution, which takes over their factors: with y = x / sqrt(6),
+    hard-swish(x) = x * clip(x + 3, 0, 6) / 6 = y * clip(y + 3 / sqrt(6), 0, sqrt(6)), and
+    hard-sigmoid(x) = clip(x / 6 + 1 / 2, 0, 1). The clips cost nothing: 8 bits saturate. Parts
+    named in `but` stay as they are.
+    """
+    plain = ModelProto()
+    plain.CopyFrom(model)
+    graph = plain.graph
+    values = {tensor.name: tensor for tensor in graph.initializer}
+    # The exporter stores equal biases once, and names them by Identity.
+    alias = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Identity"}
+    users = Counter(name for node in graph.node for name in node.input)
+    makers: dict[str, NodeProto] = {}
+    nodes = []
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            node.input[place] = alias[name] if alias.get(name) in values else name
+        makers |= dict.fromkeys(node.output, node)
+        source = makers.get(node.input[0]) if node.input else None
+        follows = source is not None and source.op_type == "Conv" and users[source.output[0]] == 1
+        if source is None or not follows or _part(node) in but:
+            nodes.append(node)
+        elif node.op_type == "HardSwish":
+            lifted, clipped = (f"{node.output[0]}_{step}" for step in ("lifted", "clipped"))
+            _scale(source, graph, values, 1 / _ROOT)
+            nodes += [
+                helper.make_node("Add", [node.input[0], _LIFT], [lifted], f"{node.name}/Add"),
+                helper.make_node("Clip", [lifted, _ZERO, _TOP], [clipped], f"{node.name}/Clip"),
+                helper.make_node("Mul", [node.input[0], clipped], node.output, f"{node.name}/Mul"),
+            ]
+        elif node.op_type == "HardSigmoid":
+            _scale(source, graph, values, 1 / 6, shift=0.5)
+            inputs = [node.input[0], _ZERO, _ONE]
+            nodes.append(helper.make_node("Clip", inputs, node.output, f"{node.name}/Clip"))
+        else:
+            nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    used = {name for node in nodes for name in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    kept += [
+        numpy_helper.from_array(np.array(value, np.float32), name)
+        for name, value in _CONSTANTS.items()
+        if name in used
+    ]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    return plain
+
+
+def _scale(
+    convolution: NodeProto,
+    graph: GraphProto,
+    values: Mapping[str, TensorProto],
+    factor: float,
+    shift: float = 0.0,
+) -> None:
+    """Let a convolution give `factor` times its result plus `shift`."""
+    for place, added in ((1, 0.0), (2, shift)):
+        array = numpy_helper.to_array(values[convolution.input[place]]) * factor + added
+        name = f"{convolution.name}_{place}"
+        graph.initializer.append(numpy_helper.from_array(array.astype(np.float32), name))
+        convolution.input[place] = name
+
+
+def _save(model: ModelProto, path: Path) -> None:
+    model.producer_name, model.producer_version = "cocoseg", ""
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(model.SerializeToString(deterministic=True))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the tools say to their developers, on the root logger and as warnings."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logging.disable(level)
