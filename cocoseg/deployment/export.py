@@ -146,6 +146,8 @@ def load_onnx(path: Path, device: str = "cpu", threads: int = 0) -> tuple[Networ
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # its warnings are for its developers
+    # Threads that wait in a busy loop take the processor from other networks of this process.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(path, options, providers=providers)
     except Exception as error:  # onnxruntime's errors have no base class of their own

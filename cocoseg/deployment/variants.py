@@ -35,6 +35,7 @@ from onnxruntime.quantization.calibrate import TensorData, TensorsData
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from torch import Tensor
 
+from cocoseg.common.errors import UserError
 from cocoseg.common.files import atomic_file
 from cocoseg.common.randomness import sort_key
 from cocoseg.deployment.export import Agreement, load_onnx
@@ -109,7 +110,14 @@ def drop_lossy(
 
 
 def choose_calibration(pairs: Sequence[Pair], count: int) -> list[Pair]:
-    """At most `count` pairs, whatever their order: always the same of the same names."""
+    """At most `count` pairs, whatever their order: always the same of the same names.
+
+    Raises UserError where there is none.
+    """
+    if not pairs:
+        raise UserError(
+            "int8 wants photos of the train split, which is empty: drop it from export.variants"
+        )
     return sorted(pairs, key=lambda pair: sort_key(0, "calibrate", pair.mask.stem))[:count]
 
 
