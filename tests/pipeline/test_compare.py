@@ -226,3 +226,14 @@ def test_what_is_only_in_a_remote_is_read_from_there_and_what_is_nowhere_is_name
     message = error_of(project, "cocoseg", "compare", "main", "void")
     assert "void: metrics/test_images.json is neither in DVC's cache nor in a remote" in message
     assert "`dvc exp pull origin NAME`" in message
+
+
+def test_a_comment_for_a_pull_request_tells_scores_parameters_and_which_is_better(
+    varied: Project,
+) -> None:
+    comment = varied.succeed(".ci/compare", "main", "void")
+    scores, parameters, better = comment.split("### ")[1:]
+    assert "| metrics/test.json | miou" in scores
+    assert "metrics/mask.json" not in scores
+    assert "mask.overlap" in parameters
+    assert "| mean IoU | " in better
