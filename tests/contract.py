@@ -111,7 +111,8 @@ def _candidates(value: Any) -> Iterator[Any]:
             yield from (choice for choice in choices if choice != value)
             yield 1  # where a word such as `auto` stands for a number
         case list():
-            yield from (value[:-1], [*value, *value[-1:]], value[:1] * len(value))
+            yield from (value[:-1], [*value, *value[-1:]], value[:1] * max(2, len(value)))
+            yield from ([*value, choice] for choice in _choices(Params.model_json_schema()))
         case None:
             yield from ("0" * 32, 1, 32)
 

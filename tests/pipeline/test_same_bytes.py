@@ -96,7 +96,7 @@ def elsewhere(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Pr
         USER="elsewhere-user",
     )
     assert stages_run(output) == STAGES
-    assert (project.folder / "metrics/filter.json").stat().st_mode & 0o077 == 0  # the umask's doing
+    assert (project.folder / "metrics/test.json").stat().st_mode & 0o077 == 0  # the umask's doing
     return project
 
 
