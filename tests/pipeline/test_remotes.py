@@ -166,8 +166,9 @@ def test_a_push_that_was_cut_off_is_completed_by_the_next(team: Team, tmp_path: 
     half = (team.project.folder / MODEL).stat().st_size // 2
     with cut_line((str(address.hostname), int(address.port or 0)), half) as (host, port):
         cut = team.project.run(*push, **{**team.key, "AWS_ENDPOINT_URL": f"http://{host}:{port}"})
-    assert cut.returncode == 1
-    assert "files failed to upload" in cut.stderr
+    assert cut.returncode != 0
+    # Which of the two depends on what was on its way: a folder's list of files, or a file.
+    assert "failed to transfer" in cut.stderr or "files failed to upload" in cut.stderr
 
     assert "files pushed" in team.project.succeed(*push, **team.key)
     clone = team.clone(tmp_path / "clone")
