@@ -29,7 +29,7 @@ def test_what_only_looks(
     for command, shown in {
         "dag --md": "node",
         "diff HEAD~1": "models/model.safetensors",
-        "du . models": "models/model.onnx",
+        "du . models": "models/onnx",
         "exp diff HEAD~1 HEAD --all": "miou",
         "ls . models": "model.safetensors",
         "params diff HEAD~1": "",
