@@ -33,7 +33,7 @@ coco: install ## run on COCO val2014: presets/coco_val2014.yaml becomes params.y
 	@$(MAKE) --no-print-directory repro
 
 check: lint ## style, types and the tests that start neither dvc nor a training: about a minute
-	@pytest -n auto -q tests/common tests/annotations tests/sources tests/results tests/test_dvc_yaml.py --ignore-glob '*fuzz*' -m 'not slow'
+	@pytest -n auto -q tests/common tests/annotations tests/sources tests/results tests/test_dvc_yaml.py --ignore-glob '*fuzz*'
 
 test: install ## run the test suite, but for what is slow
 	@pytest -n auto -m 'not slow'

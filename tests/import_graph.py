@@ -24,14 +24,7 @@ def imported_files(script: Path, root: Path) -> set[str]:
 
 def direct_imports(file: Path, root: Path) -> list[Path]:
     """The modules of the project that a file names in its imports, and their packages."""
-    names: list[str] = []
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            assert node.level == 0, f"{file}: write imports in full"
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    parts = [name.split(".") for name in names]
+    parts = [name.split(".") for name in _imported_names(file)]
     modules = {tuple(p[:n]) for p in parts for n in range(1, len(p) + 1)}
     paths = [root.joinpath(*module) for module in sorted(modules)]
     files = [f for path in paths for f in (path.with_suffix(".py"), path / "__init__.py")]
@@ -42,14 +35,19 @@ def direct_imports(file: Path, root: Path) -> list[Path]:
 def third_party_imports(files: Iterable[Path]) -> set[str]:
     """The top-level modules that files import, without Python's own and this project's."""
     own = set(sys.stdlib_module_names) | {"cocoseg", "stages"}
-    names: set[str] = set()
-    for file in files:
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                names |= {alias.name.partition(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                names.add(node.module.partition(".")[0])
-    return names - own
+    return {name.partition(".")[0] for file in files for name in _imported_names(file)} - own
+
+
+def _imported_names(file: Path) -> list[str]:
+    """All that a file's imports may mean: modules, and what is taken from them, in full."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{file}: write imports in full"
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return names
 
 
 def package_of(file: str) -> str:

@@ -38,7 +38,7 @@ from torch import Tensor
 from cocoseg.common.errors import UserError
 from cocoseg.common.files import atomic_file
 from cocoseg.common.randomness import sort_key
-from cocoseg.deployment.export import Agreement, load_onnx
+from cocoseg.deployment.export import Agreement, Network, load_onnx
 from cocoseg.network.confusion import count_confusion, mean_iou
 from cocoseg.network.photos import Pair, WholePhotos
 
@@ -125,9 +125,10 @@ class _Quantisation:
     """A float32 file, its quantised copies, and what they make of some photos."""
 
     def __init__(self, source: Path, folder: Path, pairs: Sequence[Pair], threads: int) -> None:
-        _, card = load_onnx(source, threads=threads)
+        network, card = load_onnx(source, threads=threads)
         self._classes = len(card.classes)
-        self._photos = WholePhotos(pairs, card.size)
+        photos = WholePhotos(pairs, card.size)
+        self._photos = [photos[index] for index in range(len(pairs))]  # decoded once for all copies
         self._folder = folder
         self._threads = threads
         self._model = onnx.load(source)
@@ -137,7 +138,7 @@ class _Quantisation:
             if node.op_type == "Conv":
                 part = _part(node)
                 self._weights[part] = self._weights.get(part, 0) + sizes[node.input[1]]
-        self._labels, self._miou = self._evaluate(self._model)
+        self._labels, self._miou = self._evaluate(network)
         self._ranges = self._calibrate()
 
     def choose(self, max_loss: float) -> list[str]:
@@ -150,10 +151,10 @@ class _Quantisation:
             return weights > _SHARE_OF_WEIGHTS * sum(self._weights.values())
 
         def loss(parts: Sequence[str]) -> float:
-            return self._miou - self._evaluate(self.quantise(parts))[1]
+            return self._miou - self._evaluate(self._load(self.quantise(parts)))[1]
 
         def wrong(parts: Sequence[str]) -> int:
-            labels, _ = self._evaluate(self.quantise(parts), _RANKED_BY)
+            labels, _ = self._evaluate(self._load(self.quantise(parts)), _RANKED_BY)
             return sum(int((a != b).sum()) for a, b in zip(labels, self._labels, strict=False))
 
         if loss(chosen) > max_loss:
@@ -204,15 +205,16 @@ class _Quantisation:
                 ranges.data[node.input[0]] = TensorData(lowest=lowest, highest=highest)
         return ranges
 
-    def _evaluate(self, model: ModelProto, count: int | None = None) -> tuple[list[Tensor], float]:
-        """The labels of every photo, or of the first `count`, and their mean IoU."""
+    def _load(self, model: ModelProto) -> Network:
         path = self._folder / "candidate.onnx"
         _save(model, path)
-        network, _ = load_onnx(path, threads=self._threads)
+        return load_onnx(path, threads=self._threads)[0]
+
+    def _evaluate(self, network: Network, count: int | None = None) -> tuple[list[Tensor], float]:
+        """The labels of every photo, or of the first `count`, and their mean IoU."""
         confusion = np.zeros((self._classes, self._classes), np.int64)
         labels = []
-        for index in range(len(self._photos.pairs))[:count]:
-            image, truth = self._photos[index]
+        for image, truth in self._photos[:count]:
             height, width = truth.shape
             found = network(image[None], (height, width))[0].max(dim=0).indices.to(torch.uint8)
             confusion += count_confusion(truth.numpy(), found.numpy(), self._classes)
@@ -223,10 +225,10 @@ class _Quantisation:
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
     """Photos, one at a time, as the inputs of the ONNX file."""
 
-    def __init__(self, photos: WholePhotos) -> None:
+    def __init__(self, photos: Sequence[tuple[Tensor, Tensor]]) -> None:
         self._inputs = (
             {"images": image[None].contiguous().numpy(), "size": np.array(truth.shape)}
-            for image, truth in (photos[index] for index in range(len(photos.pairs)))
+            for image, truth in photos
         )
 
     def get_next(self) -> dict[str, NDArray[Any]] | None:

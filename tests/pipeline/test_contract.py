@@ -126,12 +126,13 @@ def test_the_command_line_says_the_same(changed: Project, key: str) -> None:
 def test_another_version_of_a_library_changes_the_stages_that_import_it(
     asked: Project, repo: Repo
 ) -> None:
-    with changed_text(asked.folder / "cocoseg/network/constraints.txt") as text:
-        path = asked.folder / "cocoseg/network/constraints.txt"
+    path = asked.folder / "cocoseg/network/constraints.txt"
+    with changed_text(path) as text:
         path.write_text(re.sub(r"torch==.*", "torch==9.0.0", text), encoding="utf-8")
         assert changed_stages(repo) == {"train", "evaluate", "export"}
-    with changed_text(asked.folder / "constraints.txt") as text:
-        (asked.folder / "constraints.txt").write_text(f"{text}zstandard==1.0.0\n", encoding="utf-8")
+    path = asked.folder / "constraints.txt"
+    with changed_text(path) as text:
+        path.write_text(f"{text}zstandard==1.0.0\n", encoding="utf-8")
         assert changed_stages(repo) == set()
 
 
