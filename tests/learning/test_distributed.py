@@ -8,22 +8,22 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
-from tests import ROOT
-
-GRADIENTS = """
-import sys
-import torch
-from safetensors.torch import save_file
-from cocoseg.learning.distributed import process_count, process_group, rank
+from cocoseg.learning.distributed import process_count, rank
+from cocoseg.learning.training import Trainer
 from cocoseg.network.inference import normalize
 from cocoseg.network.model import ModelCard
-from cocoseg.learning.training import Trainer
+from tests import ROOT
 from tests.learning.test_training import params
 
+NAMES = ("background", "red", "blue")
 CPU = torch.device("cpu")
-with process_group(CPU):
-    card = ModelCard("deeplabv3_mobilenet_v3_large", ("background", "red", "blue"), 48)
+
+
+def gradients() -> dict[str, Tensor]:
+    """The loss and the gradients of one step, on this process's share of the batch."""
+    card = ModelCard("deeplabv3_mobilenet_v3_large", NAMES, 48)
     trainer = Trainer(card, params(), CPU)
     random = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (4, 3, 48, 48), generator=random, dtype=torch.uint8)
@@ -44,70 +44,78 @@ with process_group(CPU):
     share = slice(rank(), None, process_count())
     loss = trainer.loss(images[share], labels[share])
     (loss * process_count()).backward()
-    if rank() == 0:
-        gradients = {n: p.grad.contiguous() for n, p in trainer.model.named_parameters()}
-        save_file({"loss": loss.detach(), **gradients}, sys.argv[1])
-"""
+    found = {name: p.grad.contiguous() for name, p in trainer.model.named_parameters()}
+    return {"loss": loss.detach(), **found}
 
 
-def run(folder: Path, processes: int, script: str, *arguments: object) -> None:
-    (folder / "step.py").write_text(script, encoding="utf-8")
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    result = subprocess.run(
-        [sys.executable, *(launcher if processes > 1 else []), folder / "step.py", *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stderr
-
-
-def gradients(folder: Path, processes: int) -> dict[str, torch.Tensor]:
-    output = folder / f"{processes}.safetensors"
-    run(folder, processes, GRADIENTS, output)
-    return load_file(output)
-
-
-def test_gradients_of_two_processes_equal_those_of_one(tmp_path: Path) -> None:
-    one, two = gradients(tmp_path, 1), gradients(tmp_path, 2)
-    assert two["loss"].item() == pytest.approx(one["loss"].item(), rel=1e-5)
-    assert one["classifier.4.weight"].abs().max() > 1e-3
-    for name, gradient in one.items():
-        torch.testing.assert_close(two[name], gradient, rtol=1e-3, atol=1e-5, msg=name)
-
-
-TWO_STEPS = """
-import torch
-from cocoseg.learning.distributed import process_group
-from cocoseg.network.model import ModelCard
-from cocoseg.learning.training import Trainer
-from tests.learning.test_training import params
-
-CPU = torch.device("cpu")
-with process_group(CPU):
-    card = ModelCard("deeplabv3_mobilenet_v3_large", ("background", "red", "blue"), 48)
+def two_steps() -> None:
+    """Train a network without the auxiliary head."""
+    card = ModelCard("deeplabv3_mobilenet_v3_large", NAMES, 48)
     trainer = Trainer(card, params(aux_weight=0.0), CPU)
     trainer.in_parallel.train()
     for _ in range(2):
         images = torch.zeros(2, 3, 48, 48, dtype=torch.uint8)
         trainer.optimize(images, torch.zeros(2, 48, 48, dtype=torch.uint8))
+
+
+IN_PROCESSES = """
+import sys
+from safetensors.torch import save_file
+from cocoseg.learning.distributed import process_group, rank
+from tests.learning.test_distributed import CPU, gradients, two_steps
+
+with process_group(CPU):
+    found = gradients()
+    if rank() == 0:
+        save_file(found, sys.argv[1])
+    two_steps()
+    if rank() == 0:
+        print("two steps")
 """
 
 
-def test_processes_agree_on_a_network_without_the_auxiliary_head(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> "subprocess.CompletedProcess[str]":
+    """What two processes said that torchrun started; the last of `args` is the gradients' file."""
+    folder = tmp_path_factory.mktemp("two")
+    (folder / "steps.py").write_text(IN_PROCESSES, encoding="utf-8")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    return subprocess.run(
+        [*launcher, str(folder / "steps.py"), str(folder / "gradients.safetensors")],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_gradients_of_two_processes_equal_those_of_one(
+    two: "subprocess.CompletedProcess[str]",
+) -> None:
+    assert Path(two.args[-1]).exists(), two.stderr
+    found, expected = load_file(two.args[-1]), gradients()
+    assert found.keys() == expected.keys()
+    assert found["loss"].item() == pytest.approx(expected["loss"].item(), rel=1e-5)
+    assert expected["classifier.4.weight"].abs().max() > 1e-3
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_processes_agree_on_a_network_without_the_auxiliary_head(
+    two: "subprocess.CompletedProcess[str]",
+) -> None:
     """DistributedDataParallel fails in the second step where a parameter has no gradient."""
-    run(tmp_path, 2, TWO_STEPS)
+    assert (two.returncode, two.stdout) == (0, "two steps\n"), two.stderr
 
 
 FAIL = """
 import os, signal, sys, time
 from pathlib import Path
-from cocoseg.learning.distributed import relaunch, started_by_torchrun
 from cocoseg.common.errors import UserError
 from cocoseg.common.stage import run_stage
 
 def main():
-    if not started_by_torchrun():
+    if "RANK" not in os.environ:
+        from cocoseg.learning.distributed import relaunch
         relaunch("failing", 2)
     if os.environ["RANK"] == "1":
         {body}

@@ -33,6 +33,9 @@ from tests.network.test_photos import COLOURS
 
 PRESET = ROOT / "presets/sample.yaml"
 
+Run = tuple[TrainingResult, list[Any]]
+"""What a training gives, and the figures of each epoch."""
+
 
 def params(**changes: Any) -> TrainParams:
     preset = yaml.safe_load(PRESET.read_text(encoding="utf-8"))["train"]
@@ -49,7 +52,7 @@ def params(**changes: Any) -> TrainParams:
 
 def run(
     pairs: list[Pair], workers: int = 0, after_epoch: Callable[[int], None] = int, **changes: Any
-) -> tuple[TrainingResult, list[Any]]:
+) -> Run:
     """Train on `pairs`, validate on two of them; `after_epoch` gets each epoch's number."""
     checkpoint = CheckpointFile(pairs[0].image.parent, "test")
     epochs: list[Mapping[str, Any]] = []
@@ -72,8 +75,7 @@ def run(
     return result, epochs
 
 
-@pytest.fixture
-def pairs(tmp_path: Path) -> list[Pair]:
+def draw_pairs(folder: Path) -> list[Pair]:
     """Eight photos with a red and a blue rectangle each, of various sizes and places."""
     random = np.random.default_rng(0)
     pairs = []
@@ -83,12 +85,30 @@ def pairs(tmp_path: Path) -> list[Pair]:
             top, left = random.integers(0, 56, 2)
             height, width = random.integers(30, 60, 2)
             labels[top : top + height, left : left + width] = label
-        pair = Pair(tmp_path / f"{number}.jpg", tmp_path / f"{number}.png")
+        pair = Pair(folder / f"{number}.jpg", folder / f"{number}.png")
         noise = random.integers(-20, 20, (96, 96, 3))
         Image.fromarray((COLOURS[labels] + noise).clip(0, 255).astype(np.uint8)).save(pair.image)
         write_label_png(pair.mask, labels)
         pairs.append(pair)
     return pairs
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> list[Pair]:
+    return draw_pairs(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """An uninterrupted run on such photos."""
+    return run(draw_pairs(tmp_path_factory.mktemp("whole")))
+
+
+@pytest.fixture(scope="module")
+def one_epoch(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of one epoch, beside random numbers of seed 1."""
+    torch.manual_seed(1)
+    return run(draw_pairs(tmp_path_factory.mktemp("one_epoch")), epochs=1)
 
 
 def test_it_learns_what_the_photos_show(pairs: list[Pair]) -> None:
@@ -106,8 +126,8 @@ def test_validation_sees_what_has_been_learnt_from_the_first_epochs_on(pairs: li
         assert min(figures["val"]["iou"].values()) > 0.1, figures
 
 
-def test_the_best_epoch_is_the_one_that_is_kept(pairs: list[Pair]) -> None:
-    result, epochs = run(pairs)
+def test_the_best_epoch_is_the_one_that_is_kept(pairs: list[Pair], whole: Run) -> None:
+    result, epochs = whole
     best = max(figures["val"]["miou"] for figures in epochs)
     summary = result.summary()
     assert summary["val"]["miou"] == best == epochs[summary["epoch"] - 1]["val"]["miou"]
@@ -122,25 +142,26 @@ def test_the_best_epoch_is_the_one_that_is_kept(pairs: list[Pair]) -> None:
     assert mean_iou(kept) == pytest.approx(best, abs=1e-6)
 
 
-def test_two_runs_give_the_same_weights_whatever_the_number_of_workers(pairs: list[Pair]) -> None:
-    (first, _), (second, _) = run(pairs, workers=0), run(pairs, workers=2)
+def test_two_runs_give_the_same_weights_whatever_the_number_of_workers(
+    pairs: list[Pair], whole: Run
+) -> None:
+    (first, _), (second, _) = whole, run(pairs, workers=2)
     for key, value in first.model.state_dict().items():
         assert torch.equal(value, second.model.state_dict()[key]), key
 
 
-def test_another_seed_gives_other_weights(pairs: list[Pair]) -> None:
-    (first, _), (second, _) = run(pairs, epochs=1), run(pairs, epochs=1, seed=1)
+def test_another_seed_gives_other_weights(pairs: list[Pair], one_epoch: Run) -> None:
+    (first, _), (second, _) = one_epoch, run(pairs, epochs=1, seed=1)
     key = "classifier.4.weight"
     assert not torch.equal(first.model.state_dict()[key], second.model.state_dict()[key])
 
 
-def test_global_random_state_is_neither_used_nor_changed(pairs: list[Pair]) -> None:
-    torch.manual_seed(1)
-    before = torch.get_rng_state()
-    first, _ = run(pairs, epochs=1)
-    assert torch.equal(torch.get_rng_state(), before)
+def test_global_random_state_is_neither_used_nor_changed(pairs: list[Pair], one_epoch: Run) -> None:
+    first, _ = one_epoch
     torch.manual_seed(2)
+    before = torch.get_rng_state()
     second, _ = run(pairs, epochs=1)
+    assert torch.equal(torch.get_rng_state(), before)
     key = "classifier.4.weight"
     assert torch.equal(first.model.state_dict()[key], second.model.state_dict()[key])
 
@@ -186,21 +207,23 @@ class Interrupted(Exception):
     pass
 
 
-@pytest.mark.parametrize("last", [0, 1])
 def test_an_interrupted_run_goes_on_and_ends_with_the_same_weights(
-    pairs: list[Pair], last: int
+    pairs: list[Pair], whole: Run
 ) -> None:
-    def interrupt(epoch: int) -> None:
-        if epoch == last:
-            raise Interrupted
+    """Interrupted after the first epoch, and then after the one with which it went on."""
+    for last in (0, 1):
 
-    whole, whole_epochs = run(pairs)
-    with pytest.raises(Interrupted):
-        run(pairs, after_epoch=interrupt)
+        def interrupt(epoch: int, last: int = last) -> None:
+            if epoch == last:
+                raise Interrupted
+
+        with pytest.raises(Interrupted):
+            run(pairs, after_epoch=interrupt)
     resumed, resumed_epochs = run(pairs)
-    assert resumed_epochs == whole_epochs
-    assert resumed.summary() == whole.summary()
-    for key, value in whole.model.state_dict().items():
+    uninterrupted, uninterrupted_epochs = whole
+    assert resumed_epochs == uninterrupted_epochs
+    assert resumed.summary() == uninterrupted.summary()
+    for key, value in uninterrupted.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[key]), key
 
 
@@ -227,9 +250,9 @@ def test_other_architectures_train_through_the_same_code(
     assert result.card.architecture == architecture
 
 
-def test_bfloat16_trains_as_well(pairs: list[Pair]) -> None:
+def test_bfloat16_trains_as_well(pairs: list[Pair], one_epoch: Run) -> None:
     _, epochs = run(pairs, epochs=1, precision="bfloat16")
-    _, exact = run(pairs, epochs=1)
+    _, exact = one_epoch
     assert epochs[0]["loss"] == pytest.approx(exact[0]["loss"], rel=0.05)
 
 
