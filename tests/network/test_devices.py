@@ -1,30 +1,50 @@
 """Processes that start at the same time take different devices, and give them back by ending."""
 
-import signal
-import subprocess
-import sys
+import logging
+import multiprocessing
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 
 from cocoseg.common.errors import UserError
-from cocoseg.network.devices import choose_device
-from tests import ROOT
+from cocoseg.network.devices import choose_device, take_device
 
-# Takes one of two pretended devices, says which, and keeps it until its input ends.
-SCRIPT = """
-import logging, sys
-from pathlib import Path
-from cocoseg.network.devices import take_device
+FORK = multiprocessing.get_context("fork")
+"""As many processes as a test likes, of which none has to import PyTorch."""
 
-logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-print(take_device(["GPU-a", "GPU-b"], Path(sys.argv[1])), flush=True)
-sys.stdin.read()
-"""
 
-Taker = subprocess.Popen[str]
+def take(locks: Path, pipe: Connection) -> None:
+    """Take one of two pretended devices, tell which, keep it until told to end, tell what was
+    logged."""
+    logged: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: logged.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("cocoseg")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    pipe.send(take_device(["GPU-a", "GPU-b"], locks))
+    pipe.recv()
+    pipe.send(logged)
+
+
+@dataclass
+class Taker:
+    process: BaseProcess
+    pipe: Connection
+
+    def device(self) -> int:
+        return int(self.pipe.recv())
+
+    def end(self) -> list[str]:
+        """What it has logged."""
+        self.pipe.send("end")
+        logged: list[str] = self.pipe.recv()
+        self.process.join()
+        return logged
 
 
 @pytest.fixture
@@ -32,51 +52,43 @@ def start(tmp_path: Path) -> Iterator[Callable[[], Taker]]:
     started: list[Taker] = []
 
     def start() -> Taker:
-        command = [sys.executable, "-c", SCRIPT, str(tmp_path / "devices")]
-        pipe = subprocess.PIPE
-        started.append(
-            subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
-        )
+        ours, theirs = FORK.Pipe()
+        process = FORK.Process(target=take, args=(tmp_path / "devices", theirs))
+        process.start()
+        started.append(Taker(process, ours))
         return started[-1]
 
     yield start
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
-def device_of(process: Taker) -> int:
-    assert process.stdout
-    return int(process.stdout.readline())
+    for taker in started:
+        taker.process.kill()
+        taker.process.join()
 
 
 def test_a_device_is_free_again_however_its_process_ends(start: Callable[[], Taker]) -> None:
-    with ThreadPoolExecutor() as threads:
-        at_once = list(threads.map(lambda _: start(), range(2)))
-    first, second = sorted(at_once, key=device_of)
+    at_once = {taker.device(): taker for taker in (start(), start())}
+    first, second = at_once[0], at_once[1]
     sharing = start()
-    assert device_of(sharing) == 0
+    assert sharing.device() == 0
 
-    second.send_signal(signal.SIGKILL)
-    second.wait()
+    second.process.kill()
+    second.process.join()
     third = start()
-    assert device_of(third) == 1
+    assert third.device() == 1
 
     # Of the first device's two takers one ends; the fewest takers count, not who came first.
-    first.communicate()
-    third.communicate()
-    assert device_of(start()) == 1
+    first.end()
+    third.end()
+    assert start().device() == 1
 
-    _, said = sharing.communicate()
-    assert said == "all 2 GPUs are taken: number 0 is shared with 1 other processes\n"
+    assert sharing.end() == ["all 2 GPUs are taken: number 0 is shared with 1 other processes"]
 
 
 def test_other_folders_know_nothing_of_each_other(
     start: Callable[[], Taker], tmp_path: Path
 ) -> None:
-    assert device_of(start()) == 0
+    assert start().device() == 0
     (tmp_path / "devices").rename(tmp_path / "elsewhere")
-    assert device_of(start()) == 0
+    assert start().device() == 0
 
 
 def test_a_device_that_is_not_there_is_one_line(tmp_path: Path) -> None:
