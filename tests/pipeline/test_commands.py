@@ -1,14 +1,12 @@
 """DVC's smaller commands, in one process; docs/dvc-commands.md lists all and where they are run."""
 
 import re
-from contextlib import chdir
 
 import pytest
-from dvc.cli import main
 
 from tests import ROOT
 
-from .conftest import Project, stages_run
+from .conftest import Project, dvc, stages_run
 
 pytestmark = [
     pytest.mark.xdist_group("sharing"),
@@ -16,11 +14,6 @@ pytestmark = [
 ]
 
 TABLE = (ROOT / "docs/dvc-commands.md").read_text(encoding="utf-8")
-
-
-def dvc(project: Project, command: str) -> int:
-    with chdir(project.folder):
-        return int(main(command.split()))
 
 
 def test_what_only_looks(

@@ -1,21 +1,33 @@
-"""`cocoseg compare`, `runs` and `suspects` on real revisions, experiments and the workspace."""
+"""`cocoseg compare`, `runs` and `suspects` on real revisions, experiments and the workspace.
+
+The command itself starts once for each of its forms and ways to fail; all else is asked of the
+functions behind it, in this process.
+"""
 
 import json
 import shutil
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
+from dvc.api import DVCFileSystem
 from PIL import Image
 
+from cocoseg.common.errors import UserError
 from cocoseg.network.confusion import count_confusion
+from cocoseg.results.compare import as_json, compare_revisions
+from cocoseg.results.runs import runs_table
 from cocoseg.scoring.suspects import read_suspects
 
 from .conftest import Project, Variants, stages_run
 
-pytestmark = pytest.mark.xdist_group("variants")
+pytestmark = [
+    pytest.mark.xdist_group("variants"),
+    pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning"),  # dvc's own
+]
 
 
 @pytest.fixture
@@ -27,14 +39,21 @@ def state(project: Project) -> tuple[str, dict[str, str]]:
     return project.succeed("git", "status", "--short"), project.results()
 
 
-def compare(project: Project, *arguments: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(
-        project.succeed("cocoseg", "compare", "--json", *arguments)
-    )
+def compare(project: Project, *names: str, same_truth: bool = False) -> list[dict[str, Any]]:
+    with chdir(project.folder):
+        found: list[dict[str, Any]] = as_json(compare_revisions(names, same_truth=same_truth))
     return found
 
 
+def refusal(project: Project, *names: str) -> str:
+    """Why the revisions cannot be compared."""
+    with pytest.raises(UserError) as refused:
+        compare(project, *names)
+    return str(refused.value)
+
+
 def error_of(project: Project, *command: str) -> str:
+    """The one line of a command that fails."""
     result = project.run(*command)
     assert result.returncode == 1, result.stdout
     assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1, result.stderr
@@ -43,7 +62,7 @@ def error_of(project: Project, *command: str) -> str:
 
 def test_scores_are_those_of_the_metrics_and_nothing_is_touched(varied: Project) -> None:
     before = state(varied)
-    (found,) = compare(varied, "main", "seed-1")
+    (found,) = json.loads(varied.succeed("cocoseg", "compare", "main", "seed-1", "--json"))
     scores = json.loads((varied.folder / "metrics/test.json").read_text(encoding="utf-8"))
     assert found["images"] == scores["images"]
     assert found["only_first"] == found["only_second"] == found["other_truth"] == 0
@@ -66,7 +85,7 @@ def test_the_workspace_is_a_side_and_equal_runs_are_the_same(varied: Project) ->
 
 def test_a_pattern_is_a_group_and_its_seeds_are_covered(varied: Project) -> None:
     (found,) = compare(varied, "main", "seed-*")
-    assert found["second"]["revisions"].keys() == {"seed-1", "seed-2"}
+    assert found["second"]["revisions"].keys() == {"seed-0", "seed-1"}
     assert "the training seed of seed-* (2 runs)" in found["covered"]
     assert found["not_covered"] == ["the training seed of main (one run)"]
 
@@ -75,22 +94,23 @@ def test_other_masks_are_another_truth_unless_both_are_scored_by_the_first(varie
     (found,) = compare(varied, "main", "void")
     assert found["other_truth"] > 0
     assert "WARNING" in varied.succeed("cocoseg", "compare", "main", "void")
-    (same,) = compare(varied, "main", "void", "--same-truth")
+    (same,) = compare(varied, "main", "void", same_truth=True)
     assert same["other_truth"] == 0
     assert same["differences"][0]["first"] == found["differences"][0]["first"]
 
 
 def test_with_the_same_truth_every_pixel_is_counted_against_the_first_masks(
-    varied: Project, tmp_path: Path
+    varied: Project,
 ) -> None:
-    other = varied.copy(tmp_path / "other")
-    other.succeed("dvc", "exp", "apply", "void")
-    (found,) = compare(varied, "main", "void", "--same-truth")
+    options = ("--same-truth", "--json")
+    (found,) = json.loads(varied.succeed("cocoseg", "compare", "main", "void", *options))
+    void = DVCFileSystem(str(varied.folder), rev="void")
     total = np.zeros((6, 6), np.int64)
-    for path in sorted((other.folder / "data/predictions").iterdir()):
+    for path in void.ls("data/predictions", detail=False):
         with (
-            Image.open(path) as prediction,
-            Image.open(varied.folder / "data/masks" / path.name) as truth,
+            void.open(path) as file,
+            Image.open(file) as prediction,
+            Image.open(varied.folder / "data/masks" / Path(path).name) as truth,
         ):
             total += count_confusion(np.asarray(truth), np.asarray(prediction), 6)
     background = found["differences"][1]
@@ -106,17 +126,15 @@ def test_a_page_shows_the_images_that_differ(varied: Project, tmp_path: Path) ->
     for stem in counts["confusions"]:
         assert text.count(f"photo of {stem}") == 2
     assert "<script" not in text and text.count('class="chart"') == 2
-    markdown = varied.succeed("cocoseg", "compare", "main", "seed-1", "--md")
-    assert "| mean IoU |" in markdown
 
 
 def test_runs_are_listed_with_what_was_changed(varied: Project) -> None:
     lines = varied.succeed("cocoseg", "runs").splitlines()
     assert lines[0].split() == ["run", "mean", "IoU", "95%", "interval", "images", "changed"]
     rows = {line.split()[0]: line for line in lines[1:]}
-    assert rows.keys() == {"HEAD", "seed-1", "seed-2", "void"}
+    assert rows.keys() == {"HEAD", "seed-0", "seed-1", "void"}
     assert rows["void"].endswith("mask.overlap=void")
-    assert rows["seed-2"].endswith("train.seed=2")
+    assert rows["seed-1"].endswith("train.seed=1")
     miou = json.loads((varied.folder / "metrics/test.json").read_text())["miou"]
     assert f"{miou:.4f}" in rows["HEAD"]
 
@@ -145,9 +163,8 @@ def test_suspects_of_several_runs_are_ranked_together_and_can_be_excluded(
     counts = json.loads((project.folder / "metrics/filter.json").read_text(encoding="utf-8"))
     assert counts["annotations_dropped"]["excluded"] >= 3
     list_of_mine.write_text("nonsense\n")
-    result = project.run("dvc", "repro", "filter")
-    assert "error: data/exclude.csv: line 1 should begin with" in result.stderr
-    assert "Traceback" not in result.stderr
+    message = error_of(project, "python", "-m", "stages.filter")
+    assert message.startswith("error: data/exclude.csv: line 1 should begin with")
 
 
 def test_what_is_not_there_is_one_line_that_says_what_to_do(
@@ -155,14 +172,12 @@ def test_what_is_not_there_is_one_line_that_says_what_to_do(
 ) -> None:
     project = varied.copy(tmp_path / "project")
     assert "`dvc exp list -A`" in error_of(project, "cocoseg", "compare", "main", "nowhere")
-    assert "see `dvc exp list -A`" in error_of(project, "cocoseg", "compare", "main", "x-*")
+    assert "see `dvc exp list -A`" in refusal(project, "main", "x-*")
     first = project.succeed("git", "rev-list", "--max-parents=0", "HEAD").strip()
-    assert "has no metrics/test_images.json" in error_of(
-        project, "cocoseg", "compare", "main", first
-    )
-    outside = Project(tmp_path)
-    assert "no DVC project here" in error_of(outside, "cocoseg", "compare", "a", "b")
-    assert "no DVC project here" in error_of(outside, "cocoseg", "runs")
+    assert "has no metrics/test_images.json" in refusal(project, "main", first)
+    assert "no DVC project here" in refusal(Project(tmp_path), "a", "b")
+    with chdir(tmp_path), pytest.raises(UserError, match="no DVC project here"):
+        runs_table([])
 
     damaged = project.folder / "metrics/test_images.json"
     content = damaged.read_bytes()
@@ -174,9 +189,7 @@ def test_what_is_not_there_is_one_line_that_says_what_to_do(
     ):
         damaged.unlink(missing_ok=True)
         damaged.write_bytes(text)
-        assert "metrics/test_images.json is damaged" in error_of(
-            project, "cocoseg", "compare", "main", "workspace"
-        )
+        assert "metrics/test_images.json is damaged" in refusal(project, "main", "workspace")
 
     damaged.write_bytes(content)
     prediction = next((project.folder / "data/predictions").iterdir())
@@ -201,10 +214,10 @@ def test_runs_that_test_other_images_or_know_other_classes_are_one_line(
     for key in ("confusions", "truths"):
         counts[key] = {names[stem]: value for stem, value in counts[key].items()}
     path.write_bytes(msgspec.json.encode(counts))
-    assert "no test image is shared" in error_of(project, "cocoseg", "compare", "main", "workspace")
+    assert "no test image is shared" in refusal(project, "main", "workspace")
     counts["classes"] = ["background", *"abcde"]
     path.write_bytes(msgspec.json.encode(counts))
-    assert "no class in common" in error_of(project, "cocoseg", "compare", "main", "workspace")
+    assert "no class in common" in refusal(project, "main", "workspace")
 
 
 def test_what_is_only_in_a_remote_is_read_from_there_and_what_is_nowhere_is_named(
@@ -223,7 +236,7 @@ def test_what_is_only_in_a_remote_is_read_from_there_and_what_is_nowhere_is_name
     project.succeed("dvc", "exp", "push", "origin", "seed-1")
     shutil.rmtree(project.folder / ".dvc/cache")
     assert compare(project, "main", "seed-1") == here
-    message = error_of(project, "cocoseg", "compare", "main", "void")
+    message = refusal(project, "main", "void")
     assert "void: metrics/test_images.json is neither in DVC's cache nor in a remote" in message
     assert "`dvc exp pull origin NAME`" in message
 

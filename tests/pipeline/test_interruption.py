@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -13,7 +12,7 @@ from .conftest import Project
 
 pytestmark = pytest.mark.xdist_group("interruption")
 
-FIRST_EPOCH, THIRD_EPOCH = "epoch 1/", "epoch 3/"
+FIRST_EPOCH, LAST_EPOCH = "epoch 1/", "epoch 2/"
 
 
 def kill_after(project: Project, line: str, *command: str) -> None:
@@ -48,21 +47,24 @@ def results(project: Project) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    ("processes", "kills"), [(1, [FIRST_EPOCH, THIRD_EPOCH]), (2, [FIRST_EPOCH])]
+    ("processes", "kills"), [(1, [FIRST_EPOCH, LAST_EPOCH]), (2, [FIRST_EPOCH])]
 )
 def test_a_killed_run_ends_with_the_bytes_of_an_uninterrupted_one(
-    project: Project, tmp_path: Path, processes: int, kills: list[str]
+    finished: Project, project: Project, processes: int, kills: list[str]
 ) -> None:
-    project.set_params({"train.epochs": 5, "train.processes": processes})
-    other = project.copy(tmp_path / "other")
-    other.succeed("python", "-m", "stages.train")
+    uninterrupted = results(finished)
+    if processes > 1:
+        project.set_params({"train.processes": processes})
+        project.succeed("python", "-m", "stages.train")
+        uninterrupted = results(project)
+    again = ("dvc", "repro", "--force", "--single-item", "train")
     for line in kills:
-        kill_after(project, line, "dvc", "repro", "train")
-    project.succeed("dvc", "repro", "train")
-    assert results(project) == results(other)
+        kill_after(project, line, *again)
+    project.succeed(*again)
+    assert results(project) == uninterrupted
     assert not list((project.folder / ".dvc/tmp/checkpoints").iterdir())
     curve = (project.folder / "metrics/train/plots/metrics/loss.tsv").read_text().split()
-    assert curve[2::2] == [str(epoch) for epoch in range(5)]
+    assert curve[2::2] == ["0", "1"]
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from stages import split as stage
 from tests import ROOT
 from tests.coco_files import annotation, image, write_instances
 
@@ -45,8 +47,9 @@ def folder(tmp_path: Path) -> Project:
 def split(project: Project, **params: Any) -> tuple[dict[str, list[str]], dict[str, int]]:
     """The splits that the stage writes with these parameters, and the near-duplicates it counts."""
     project.set_params({f"split.{name}": value for name, value in params.items()})
-    project.set_params({"runtime.workers": 1})
-    project.succeed("python", "-m", "stages.split", PYTHONPATH=str(ROOT))
+    project.set_params({"runtime.workers": 0})
+    with chdir(project.folder):
+        stage.main()
     splits = {
         name: (project.folder / f"data/splits/{name}.txt").read_text().split()
         for name in ("train", "val", "test")

@@ -37,7 +37,7 @@ def write_export(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A finished run on an export that DVC tracks."""
+    """A finished run on an export that DVC tracks, with the published network."""
     project = make_project(tmp_path_factory.mktemp("own"))
     write_export(project.folder / "data/own/farm")
     project.set_params(
@@ -48,6 +48,8 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Project:
             ],
             "filter.classes": "all",
             "split.ratios": {"train": 2, "val": 1, "test": 1},
+            "train.architecture": "deeplabv3_mobilenet_v3_large",
+            "train.aux_weight": 0.5,
             "train.epochs": 1,
         }
     )

@@ -69,14 +69,3 @@ def test_everything_deleted_comes_back_without_a_run(whole: Project) -> None:
     whole.succeed("dvc", "checkout")
     assert "Data and pipelines are up to date." in whole.succeed("dvc", "repro")
     assert whole.results() == before
-
-
-def test_another_clone_gets_everything_from_a_remote(project: Project, tmp_path: Path) -> None:
-    project.succeed("dvc", "remote", "add", "--default", "storage", str(tmp_path / "storage"))
-    project.commit("a remote")
-    project.succeed("dvc", "push")
-    project.succeed("git", "clone", "-q", ".", str(tmp_path / "clone"))
-    clone = Project(tmp_path / "clone")
-    clone.succeed("dvc", "pull")
-    assert "Data and pipelines are up to date." in clone.succeed("dvc", "repro")
-    assert clone.results() == project.results()
