@@ -113,7 +113,7 @@ def one_epoch(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_it_learns_what_the_photos_show(pairs: list[Pair]) -> None:
     short = {"epochs": 20, "ema_decay": 0.5}
-    result, epochs = run(pairs, size=96, crop=96, scale=[1.0, 1.0], **short)
+    result, epochs = run(pairs, size=64, crop=64, scale=[1.0, 1.0], **short)
     assert epochs[-1]["loss"] < epochs[0]["loss"] / 2
     assert result.summary()["val"]["miou"] > 0.6
 

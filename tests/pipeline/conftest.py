@@ -173,13 +173,13 @@ class Variants:
 def variants(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Variants:
     """Experiments beside the finished run, which is what lies in the workspace. Not to be changed.
 
-    `void` has run in a temporary folder, `seed-1` here and as far as it is scored.
+    `void` has run in a temporary folder, `seed-1` here, both until they were scored.
     """
     project = finished.copy(tmp_path_factory.mktemp("variants") / "project")
     project.succeed("dvc", "exp", "save", "--name", "seed-0")
     run = ("dvc", "exp", "run", "--name")
     printed = {
-        "void": project.succeed(*run, "void", "--temp", "-S", "mask.overlap=void"),
+        "void": project.succeed(*run, "void", "--temp", "-S", "mask.overlap=void", "evaluate"),
         "status": project.succeed("git", "status", "--porcelain"),
     }
     assert project.results() == finished.results(), "--temp has changed the workspace"

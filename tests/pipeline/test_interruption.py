@@ -1,6 +1,7 @@
 """Training that is killed at any moment goes on, and ends as if nothing had happened."""
 
 import os
+import shutil
 import signal
 import subprocess
 
@@ -46,25 +47,35 @@ def results(project: Project) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
-@pytest.mark.parametrize(
-    ("processes", "kills"), [(1, [FIRST_EPOCH, LAST_EPOCH]), (2, [FIRST_EPOCH])]
-)
-def test_a_killed_run_ends_with_the_bytes_of_an_uninterrupted_one(
-    finished: Project, project: Project, processes: int, kills: list[str]
-) -> None:
-    uninterrupted = results(finished)
-    if processes > 1:
-        project.set_params({"train.processes": processes})
-        project.succeed("python", "-m", "stages.train")
-        uninterrupted = results(project)
-    again = ("dvc", "repro", "--force", "--single-item", "train")
-    for line in kills:
-        kill_after(project, line, *again)
-    project.succeed(*again)
-    assert results(project) == uninterrupted
+def assert_finished(project: Project, expected: dict[str, bytes]) -> None:
+    assert results(project) == expected
     assert not list((project.folder / ".dvc/tmp/checkpoints").iterdir())
     curve = (project.folder / "metrics/train/plots/metrics/loss.tsv").read_text().split()
     assert curve[2::2] == ["0", "1"]
+
+
+def test_a_killed_run_ends_with_the_bytes_of_an_uninterrupted_one(
+    finished: Project, project: Project
+) -> None:
+    again = ("dvc", "repro", "--force", "--single-item", "train")
+    for line in (FIRST_EPOCH, LAST_EPOCH):
+        kill_after(project, line, *again)
+    project.succeed(*again)
+    assert_finished(project, results(finished))
+
+
+def test_a_killed_run_of_two_processes_ends_so_as_well(project: Project) -> None:
+    """First torchrun is started, then the stage, which starts it."""
+    project.set_params({"train.processes": 2})
+    torchrun = ("python", "-m", "cocoseg.learning.distributed", "--standalone")
+    two = (*torchrun, "--nproc-per-node=2", "-m", "stages.train")
+    project.succeed(*two)
+    uninterrupted = results(project)
+    for folder in ("models", "metrics/train"):
+        shutil.rmtree(project.folder / folder)
+    kill_after(project, FIRST_EPOCH, *two)
+    project.succeed("python", "-m", "stages.train")
+    assert_finished(project, uninterrupted)
 
 
 @pytest.mark.slow

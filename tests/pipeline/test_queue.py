@@ -4,11 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Project, stages_run
+from .conftest import Project, dvc, stages_run
 from .test_experiments import experiments, hashes, lock_of
 from .test_interruption import FIRST_EPOCH, kill_after
 
-pytestmark = pytest.mark.xdist_group("queue")
+pytestmark = [
+    pytest.mark.xdist_group("queue"),
+    pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning"),  # dvc's own
+]
 
 MODEL = "models/model.safetensors"
 
@@ -16,8 +19,8 @@ MODEL = "models/model.safetensors"
 def test_a_killed_experiment_goes_on_when_it_is_run_again(
     finished: Project, project: Project
 ) -> None:
-    again = ("--force", "--single-item", "train")
-    command = ["dvc", "exp", "run", "--temp", "--name", "variant", *again]
+    anew = ["--force", "--single-item", "train"]
+    command = ["dvc", "exp", "run", "--temp", "--name", "variant", *anew]
     kill_after(project, FIRST_EPOCH, *command)
     assert not experiments(project)
 
@@ -29,29 +32,33 @@ def test_a_killed_experiment_goes_on_when_it_is_run_again(
     assert not list((project.folder / ".dvc/tmp/checkpoints").iterdir())
 
 
-def test_an_experiment_is_shared_kept_and_removed(project: Project, tmp_path: Path) -> None:
-    project.succeed("dvc", "remote", "add", "--default", "storage", str(tmp_path / "storage"))
+def test_an_experiment_is_shared_kept_and_removed(
+    project: Project, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert dvc(project, f"remote add --default storage {tmp_path / 'storage'}") == 0
     project.commit("where the data lies")
     change = ("--name", "titled", "-S", "report.title=Another")
     printed = project.succeed("dvc", "exp", "run", "--temp", *change)
     assert stages_run(printed) == ["report"]
     project.succeed("git", "clone", "-q", "--bare", ".", str(tmp_path / "origin"))
     project.succeed("git", "remote", "add", "origin", str(tmp_path / "origin"))
-    project.succeed("dvc", "push")
-    project.succeed("dvc", "exp", "push", "origin", "titled")
+    assert dvc(project, "push") == dvc(project, "exp push origin titled") == 0
 
     project.succeed("git", "clone", "-q", str(tmp_path / "origin"), str(tmp_path / "clone"))
     clone = Project(tmp_path / "clone")
-    assert "titled" in clone.succeed("dvc", "exp", "list", "origin")
-    clone.succeed("dvc", "exp", "pull", "origin", "titled")
+    assert dvc(clone, "exp list origin") == 0
+    assert "titled" in capfd.readouterr().out
+    assert dvc(clone, "exp pull origin titled") == 0
     assert lock_of(clone, "titled") == lock_of(project, "titled")
     assert "report.title=Another" in clone.succeed("cocoseg", "runs")
-    clone.succeed("dvc", "exp", "branch", "titled", "with-title")
-    clone.succeed("dvc", "exp", "remove", "titled")
-    clone.succeed("dvc", "exp", "remove", "--git-remote", "origin", "titled")
-    assert "titled" not in clone.succeed("dvc", "exp", "list", "origin")
+    assert dvc(clone, "exp branch titled with-title") == 0
+    assert dvc(clone, "exp remove titled") == 0
+    assert dvc(clone, "exp remove --git-remote origin titled") == 0
+    capfd.readouterr()
+    assert dvc(clone, "exp list origin") == 0
+    assert "titled" not in capfd.readouterr().out
     clone.succeed("git", "switch", "-q", "with-title")
-    clone.succeed("dvc", "pull")
+    assert dvc(clone, "pull") == 0
     assert "Data and pipelines are up to date." in clone.succeed("dvc", "repro")
     assert clone.results("data", "models") == project.results("data", "models")
     assert "Another" in (clone.folder / "metrics/report.html").read_text(encoding="utf-8")
@@ -61,8 +68,8 @@ def test_an_experiment_is_shared_kept_and_removed(project: Project, tmp_path: Pa
         return (cache / name[:2] / name[2:]).exists()
 
     [report] = lock_of(project, "titled")["stages"]["report"]["outs"]
-    project.succeed("dvc", "gc", "--force", "--workspace", "--all-experiments")
+    assert dvc(project, "gc --force --workspace --all-experiments") == 0
     assert cached(report["md5"])
-    project.succeed("dvc", "gc", "--force", "--workspace")
+    assert dvc(project, "gc --force --workspace") == 0
     assert not cached(report["md5"])
     assert "Data and pipelines are up to date." in project.succeed("dvc", "repro")

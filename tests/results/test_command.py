@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,8 +38,10 @@ def cocoseg(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True)
 
 
-def label(inputs: list[Path], model: Path, out: Path, probabilities: bool = False) -> None:
-    predict(inputs, model, out, probabilities=probabilities, device="cpu", batch_size=2)
+def label(
+    inputs: list[Path], model: Path, out: Path, probabilities: bool = False, **more: Any
+) -> None:
+    predict(inputs, model, out, probabilities=probabilities, device="cpu", batch_size=2, **more)
 
 
 def written(folder: Path) -> list[str]:
@@ -190,16 +193,20 @@ def test_help_fits_a_terminal_and_shows_commands_to_copy(
 
 @pytest.mark.parametrize("model", ["model.safetensors", "model.onnx"])
 def test_a_large_photo_is_labelled_in_tiles(tmp_path: Path, model_file: Path, model: str) -> None:
-    path = model_file
+    """By the command with one kind of model, by its function with the other."""
+    photo(tmp_path / "in/large.jpg", 200, 340)
+    photo(tmp_path / "in/small.jpg", 50, 60)
+    tiled, coco = tmp_path / "tiled", tmp_path / "coco.json"
     if model.endswith("onnx"):
         path = tmp_path / model
         write_onnx(path, *lively_model(), opset=18)
-    photo(tmp_path / "in/large.jpg", 200, 340)
-    photo(tmp_path / "in/small.jpg", 50, 60)
-    options = ["--model", path, "--device", "cpu", "--probabilities", "--batch-size", "3"]
-    options += ["--coco", tmp_path / "coco.json", "--tiles", "full"]
-    result = cocoseg("predict", tmp_path / "in", "--out", tmp_path / "tiled", *options)
-    assert result.returncode == 0, result.stderr
+        label([tmp_path / "in"], path, tiled, probabilities=True, coco=coco, tiles="full")
+    else:
+        path = model_file
+        options = ["--model", path, "--device", "cpu", "--probabilities", "--batch-size", "3"]
+        options += ["--out", tiled, "--coco", coco, "--tiles", "full"]
+        result = cocoseg("predict", tmp_path / "in", *options)
+        assert result.returncode == 0, result.stderr
     assert len(json.loads((tmp_path / "coco.json").read_text())["annotations"]) > 0
     label([tmp_path / "in"], path, tmp_path / "whole", probabilities=True)
     assert written(tmp_path / "tiled") == written(tmp_path / "whole")
