@@ -17,6 +17,8 @@ from cocoseg.network.model import ModelCard
 from tests import ROOT
 from tests.learning.test_training import params
 
+pytestmark = pytest.mark.xdist_group("distributed")
+
 NAMES = ("background", "red", "blue")
 CPU = torch.device("cpu")
 

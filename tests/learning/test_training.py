@@ -31,6 +31,8 @@ from cocoseg.network.photos import Pair
 from tests import ROOT
 from tests.network.test_photos import COLOURS
 
+pytestmark = pytest.mark.xdist_group("training")
+
 PRESET = ROOT / "presets/sample.yaml"
 
 Run = tuple[TrainingResult, list[Any]]

@@ -25,7 +25,7 @@ from tests.contract import (
 )
 from tests.import_graph import imported_files, package_of
 
-from .conftest import Project, dvc, stages_restored, stages_run
+from .conftest import Project, stages_restored, stages_run
 
 pytestmark = [
     pytest.mark.xdist_group("contract"),
@@ -115,14 +115,10 @@ def test_a_changed_list_of_exclusions_changes_the_filter(asked: Project, repo: R
 
 
 @pytest.mark.parametrize("key", ["filter.classes", "runtime.connections"])
-def test_the_command_line_says_the_same(
-    changed: Project, capfd: pytest.CaptureFixture[str], key: str
-) -> None:
+def test_the_command_line_says_the_same(changed: Project, key: str) -> None:
     with changed_value(changed, key):
-        assert dvc(changed, "status --json") == 0
-        status = json.loads(capfd.readouterr().out)
-        assert dvc(changed, "repro --dry --force-downstream") == 0
-        to_run = stages_run(capfd.readouterr().out)
+        status = json.loads(changed.succeed("dvc", "status", "--json"))
+        to_run = stages_run(changed.succeed("dvc", "repro", "--dry", "--force-downstream"))
     assert set(status) == stages_that_depend(key)
     assert set(to_run) == with_later_stages(stages_that_depend(key))
 
@@ -176,18 +172,10 @@ def test_a_new_module_changes_these_stages_and_what_python_leaves_there_none(
     new.unlink()
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "stages"),
-    [
-        ("report.title", "Another title", ["report"]),
-        ("evaluate.flip", True, ["evaluate", "report"]),
-    ],
-)
-def test_a_run_after_a_change_runs_these_stages(
-    changed: Project, key: str, value: object, stages: list[str]
-) -> None:
-    changed.set_params({key: value})
+def test_a_run_after_a_change_runs_these_stages(changed: Project) -> None:
+    changed.set_params({"evaluate.flip": True})
     output = changed.succeed("dvc", "repro")
-    assert stages_run(output) == stages
+    assert stages_run(output) == ["evaluate", "report"]
     assert stages_restored(output) == []
-    assert stages_that_depend(key) <= set(stages) <= with_later_stages(stages_that_depend(key))
+    own = stages_that_depend("evaluate.flip")
+    assert own <= {"evaluate", "report"} <= with_later_stages(own)

@@ -71,7 +71,7 @@ def test_a_killed_run_of_two_processes_ends_so_as_well(project: Project) -> None
     two = (*torchrun, "--nproc-per-node=2", "-m", "stages.train")
     project.succeed(*two)
     uninterrupted = results(project)
-    for folder in ("models", "metrics/train"):
+    for folder in ("models", "metrics/train/plots"):
         shutil.rmtree(project.folder / folder)
     kill_after(project, FIRST_EPOCH, *two)
     project.succeed("python", "-m", "stages.train")

@@ -1,10 +1,16 @@
 """What a user reads who gets it wrong: one line that says what, where and what to do."""
 
+import importlib
+import logging
 import shutil
+import signal
 import subprocess
+from collections.abc import Callable, Iterator
 
 import pytest
 import yaml
+
+from cocoseg.common.stage import run_stage
 
 from .conftest import Project, stages_run
 
@@ -18,6 +24,24 @@ def only_line(result: "subprocess.CompletedProcess[str]") -> str:
     return result.stderr
 
 
+@pytest.fixture
+def refusal(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], str]]:
+    """What a stage ends with that fails in this process, where PyTorch is imported already."""
+    monkeypatch.chdir(project.folder)
+    monkeypatch.setattr(logging, "raiseExceptions", logging.raiseExceptions)
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def refusal(stage: str) -> str:
+        with pytest.raises(SystemExit) as ended:
+            run_stage(importlib.import_module(f"stages.{stage}").main, None)
+        said = str(ended.value.code)  # Python prints it, and ends with status 1
+        assert said.startswith("error: ") and "\n" not in said
+        return said
+
+    yield refusal
+    signal.signal(signal.SIGTERM, handler)
+
+
 @pytest.mark.parametrize(
     ("stage", "missing"),
     [
@@ -29,21 +53,23 @@ def only_line(result: "subprocess.CompletedProcess[str]") -> str:
     ],
 )
 def test_a_stage_before_its_turn_names_what_is_missing_and_how_to_get_it(
-    project: Project, stage: str, missing: str
+    project: Project, refusal: Callable[[str], str], stage: str, missing: str
 ) -> None:
     for folder in ("data", "models", "metrics"):
         shutil.rmtree(project.folder / folder)
-    said = only_line(project.run("python", "-m", f"stages.{stage}"))
+    said = refusal(stage)
     assert missing in said
     assert "`dvc repro" in said
 
 
-def test_a_damaged_photo_is_brought_again_as_the_message_says(project: Project) -> None:
+def test_a_damaged_photo_is_brought_again_as_the_message_says(
+    project: Project, refusal: Callable[[str], str]
+) -> None:
     stem = (project.folder / "data/splits/test.txt").read_text().split()[0]
     path = project.folder / f"data/images/{stem}.jpg"
     whole = path.read_bytes()
     path.write_bytes(whole[:300])
-    said = only_line(project.run("python", "-m", "stages.export"))
+    said = refusal("export")
     assert f"data/images/{stem}.jpg: is " in said
     assert "remove the file, and `dvc repro` brings it again" in said
     path.unlink()
@@ -69,10 +95,10 @@ def test_a_key_that_is_not_there_is_named(project: Project, key: str) -> None:
 
 
 def test_training_in_processes_that_cannot_share_a_batch_is_refused_before_it_starts(
-    project: Project,
+    project: Project, refusal: Callable[[str], str]
 ) -> None:
     project.set_params({"train.processes": 2, "train.batch_size": 7})
-    said = only_line(project.run("python", "-m", "stages.train"))
+    said = refusal("train")
     assert "train.processes: should divide train.batch_size, which is 7 (is 2)" in said
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from .conftest import Project, stages_run
+from .conftest import Project
 
 pytestmark = pytest.mark.xdist_group("pipeline")
 
@@ -56,14 +56,6 @@ def test_a_second_run_does_nothing_and_says_so_whatever_runtime_says(project: Pr
     output = project.succeed("dvc", "repro")
     assert "Running stage" not in output
     assert "up to date" in output
-
-
-def test_a_threshold_that_changes_no_selection_stops_at_the_filter(project: Project) -> None:
-    data = ["dvc", "repro", "images", "mask", "split"]
-    project.set_params({"filter.max_instances": 10_000, "filter.max_images": 30})
-    project.succeed(*data)
-    project.set_params({"filter.max_instances": 20_000})
-    assert stages_run(project.succeed(*data)) == ["filter"]
 
 
 def test_the_plots_draw(project: Project) -> None:

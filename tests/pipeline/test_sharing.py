@@ -33,32 +33,36 @@ def delete(path: Path) -> None:
 def test_going_back_to_an_earlier_selection_only_looks_at_its_images(project: Project) -> None:
     data = ["dvc", "repro", "images", "mask", "split"]
     before = project.results("data")
-    project.set_params({"filter.max_instances": 3})
+    project.set_params({"filter.max_instances": 10_000, "filter.max_images": 30})
     assert stages_run(project.succeed(*data)) == ["filter", "images", "mask", "split"]
     assert project.results("data/images") != before
 
-    project.set_params({"filter.max_instances": 10})
+    # A threshold that changes no selection stops at the filter.
+    project.set_params({"filter.max_instances": 20_000})
+    assert stages_run(project.succeed(*data)) == ["filter"]
+
+    project.set_params({"filter.max_instances": 10, "filter.max_images": 40})
     output = project.succeed(*data)
     assert stages_run(output) == ["images"]  # `persist: true` keeps it out of the run cache
     assert stages_restored(output) == ["filter", "mask", "split"]
     assert project.results("data") == before
 
 
-@pytest.mark.parametrize("out", [out for stage in STAGES for out in outputs(stage)])
-def test_a_deleted_output_comes_back_without_a_run(
-    whole: Project, monkeypatch: pytest.MonkeyPatch, out: str
+@pytest.mark.parametrize("stage", STAGES)
+def test_deleted_outputs_come_back_without_a_run(
+    whole: Project, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
-    before = whole.results(out)
-    assert before
-    delete(whole.folder / out)
+    before = {out: whole.results(out) for out in outputs(stage)}
+    assert all(before.values())
+    for out in before:
+        delete(whole.folder / out)
     monkeypatch.setenv("PATH", "")  # no stage could run
     with chdir(whole.folder), Repo() as repo:
-        if out in outputs("images"):
-            repo.checkout([out])
+        if stage == "images":
+            repo.checkout(list(before))
         else:
-            [stage] = (stage for stage in STAGES if out in outputs(stage))
             repo.reproduce(stage, single_item=True)
-    assert whole.results(out) == before
+    assert {out: whole.results(out) for out in before} == before
 
 
 def test_everything_deleted_comes_back_without_a_run(whole: Project) -> None:
