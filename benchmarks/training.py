@@ -47,7 +47,7 @@ def compare(
     pairs = [(seconds(ours), seconds(plain)) for _ in range(rounds)]
     ratio = median(slow / fast for fast, slow in pairs)
     rates = [images / median(column) for column in zip(*pairs, strict=True)]
-    print(f"{name:<12} {rates[0]:8.2f} {rates[1]:8.2f} {ratio:8.2f}x", flush=True)
+    print(f"{name:<14} {rates[0]:8.2f} {rates[1]:8.2f} {ratio:8.2f}x", flush=True)
 
 
 def main() -> None:
@@ -108,7 +108,7 @@ def main() -> None:
 
     print(machine("torch", "torchvision"), f"{options.threads} threads", sep=", ")
     print(f"crop {options.crop}, batch {options.batch_size}; evaluation of 640x480 photos, singly")
-    print(f"{'images/s':<12} {'ours':>8} {'plain':>8} {'ratio':>9}")
+    print(f"{'images/s':<14} {'ours':>8} {'plain':>8} {'ratio':>9}")
     compare("training", options.batch_size, options.rounds, our_step, plain_step)
     compare("evaluation", options.batch_size, options.rounds, our_evaluation, plain_evaluation)
 

@@ -204,11 +204,13 @@ def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
 
     Some rows at a time: of a whole image Pillow and NumPy would make a copy each on the way.
     """
+    image.load()  # which may change its mode
     rgb = np.empty((image.height, image.width, 3), np.uint8)
     rows = max(1, _STRIP_PIXELS // image.width)
     for top in range(0, image.height, rows):
         bottom = min(top + rows, image.height)
-        rgb[top:bottom] = _strip_to_rgb(image.crop((0, top, image.width, bottom)))
+        strip = image if bottom - top == image.height else image.crop((0, top, image.width, bottom))
+        rgb[top:bottom] = _strip_to_rgb(strip)
     return rgb
 
 

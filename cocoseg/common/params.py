@@ -190,6 +190,7 @@ class RuntimeParams(Section):
 class TrainParams(Section):
     architecture: Literal[
         "deeplabv3_mobilenet_v3_large",
+        "deeplabv3plus_mobilenet_v3_large",
         "deeplabv3_resnet50",
         "deeplabv3_resnet101",
         "lraspp_mobilenet_v3_large",

@@ -35,14 +35,9 @@ from torchvision.models.segmentation.lraspp import LRASPPHead
 from cocoseg.common.errors import UserError
 from cocoseg.common.files import atomic_file
 from cocoseg.network.confusion import Confusion, count_confusion, iou_scores, mean_iou
+from cocoseg.network.heads import DilatedConv2d, LiteHead
 from cocoseg.network.inference import normalize
-from cocoseg.network.model import (
-    DilatedConv2d,
-    LiteHead,
-    ModelCard,
-    SegmentationNetwork,
-    fold_batch_norms,
-)
+from cocoseg.network.model import ModelCard, SegmentationNetwork, fold_batch_norms
 from cocoseg.network.photos import Pair, WholePhotos, batches_of_equal_size
 
 Network = Callable[[Tensor, tuple[int, int]], Tensor]

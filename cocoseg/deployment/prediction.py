@@ -31,7 +31,8 @@ from cocoseg.common.images import MAX_PIXELS, read_rgb, to_rgb
 from cocoseg.common.labels import Labels
 from cocoseg.deployment.export import Network, load_onnx, torch_network
 from cocoseg.network.devices import choose_device
-from cocoseg.network.model import ModelCard, coarse_size, load_model, resize_bilinear
+from cocoseg.network.heads import resize_bilinear
+from cocoseg.network.model import ModelCard, coarse_size, load_model
 from cocoseg.network.photos import resize_shorter_side
 from cocoseg.network.tiles import Tiles, blend_tiles, strips, tile_grids
 

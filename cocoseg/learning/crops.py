@@ -1,6 +1,7 @@
 """What is trained on: augmented crops of photos, in an order that seed and epoch decide."""
 
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,15 +60,15 @@ class Augmentation:
     scale: Sequence[float]
     colour: float
 
-    def __call__(
-        self, image: Tensor, labels: Tensor, random: np.random.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """uint8 (3, H, W) and (H, W) to uint8 (3, crop, crop) and (crop, crop).
+    def __call__(self, pair: Pair, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Draw a crop of a photo, uint8 (3, crop, crop), and of its labels, uint8 (crop, crop).
 
         Where the crop reaches beyond the photo, the image is grey and the labels are void.
         """
+        shorter_side = np.exp(random.uniform(*np.log(self.scale))) * self.size
+        image, labels = pair.read(shorter_side=math.ceil(shorter_side))
         height, width = labels.shape
-        scale = np.exp(random.uniform(*np.log(self.scale))) * self.size / min(height, width)
+        scale = shorter_side / min(height, width)
         top, crop_height, pad_top, out_height = self._place(height, scale, random.random())
         left, crop_width, pad_left, out_width = self._place(width, scale, random.random())
         box = top, left, crop_height, crop_width
@@ -78,12 +79,14 @@ class Augmentation:
         )[0]
         if random.random() < 0.5:
             crop_image, crop_labels = crop_image.flip(-1), crop_labels.flip(-1)
-        for adjust in (
-            transforms.adjust_brightness,
-            transforms.adjust_contrast,
-            transforms.adjust_saturation,
-        ):
-            crop_image = adjust(crop_image, float(random.uniform(1 - self.colour, 1 + self.colour)))
+        if self.colour:
+            for adjust in (
+                transforms.adjust_brightness,
+                transforms.adjust_contrast,
+                transforms.adjust_saturation,
+            ):
+                factor = float(random.uniform(1 - self.colour, 1 + self.colour))
+                crop_image = adjust(crop_image, factor)
         canvas = torch.full((3, self.crop, self.crop), 127, dtype=torch.uint8)
         void = torch.full((self.crop, self.crop), VOID, dtype=torch.uint8)
         inside = (
@@ -113,8 +116,7 @@ class TrainingCrops(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
         epoch, index = key
-        image, labels = self.pairs[index].read()
-        return self.augmentation(image, labels, generator(self.seed, "augment", epoch, index))
+        return self.augmentation(self.pairs[index], generator(self.seed, "augment", epoch, index))
 
 
 def training_batches(

@@ -1,6 +1,7 @@
 """The network and running it on photos: what training, scoring and deployment share.
 
 model      build, load pretrained weights, save and load
+heads      what stands on the backbone
 photos     photos and their label maps as tensors, in batches
 inference  run the network on whole photos
 tiles      a photo in overlapping tiles, in bounded memory

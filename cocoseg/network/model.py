@@ -6,7 +6,6 @@ model, card = load_model(Path("models/model.safetensors"))
 """
 
 import copy
-import functools
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,14 +17,22 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torchvision.models import WeightsEnum, get_model, get_model_weights
+from torchvision.models import (
+    WeightsEnum,
+    get_model,
+    get_model_weights,
+    list_models,
+    mobilenet_v3_large,
+    segmentation,
+)
+from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.segmentation.deeplabv3 import ASPPPooling
 from torchvision.models.segmentation.lraspp import LRASPPHead
 
 from cocoseg.common.errors import UserError
 from cocoseg.common.files import atomic_file
+from cocoseg.network.heads import DilatedConv2d, LiteHead, PooledBranch, SkipHead, resize_bilinear
 
 State = Mapping[str, Tensor]
 
@@ -34,6 +41,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 _BACKBONES = {
     "deeplabv3_mobilenet_v3_large": "mobilenet_v3_large",
+    "deeplabv3plus_mobilenet_v3_large": "mobilenet_v3_large",
     "deeplabv3_resnet50": "resnet50",
     "deeplabv3_resnet101": "resnet101",
     "lraspp_mobilenet_v3_large": "mobilenet_v3_large",
@@ -41,6 +49,7 @@ _BACKBONES = {
 
 OUTPUT_STRIDES = {
     "deeplabv3_mobilenet_v3_large": 16,
+    "deeplabv3plus_mobilenet_v3_large": 4,
     "deeplabv3_resnet50": 8,
     "deeplabv3_resnet101": 8,
     "lraspp_mobilenet_v3_large": 8,
@@ -75,80 +84,16 @@ def coarse_size(card: ModelCard, images: Tensor) -> tuple[int, int]:
     return math.ceil(height / stride), math.ceil(width / stride)
 
 
-class DilatedConv2d(nn.Conv2d):
-    """A 3x3 convolution that leaves out the kernel's rows and columns which see only padding.
-
-    Where the dilation is at least the feature map's height (width), all rows (columns) but the
-    middle one fall outside. Atrous rates 12, 24 and 36 at an output stride of 16 do so for images
-    under 192, 384 and 576 pixels. The result is the same, at down to a ninth of the work.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        height, width = input.shape[-2:]
-        weight = self.weight
-        if self.dilation[0] >= height:
-            weight = weight[:, :, 1:2, :]
-        if self.dilation[1] >= width:
-            weight = weight[:, :, :, 1:2]
-        padding = [d * (k // 2) for d, k in zip(self.dilation, weight.shape[2:], strict=True)]
-        return functional.conv2d(input, weight, self.bias, self.stride, padding, self.dilation)
-
-
-@functools.lru_cache(maxsize=64)
-@torch.inference_mode(False)  # made while predicting, it is kept for training as well
-def _bilinear_weights(inputs: int, outputs: int, device: torch.device) -> Tensor:
-    """The matrix (outputs, inputs) that resizes along one axis, corners not aligned."""
-    source = ((torch.arange(outputs, dtype=torch.float64) + 0.5) * inputs / outputs - 0.5).clamp(0)
-    lower = source.long().clamp(max=inputs - 1)
-    upper = (lower + 1).clamp(max=inputs - 1)
-    share = source - lower
-    weights = torch.zeros(outputs, inputs, dtype=torch.float64)
-    rows = torch.arange(outputs)
-    weights[rows, lower] += 1 - share
-    weights[rows, upper] += share
-    return weights.to(device)
-
-
-def resize_bilinear(maps: Tensor, height: int, width: int) -> Tensor:
-    """`interpolate(..., mode="bilinear", align_corners=False)` of (B, C, h, w) as matrix products.
-
-    Its backward pass is deterministic on CUDA, which that of `interpolate` is not.
-    """
-    maps = maps.to(torch.promote_types(maps.dtype, torch.float32)).contiguous()
-    rows = _bilinear_weights(maps.shape[2], height, maps.device).to(maps.dtype)
-    columns = _bilinear_weights(maps.shape[3], width, maps.device).to(maps.dtype)
-    with torch.autocast(maps.device.type, enabled=False):
-        return rows @ (maps @ columns.T)
-
-
-class LiteHead(LRASPPHead):  # type: ignore[misc]
-    """Lite R-ASPP's head with `resize_bilinear` for `interpolate`."""
-
-    def forward(self, input: dict[str, Tensor]) -> Tensor:
-        low, high = input["low"], input["high"]
-        features = resize_bilinear(self.cbr(high) * self.scale(high), *low.shape[-2:])
-        logits: Tensor = self.low_classifier(low) + self.high_classifier(features)
-        return logits
-
-
-class PooledBranch(ASPPPooling):  # type: ignore[misc]
-    """DeepLabV3's image-level features, spread over the map without interpolating one pixel."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        pooled = input
-        for module in self:
-            pooled = module(pooled)
-        return pooled.expand(-1, -1, *input.shape[-2:])
-
-
 class SegmentationNetwork(nn.Module):
-    """Backbone and heads of one of torchvision's segmentation networks, under the same names."""
+    """A backbone and its heads, under the names of torchvision's segmentation networks."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(
+        self, backbone: nn.Module, classifier: nn.Module, aux_classifier: nn.Module | None = None
+    ) -> None:
         super().__init__()
-        self.backbone = network.get_submodule("backbone")
-        self.classifier = network.get_submodule("classifier")
-        self.aux_classifier: nn.Module | None = getattr(network, "aux_classifier", None)
+        self.backbone = backbone
+        self.classifier = classifier
+        self.aux_classifier = aux_classifier
 
     def forward(self, images: Tensor, size: tuple[int, int] | None = None) -> dict[str, Tensor]:
         """Normalised images (B, 3, H, W) to logits (B, classes, *size) by head.
@@ -165,38 +110,34 @@ class SegmentationNetwork(nn.Module):
 
 
 def build_model(architecture: str, classes: int, *, auxiliary: bool = True) -> SegmentationNetwork:
-    """torchvision's network of that name with random weights.
+    """torchvision's network of that name, or DeepLabV3+, with random weights.
 
-    DeepLabV3 gets its auxiliary head if `auxiliary`; Lite R-ASPP has none. The weights come from
+    DeepLabV3 gets its auxiliary head if `auxiliary`; the others have none. The weights come from
     torch's global generator: seed it before.
     """
-    options = {} if architecture.startswith("lraspp") else {"aux_loss": auxiliary}
-    model: nn.Module = get_model(
-        architecture, weights=None, weights_backbone=None, num_classes=classes, **options
-    )
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if type(child) is nn.Conv2d and child.kernel_size == (3, 3) and child.dilation[0] > 4:
-                setattr(module, name, _as_dilated(child))
-            elif type(child) is LRASPPHead:
-                child.__class__ = LiteHead
-            elif type(child) is ASPPPooling:
-                child.__class__ = PooledBranch
-    return SegmentationNetwork(model).to(memory_format=torch.channels_last)
-
-
-def _as_dilated(conv: nn.Conv2d) -> DilatedConv2d:
-    dilation = conv.dilation[0]
-    replacement = DilatedConv2d(
-        conv.in_channels,
-        conv.out_channels,
-        kernel_size=3,
-        padding=dilation,
-        dilation=dilation,
-        bias=conv.bias is not None,
-    )
-    replacement.load_state_dict(conv.state_dict())
-    return replacement
+    if architecture == "deeplabv3plus_mobilenet_v3_large":
+        features = mobilenet_v3_large(dilated=True).features
+        # The end of the stage at a quarter of the resolution, and of the last.
+        backbone = IntermediateLayerGetter(features, {"3": "low", "16": "high"})
+        network = SegmentationNetwork(backbone, SkipHead(24, 960, classes))
+    else:
+        options = {} if architecture.startswith("lraspp") else {"aux_loss": auxiliary}
+        model: nn.Module = get_model(
+            architecture, weights=None, weights_backbone=None, num_classes=classes, **options
+        )
+        network = SegmentationNetwork(
+            model.get_submodule("backbone"),
+            model.get_submodule("classifier"),
+            getattr(model, "aux_classifier", None),
+        )
+    for module in network.modules():
+        if type(module) is nn.Conv2d and module.kernel_size == (3, 3) and module.dilation[0] > 4:
+            module.__class__ = DilatedConv2d
+        elif type(module) is LRASPPHead:
+            module.__class__ = LiteHead
+        elif type(module) is ASPPPooling:
+            module.__class__ = PooledBranch
+    return network.to(memory_format=torch.channels_last)
 
 
 @torch.no_grad()
@@ -247,6 +188,8 @@ def load_pretrained(model: SegmentationNetwork, weights: str, card: ModelCard) -
         enum = get_model_weights(_BACKBONES[card.architecture])["IMAGENET1K_V1"]
         return _load_backbone(model, _download(enum), "ImageNet")
     if weights == "coco":
+        if card.architecture not in list_models(module=segmentation):
+            raise UserError(f"train.weights: there are no coco weights of {card.architecture}")
         enum = get_model_weights(card.architecture)["COCO_WITH_VOC_LABELS_V1"]
         return _load_by_class_name(model, _download(enum), enum.meta["categories"], card.classes)
     path = Path(weights)

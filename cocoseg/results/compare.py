@@ -63,7 +63,8 @@ class Result:
         """What the table is of: images, truth, and what the intervals cover."""
         found = self.comparison
         a, b = self.first.name, self.second.name
-        notes = [f"{len(found.images)} test images are shared."]
+        count = len(found.images)
+        notes = [f"{count} test {'images are' if count != 1 else 'image is'} shared."]
         if found.only_first or found.only_second:
             counts = f"{len(found.only_first)} only in {a}, {len(found.only_second)} only in {b}"
             notes.append(f"Left out are test images of one side: {counts}.")

@@ -44,6 +44,13 @@ def blotches(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
     return np.array(Image.fromarray(small).resize((width, height)))
 
 
+LAST_LAYERS = {
+    "deeplabv3_mobilenet_v3_large": "classifier.4",
+    "deeplabv3plus_mobilenet_v3_large": "classifier.refine.2",
+    "lraspp_mobilenet_v3_large": "classifier.high_classifier",
+}
+
+
 @functools.cache
 def lively_model(
     architecture: str = "deeplabv3_mobilenet_v3_large",
@@ -63,7 +70,7 @@ def lively_model(
         images = normalize(photos.permute(0, 3, 1, 2), card)
         model(images)
         logits = model.eval()(images[:1])["out"]
-        last = "classifier.4" if "deeplab" in architecture else "classifier.high_classifier"
+        last = LAST_LAYERS[architecture]
         model.get_parameter(f"{last}.bias").sub_(logits.mean(dim=(0, 2, 3)))
     return model, card
 
@@ -81,9 +88,7 @@ def pairs(tmp_path: Path) -> list[Pair]:
     return [make_pair(tmp_path, f"{i}", *size) for i, size in enumerate(sizes)]
 
 
-@pytest.mark.parametrize(
-    "architecture", ["deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large"]
-)
+@pytest.mark.parametrize("architecture", LAST_LAYERS)
 def test_onnx_gives_the_models_logits_whatever_the_batch_and_the_sizes(
     tmp_path: Path, architecture: str
 ) -> None:

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cocoseg.learning.losses import cross_entropy, dice_loss, one_hot, segmentation_loss
-from cocoseg.network.model import resize_bilinear
+from cocoseg.network.heads import resize_bilinear
 
 
 def random_batch() -> tuple[Tensor, Tensor]:

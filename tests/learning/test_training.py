@@ -243,7 +243,10 @@ def test_a_damaged_photo_is_named_in_one_line_by_any_worker(pairs: list[Pair]) -
             run(pairs, workers=workers, epochs=1)
 
 
-@pytest.mark.parametrize("architecture", ["lraspp_mobilenet_v3_large", "deeplabv3_resnet50"])
+@pytest.mark.parametrize(
+    "architecture",
+    ["deeplabv3plus_mobilenet_v3_large", "lraspp_mobilenet_v3_large", "deeplabv3_resnet50"],
+)
 def test_other_architectures_train_through_the_same_code(
     pairs: list[Pair], architecture: str
 ) -> None:
@@ -271,7 +274,12 @@ class RecordedOperations(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(
-    "architecture", ["deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large"]
+    "architecture",
+    [
+        "deeplabv3_mobilenet_v3_large",
+        "deeplabv3plus_mobilenet_v3_large",
+        "lraspp_mobilenet_v3_large",
+    ],
 )
 def test_a_step_uses_no_operation_that_is_not_deterministic_on_cuda(architecture: str) -> None:
     """The operations that torch.use_deterministic_algorithms refuses or warns about on CUDA."""

@@ -10,8 +10,9 @@ from torchvision.models import MobileNet_V3_Large_Weights, Weights, WeightsEnum,
 from torchvision.models.segmentation import DeepLabV3_MobileNet_V3_Large_Weights
 
 from cocoseg.common.errors import UserError
+from cocoseg.network.heads import DilatedConv2d
 from cocoseg.network.model import (
-    DilatedConv2d,
+    OUTPUT_STRIDES,
     ModelCard,
     _download,
     build_model,
@@ -44,6 +45,13 @@ def test_leaving_out_taps_that_see_padding_changes_nothing(shape: tuple[int, int
     torch.testing.assert_close(short.weight.grad, plain.weight.grad)
 
 
+def test_leaving_them_out_of_the_convolutions_of_single_channels_changes_nothing() -> None:
+    torch.manual_seed(0)
+    short = DilatedConv2d(4, 4, 3, padding=12, dilation=12, groups=4)
+    images = torch.randn(2, 4, 5, 30)
+    torch.testing.assert_close(short(images), nn.Conv2d.forward(short, images))
+
+
 def test_the_network_equals_torchvisions() -> None:
     ours = build_model(ARCHITECTURE, 6).eval()
     theirs = get_model(
@@ -55,10 +63,7 @@ def test_the_network_equals_torchvisions() -> None:
         torch.testing.assert_close(ours(images)["out"], theirs(images)["out"], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "architecture",
-    [ARCHITECTURE, "lraspp_mobilenet_v3_large", "deeplabv3_resnet50", "deeplabv3_resnet101"],
-)
+@pytest.mark.parametrize("architecture", OUTPUT_STRIDES)
 def test_folding_the_batch_norms_away_changes_nothing(architecture: str) -> None:
     torch.manual_seed(0)
     model = build_model(architecture, 6).double()

@@ -22,24 +22,32 @@ from cocoseg.network.photos import Pair, WholePhotos, batches_of_equal_size, rea
 COLOURS = np.array([[20, 20, 20], [220, 40, 40], [40, 40, 220]], np.uint8)
 
 
-def make_pair(folder: Path, stem: str = "photo", width: int = 64, height: int = 48) -> Pair:
+def make_pair(
+    folder: Path, stem: str = "photo", width: int = 64, height: int = 48, kind: str = "png"
+) -> Pair:
     """A photo whose colours tell its labels: bands of 0, 1 and 2."""
     labels = np.repeat(np.arange(3, dtype=np.uint8), (width + 2) // 3)[:width]
     labels = np.broadcast_to(labels, (height, width)).copy()
     labels[: height // 4] = 0
     for name in ("images", "masks"):
         (folder / name).mkdir(exist_ok=True)
-    pair = Pair(folder / f"images/{stem}.png", folder / f"masks/{stem}.png")
-    Image.fromarray(COLOURS[labels]).save(pair.image)
+    pair = Pair(folder / f"images/{stem}.{kind}", folder / f"masks/{stem}.png")
+    Image.fromarray(COLOURS[labels]).save(pair.image, quality=95)
     write_label_png(pair.mask, labels)
     return pair
 
 
-def test_labels_stay_on_the_pixels_that_they_belong_to(tmp_path: Path) -> None:
-    augmentation = Augmentation(size=48, crop=40, scale=(0.5, 2.0), colour=0.0)
-    image, labels = make_pair(tmp_path).read()
+@pytest.mark.parametrize(
+    ("size", "width", "height", "kind"),
+    [(48, 64, 48, "png"), pytest.param(150, 801, 601, "jpg", id="decoded at 1 to 1/8")],
+)
+def test_labels_stay_on_the_pixels_that_they_belong_to(
+    tmp_path: Path, size: int, width: int, height: int, kind: str
+) -> None:
+    augmentation = Augmentation(size, crop=40, scale=(0.5, 2.0), colour=0.0)
+    pair = make_pair(tmp_path, "photo", width, height, kind)
     for draw in range(50):
-        crop, crop_labels = augmentation(image, labels, generator(0, "test", draw))
+        crop, crop_labels = augmentation(pair, generator(0, "test", draw))
         expected = torch.from_numpy(COLOURS)[crop_labels.where(crop_labels != VOID, 0).long()]
         difference = (crop.permute(1, 2, 0).int() - expected.int()).abs().amax(dim=-1)
         counted = crop_labels != VOID
@@ -49,19 +57,31 @@ def test_labels_stay_on_the_pixels_that_they_belong_to(tmp_path: Path) -> None:
 
 def test_beyond_the_photo_labels_are_void_and_nothing_else_is(tmp_path: Path) -> None:
     augmentation = Augmentation(size=48, crop=48, scale=(0.5, 0.5), colour=0.0)
-    image, labels = make_pair(tmp_path).read()
-    crop, crop_labels = augmentation(image, labels, generator(0, "test"))
+    crop, crop_labels = augmentation(make_pair(tmp_path), generator(0, "test"))
     inside = crop_labels != VOID
     assert inside.sum() == 24 * 32
     assert (crop[:, ~inside] == 127).all()
 
 
 def test_colour_changes_the_image_and_never_the_labels(tmp_path: Path) -> None:
-    image, labels = make_pair(tmp_path).read()
-    plain = Augmentation(48, 40, (0.5, 2.0), 0.0)(image, labels, generator(3, "test"))
-    vivid = Augmentation(48, 40, (0.5, 2.0), 0.5)(image, labels, generator(3, "test"))
+    pair = make_pair(tmp_path)
+    plain = Augmentation(48, 40, (0.5, 2.0), 0.0)(pair, generator(3, "test"))
+    vivid = Augmentation(48, 40, (0.5, 2.0), 0.5)(pair, generator(3, "test"))
     assert torch.equal(plain[1], vivid[1])
     assert not torch.equal(plain[0], vivid[0])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "height", "width"),
+    [(None, 601, 801), (301, 601, 801), (300, 301, 401), (9, 76, 101)],
+)
+def test_a_jpeg_is_read_at_the_smallest_size_that_is_enough(
+    tmp_path: Path, wanted: int | None, height: int, width: int
+) -> None:
+    pair = make_pair(tmp_path, width=801, height=601, kind="jpg")
+    image, labels = pair.read(shorter_side=wanted)
+    assert image.shape == (3, height, width)
+    assert labels.shape == (height, width)
 
 
 def test_a_crop_depends_on_seed_epoch_and_index_only(tmp_path: Path) -> None:
