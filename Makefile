@@ -1,22 +1,25 @@
-# The project's commands; `make help` lists them. Everything is installed into .venv.
+# The project's commands; `make help` lists them. Everything is installed into .venv, or where VENV says.
 
 PYTHON ?= python3
-BIN := .venv/bin
-export PATH := $(CURDIR)/$(BIN):$(PATH)
+VENV ?= .venv
+BIN := $(VENV)/bin
+PINS := pyproject.toml constraints.txt cocoseg/*/constraints.txt
+export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install repro coco check test slow coverage lint bench
+.PHONY: help install changed repro coco check test slow coverage lint bench
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
 
-install: .venv/installed ## make .venv and install everything into it
+install: $(VENV)/installed ## make .venv and install everything into it
 
-.venv/installed: pyproject.toml constraints.txt $(wildcard cocoseg/*/constraints.txt)
+# By content: a fresh clone's files are newer than what the image of a container has installed.
+$(VENV)/installed: $(shell cat $(PINS) | cmp -s - $(VENV)/installed || echo changed)
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@touch $@
+	@cat $(PINS) > $@
 
 repro: install ## run the pipeline as params.yaml says; only what changed is run again
 	@git rev-parse --quiet --verify HEAD >/dev/null 2>&1 || { echo "error: DVC wants a Git repository" \

@@ -1,0 +1,23 @@
+# The environment alone: the checkout is mounted at /project. docs/fresh-machines.md has the commands.
+FROM python:3.11-slim
+
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends git make \
+    && rm -rf /var/lib/apt/lists/*
+
+# Git refuses another user's repository, which a mounted one is where the ids differ.
+ARG UID=1000
+RUN useradd --create-home --uid "$UID" user \
+    && install --directory --owner user /project \
+    && git config --system safe.directory /project
+USER user
+WORKDIR /project
+ENV VENV=/home/user/venv PATH=/home/user/venv/bin:$PATH
+
+# An index of packages with another build of the pinned torch. PyPI's runs everywhere and has CUDA (5 GB).
+ARG TORCH_INDEX=
+COPY --chown=user . .
+RUN PIP_NO_CACHE_DIR=1 PIP_EXTRA_INDEX_URL=$TORCH_INDEX make install
+
+CMD ["make", "repro"]
