@@ -15,7 +15,7 @@ USER user
 WORKDIR /project
 ENV VENV=/home/user/venv PATH=/home/user/venv/bin:$PATH
 
-# An index of packages with another build of the pinned torch. PyPI's runs everywhere and has CUDA (5 GB).
+# Where pip finds another build of the pinned torch, one for CPUs alone, say: the usual one has CUDA (5 GB).
 ARG TORCH_INDEX=
 COPY --chown=user . .
 RUN PIP_NO_CACHE_DIR=1 PIP_EXTRA_INDEX_URL=$TORCH_INDEX make install
