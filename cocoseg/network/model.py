@@ -189,7 +189,10 @@ def load_pretrained(model: SegmentationNetwork, weights: str, card: ModelCard) -
         return _load_backbone(model, _download(enum), "ImageNet")
     if weights == "coco":
         if card.architecture not in list_models(module=segmentation):
-            raise UserError(f"train.weights: there are no coco weights of {card.architecture}")
+            raise UserError(
+                f"train.weights: there are no coco weights of {card.architecture}: imagenet has "
+                "the backbone's"
+            )
         enum = get_model_weights(card.architecture)["COCO_WITH_VOC_LABELS_V1"]
         return _load_by_class_name(model, _download(enum), enum.meta["categories"], card.classes)
     path = Path(weights)

@@ -210,6 +210,13 @@ def test_a_model_of_an_architecture_of_another_version_is_one_line(tmp_path: Pat
         load_model(path)
 
 
+def test_coco_weights_that_nobody_has_are_one_line() -> None:
+    architecture = "deeplabv3plus_mobilenet_v3_large"
+    model = build_model(architecture, 2)
+    with pytest.raises(UserError, match=f"no coco weights of {architecture}: imagenet"):
+        load_pretrained(model, "coco", ModelCard(architecture, ("background", "red"), 64))
+
+
 def test_coco_weights_give_each_class_the_row_of_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
