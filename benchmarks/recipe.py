@@ -30,10 +30,10 @@ from cocoseg.annotations.selection import select
 from cocoseg.common.params import Params, TrainParams
 from cocoseg.learning.checkpoint import CheckpointFile
 from cocoseg.learning.training import train
-from cocoseg.network.confusion import iou_scores, mean_iou
-from cocoseg.network.inference import confusion_of_pairs
 from cocoseg.network.model import ModelCard, SegmentationNetwork, build_model
 from cocoseg.network.photos import Pair
+from cocoseg.scoring.evaluation import evaluate
+from cocoseg.scoring.objects import objects_by_stem
 
 CLASSES = ["person", "vehicle", "animal", "furniture", "kitchen", "food"]
 MIRROR = Path("../shared/coco-mirror")
@@ -53,6 +53,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "full without averaging": {**FULL, "ema_decay": 0.0},
     "full without colour": {**FULL, "colour": 0.0},
     "full without auxiliary": {**FULL, "aux_weight": 0.0},
+    "class weights": {"class_weights": "frequency"},
+    "DeepLabV3+": {"architecture": "deeplabv3plus_mobilenet_v3_large"},
 }
 """What each recipe changes in the `train` section of `presets/coco_val2014.yaml`; `full` has what
 the preset left out because it made no difference."""
@@ -115,9 +117,11 @@ def score(
     params: TrainParams,
     classes: list[str],
     train_set: Any,
-    val_pairs: list[Pair],
+    val_set: Any,
 ) -> float:
     """Train once; the mean IoU of the last (reference) or best (ours) epoch on val2017.
+
+    Prints the IoU by class, boundary IoU, and the share of small, medium and large objects found.
 
     Ours chooses its epoch by some of its training photos, so that both see the same data.
     """
@@ -139,9 +143,17 @@ def score(
             checkpoint=CheckpointFile(folder, f"{recipe}{seed}"),
             report_epoch=lambda epoch, figures, again: None,
         ).model
-    confusion = confusion_of_pairs(model, card, val_pairs, batch_size=4, workers=0, device=CPU)
-    print(f"  {recipe} {seed}:", *(f"{iou:.2f}" for iou in iou_scores(confusion)), flush=True)
-    return mean_iou(confusion)
+    selection, pairs = val_set
+    objects = objects_by_stem(selection)
+    result = evaluate(model, card, pairs, objects, batch_size=4, workers=0, device=CPU)
+    scores, sizes = result.scores(), result.details()["sizes"].values()
+    values = (
+        *scores["iou"].values(),
+        scores["boundary_miou"],
+        *(s["objects_found"] for s in sizes),
+    )
+    print(f"  {recipe} {seed}:", *(f"{value:.2f}" for value in values), flush=True)
+    return float(scores["miou"])
 
 
 def main() -> None:
@@ -160,12 +172,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         train_set = prepare(folder, "train2017", classes)
-        _, val_pairs = prepare(folder, "val2017", classes)
-        print(f"{len(train_set[1])} photos to train on, {len(val_pairs)} to score", flush=True)
+        val_set = prepare(folder, "val2017", classes)
+        print(f"{len(train_set[1])} photos to train on, {len(val_set[1])} to score", flush=True)
         for recipe in options.recipes:
             started = time.perf_counter()
             scores = [
-                score(recipe, seed, folder, params, classes, train_set, val_pairs)
+                score(recipe, seed, folder, params, classes, train_set, val_set)
                 for seed in options.seeds
             ]
             row = " ".join(f"{value:.3f}" for value in scores)

@@ -207,6 +207,7 @@ class TrainParams(Section):
     ema_decay: Share
     aux_weight: NonNegativeFloat
     dice_weight: NonNegativeFloat
+    class_weights: Literal["none", "frequency"] | dict[str, PositiveFloat]
     scale: Annotated[list[PositiveFloat], Field(min_length=2, max_length=2)]
     colour: Share
     precision: Literal["float32", "bfloat16"]

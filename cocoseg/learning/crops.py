@@ -34,17 +34,23 @@ def check_training_data(
     for name, pairs in splits.items():
         if not pairs:
             raise UserError(f"split.ratios.{name}: the split has no images, training needs some")
-    shown = np.zeros(256, bool)
-    for labels in in_processes(_labels_in, [pair.mask for pair in splits["train"]], workers):
-        shown[labels] = True
+    pixels = count_pixels(splits["train"], workers)
     for label, name in enumerate(classes, start=1):
-        if not shown[label]:
+        if not pixels[label]:
             logger.warning("no training image shows a pixel of class %s", name)
 
 
-def _labels_in(mask: Path) -> NDArray[np.intp]:
+def count_pixels(pairs: Sequence[Pair], workers: int) -> NDArray[np.int64]:
+    """How many pixels of all label maps have each label: (256,)."""
+    counts = np.zeros(256, np.int64)
+    for histogram in in_processes(_histogram, [pair.mask for pair in pairs], workers):
+        counts += histogram
+    return counts
+
+
+def _histogram(mask: Path) -> list[int]:
     with Image.open(mask) as image:
-        return np.flatnonzero(image.histogram())
+        return image.histogram()
 
 
 @dataclass(frozen=True)

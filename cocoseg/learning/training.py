@@ -29,9 +29,15 @@ from cocoseg.common.labels import Labels
 from cocoseg.common.params import TrainParams
 from cocoseg.common.randomness import generator
 from cocoseg.learning.checkpoint import CheckpointFile, State
-from cocoseg.learning.crops import Augmentation, TrainingCrops, batches_per_epoch, training_batches
+from cocoseg.learning.crops import (
+    Augmentation,
+    TrainingCrops,
+    batches_per_epoch,
+    count_pixels,
+    training_batches,
+)
 from cocoseg.learning.distributed import broadcast_from_first, from_first, process_count, rank
-from cocoseg.learning.losses import segmentation_loss
+from cocoseg.learning.losses import frequency_weights, named_weights, segmentation_loss
 from cocoseg.network.confusion import Confusion, summarize_scores
 from cocoseg.network.inference import confusion_of_pairs, normalize, predict_with_confidence
 from cocoseg.network.model import (
@@ -125,10 +131,17 @@ def parameter_groups(
 class Trainer:
     """The state of a run between two epochs, and what moves it on by one."""
 
-    def __init__(self, card: ModelCard, params: TrainParams, device: torch.device) -> None:
+    def __init__(
+        self,
+        card: ModelCard,
+        params: TrainParams,
+        device: torch.device,
+        class_weights: Tensor | None = None,
+    ) -> None:
         self.card = card
         self.params = params
         self.device = device
+        self.class_weights = None if class_weights is None else class_weights.to(device)
         with torch_seed(params.seed, "init"):
             self.model = build_model(
                 card.architecture, len(card.classes), auxiliary=params.aux_weight > 0
@@ -235,7 +248,11 @@ class Trainer:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=reduced):
             logits = self.in_parallel(normalize(images, self.card))
         return segmentation_loss(
-            logits, labels, aux_weight=self.params.aux_weight, dice_weight=self.params.dice_weight
+            logits,
+            labels,
+            aux_weight=self.params.aux_weight,
+            dice_weight=self.params.dice_weight,
+            class_weights=self.class_weights,
         )
 
     def finish_epoch(self, loss: float, confusion: Confusion) -> dict[str, Any]:
@@ -296,7 +313,7 @@ def train(
             f"train.batch_size: {params.batch_size} is not divisible by {process_count()} processes"
         )
     card = ModelCard(params.architecture, ("background", *classes), params.size)
-    trainer = Trainer(card, params, device)
+    trainer = Trainer(card, params, device, _class_weights(card, params, train_pairs, workers))
     # Process 0 may be on a machine of its own, and another run may replace the file at any time.
     saved = from_first(checkpoint.load() if rank() == 0 else None, device)
     if saved:
@@ -361,6 +378,17 @@ def train(
         pretraining_overlap=params.weights == "coco",
         crops_per_second=rate,
     )
+
+
+def _class_weights(
+    card: ModelCard, params: TrainParams, pairs: Sequence[Pair], workers: int
+) -> Tensor | None:
+    """The weights (classes,) that `train.class_weights` asks for."""
+    if isinstance(params.class_weights, dict):
+        return named_weights(params.class_weights, card.classes)
+    if params.class_weights == "frequency":
+        return frequency_weights(count_pixels(pairs, workers)[: len(card.classes)])
+    return None
 
 
 def _views(trainer: Trainer, pairs: Sequence[Pair]) -> list[View]:

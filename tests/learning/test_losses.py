@@ -1,11 +1,20 @@
 """The loss: torch's own values and gradients, from operations that are deterministic on CUDA."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cocoseg.learning.losses import cross_entropy, dice_loss, one_hot, segmentation_loss
+from cocoseg.common.errors import UserError
+from cocoseg.learning.losses import (
+    cross_entropy,
+    dice_loss,
+    frequency_weights,
+    named_weights,
+    one_hot,
+    segmentation_loss,
+)
 from cocoseg.network.heads import resize_bilinear
 
 
@@ -27,6 +36,30 @@ def test_cross_entropy_equals_torchs_in_value_and_gradient() -> None:
     result = cross_entropy(logits.log_softmax(dim=1), one_hot(labels, 5))
     torch.testing.assert_close(result, expected)
     torch.testing.assert_close(gradient(result, logits), gradient(expected, logits))
+
+
+def test_weighted_cross_entropy_equals_torchs_in_value_and_gradient() -> None:
+    logits, labels = random_batch()
+    logits.requires_grad_()
+    weights = torch.tensor([0.2, 1, 3, 1, 0.5], dtype=torch.float64)
+    expected = functional.cross_entropy(logits, labels.long(), weights, ignore_index=255)
+    result = cross_entropy(logits.log_softmax(dim=1), one_hot(labels, 5), weights)
+    torch.testing.assert_close(result, expected)
+    torch.testing.assert_close(gradient(result, logits), gradient(expected, logits))
+
+
+def test_a_class_a_hundredth_as_frequent_counts_ten_times_as_much() -> None:
+    weights = frequency_weights(np.array([10_000, 1_000, 100, 0]))
+    torch.testing.assert_close(weights[2] / weights[0], torch.tensor(10.0))
+    assert weights[1] == 1
+    assert weights[3] == 1
+
+
+def test_weights_are_given_by_name() -> None:
+    names = ("background", "person", "car")
+    assert named_weights({"car": 2}, names).tolist() == [1, 1, 2]
+    with pytest.raises(UserError, match=r"train\.class_weights: there is no class cat; there are"):
+        named_weights({"cat": 2}, names)
 
 
 @pytest.mark.parametrize("size", [(7, 9), (20, 33), (1, 1), (3, 50)])

@@ -255,6 +255,17 @@ def test_other_architectures_train_through_the_same_code(
     assert result.card.architecture == architecture
 
 
+def test_classes_can_be_weighted(pairs: list[Pair]) -> None:
+    losses = [
+        run(pairs, epochs=1, class_weights=weights)[1][0]["loss"]
+        for weights in ("none", "frequency", {"red": 9.0}, {"red": 1.0})
+    ]
+    assert len(set(losses)) == 3
+    assert losses[0] == losses[3]
+    with pytest.raises(UserError, match="there is no class pink"):
+        run(pairs, epochs=1, class_weights={"pink": 2.0})
+
+
 def test_bfloat16_trains_as_well(pairs: list[Pair], one_epoch: Run) -> None:
     _, epochs = run(pairs, epochs=1, precision="bfloat16")
     _, exact = one_epoch
