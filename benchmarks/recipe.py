@@ -121,9 +121,8 @@ def score(
 ) -> float:
     """Train once; the mean IoU of the last (reference) or best (ours) epoch on val2017.
 
-    Prints the IoU by class, boundary IoU, and the share of small, medium and large objects found.
-
-    Ours chooses its epoch by some of its training photos, so that both see the same data.
+    Ours chooses its epoch by some of its training photos, so that both see the same data. Prints
+    the IoU by class, boundary IoU, and the share of small, medium and large objects found.
     """
     selection, pairs = train_set
     short = {**SHORT, "weights": str(WEIGHTS), "seed": seed}
@@ -143,9 +142,9 @@ def score(
             checkpoint=CheckpointFile(folder, f"{recipe}{seed}"),
             report_epoch=lambda epoch, figures, again: None,
         ).model
-    selection, pairs = val_set
-    objects = objects_by_stem(selection)
-    result = evaluate(model, card, pairs, objects, batch_size=4, workers=0, device=CPU)
+    val_selection, val_pairs = val_set
+    objects = objects_by_stem(val_selection)
+    result = evaluate(model, card, val_pairs, objects, batch_size=4, workers=0, device=CPU)
     scores, sizes = result.scores(), result.details()["sizes"].values()
     values = (
         *scores["iou"].values(),
