@@ -1,8 +1,8 @@
 """Images a second in training and in evaluation, ours beside the plain loop people write.
 
-Same network, batch and crop, on random images, in turns in one run on the CPU. The plain loop is
-torchvision's network with contiguous tensors, its reference's SGD and loss; in evaluation it scales
-logits up to the network's input, then to the photo, as torchvision and most scripts do.
+Same network, batch, crop, device and precision, on random images, in turns in one run. The plain
+loop is torchvision's network with contiguous tensors, its reference's SGD and loss; in evaluation
+it scales logits up to the network's input, then to the photo, as torchvision and most scripts do.
 
     python -m benchmarks.training --crop 480 --batch-size 4 --rounds 5
     python -m benchmarks.training --aux-weight 0 --profile deeplabv3plus_mobilenet_v3_large
@@ -19,6 +19,7 @@ from statistics import median
 
 import torch
 import yaml
+from torch.autograd import DeviceType
 from torch.nn import functional
 from torch.profiler import profile
 
@@ -27,14 +28,14 @@ from benchmarks.reference import build_reference, reference_loss
 from cocoseg.common.params import Params
 from cocoseg.deployment.export import torch_network
 from cocoseg.learning.training import Trainer
+from cocoseg.network.devices import choose_device
 from cocoseg.network.model import IMAGENET_MEAN, IMAGENET_STD, ModelCard
 
-CPU = torch.device("cpu")
 CLASSES = ("background", "person", "bicycle", "car", "motorcycle", "airplane")
 
 KINDS = {
     "gradients of convolutions": ("convolution_backward", "slow_conv2d_backward"),
-    "convolutions": ("mkldnn_convolution", "slow_conv2d_forward"),
+    "convolutions": ("mkldnn_convolution", "slow_conv2d_forward", "cudnn_conv", "conv_depthwise2d"),
     "batch norms, both ways": ("batch_norm",),
     "activations, both ways": ("hardswish", "hardsigmoid", "threshold", "clamp_min"),
     "AdamW": ("adamw",),
@@ -42,9 +43,13 @@ KINDS = {
 """What torch calls the operations of a step; the loss, resizing and copies are left over."""
 
 
-def seconds(run: Callable[[], object]) -> float:
+def seconds(run: Callable[[], object], times: int = 1) -> float:
+    """Of the call, `times` in a row, until a GPU has done its part."""
     started = time.perf_counter()
-    run()
+    for _ in range(times):
+        run()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return time.perf_counter() - started
 
 
@@ -54,25 +59,37 @@ def compare(
     rounds: int,
     ours: Callable[[], object],
     plain: Callable[[], object],
-) -> None:
-    """Time both in turns, after a warm-up, and print images a second and the median ratio."""
-    ours()
-    plain()
-    pairs = [(seconds(ours), seconds(plain)) for _ in range(rounds)]
+    times: int = 1,
+) -> float:
+    """Time both in turns, `times` in a row, and print images a second and the median ratio.
+
+    Returns ours. Both are run once before, on a GPU with the memory that this takes at most.
+    """
+    memory = ""
+    for run in (ours, plain):
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        run()
+        if torch.cuda.is_available():
+            memory += f" {torch.cuda.max_memory_allocated() / 2**20:7.0f} MiB"
+    pairs = [(seconds(ours, times), seconds(plain, times)) for _ in range(rounds)]
     ratio = median(slow / fast for fast, slow in pairs)
-    rates = [images / median(column) for column in zip(*pairs, strict=True)]
-    print(f"{name:<14} {rates[0]:8.2f} {rates[1]:8.2f} {ratio:8.2f}x", flush=True)
+    rates = [images * times / median(column) for column in zip(*pairs, strict=True)]
+    print(f"{name:<14} {rates[0]:8.2f} {rates[1]:8.2f} {ratio:8.2f}x{memory}", flush=True)
+    return rates[0]
 
 
 def shares(step: Callable[[], object], steps: int = 5) -> None:
     """Print how a step's time is divided."""
     step()
     with profile() as recorded:
-        taken = seconds(lambda: [step() for _ in range(steps)]) / steps
+        taken = seconds(step, steps) / steps
     spent: Counter[str] = Counter()
+    on_gpu = torch.cuda.is_available()
     for row in recorded.key_averages():
         kind = next((k for k, names in KINDS.items() if any(n in row.key for n in names)), "rest")
-        spent[kind] += row.self_cpu_time_total
+        if row.device_type == DeviceType.CPU:  # a GPU's time is told of its operations as well
+            spent[kind] += row.self_device_time_total if on_gpu else row.self_cpu_time_total
     print(f"{taken:.2f} s a step")
     for kind, microseconds in spent.most_common():
         print(f"{kind:<26} {microseconds / spent.total():4.0%}")
@@ -89,6 +106,10 @@ def main() -> None:
         "--aux-weight", type=float, default=0.5, help="0, as in the preset: no head"
     )
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--compile", action="store_true", help="ours, as train.compile does")
+    parser.add_argument("--steps", type=int, default=1, help="in a row, as a GPU wants them")
     parser.add_argument("--profile", metavar="ARCHITECTURE")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -96,9 +117,11 @@ def main() -> None:
     preset = Path(__file__).resolve().parents[1] / "presets/coco_val2014.yaml"
     params = Params.model_validate(yaml.safe_load(preset.read_text(encoding="utf-8"))).train
     changes = {"weights": "none", "aux_weight": options.aux_weight}
+    changes |= {"precision": options.precision, "compile": options.compile}
     params = params.model_copy(update=changes)
+    device = choose_device(options.device)
     architecture = options.profile or params.architecture
-    trainer = Trainer(ModelCard(architecture, CLASSES, options.crop), params, CPU)
+    trainer = Trainer(ModelCard(architecture, CLASSES, options.crop), params, device)
     shape = options.batch_size, 3, options.crop, options.crop
     images = torch.randint(0, 256, shape, dtype=torch.uint8)
     labels = torch.randint(0, 6, (shape[0], *shape[2:]), dtype=torch.uint8)
@@ -107,19 +130,27 @@ def main() -> None:
         trainer.model.train()
         trainer.optimize(images, labels)
 
+    print(machine("torch", "torchvision"), f"{options.threads} threads", sep=", ")
+    if device.type == "cuda":
+        print(torch.cuda.get_device_name(device))
+    print(f"{options.precision}{', compiled' * options.compile}")
     if options.profile:
-        print(machine("torch", "torchvision"), f"{options.threads} threads", sep=", ")
         print(f"{architecture}, crop {options.crop}, batch {options.batch_size}")
         shares(our_step)
         return
-    plain = build_reference(len(CLASSES))
+    plain = build_reference(len(CLASSES)).to(device)
     plain.load_state_dict(trainer.model.state_dict(), strict=False)
     optimizer = torch.optim.SGD(plain.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = (
+        torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD)
+    )
+    reduced = options.precision == "bfloat16"
 
     def plain_step() -> None:
         plain.train()
-        loss = reference_loss(plain((images / 255 - mean) / std), labels.long())
+        inputs, wanted = (images.to(device) / 255 - mean) / std, labels.to(device).long()
+        with torch.autocast(device.type, torch.bfloat16, enabled=reduced):
+            loss = reference_loss(plain(inputs), wanted)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -132,21 +163,22 @@ def main() -> None:
     def plain_evaluation() -> None:
         plain.eval()
         for image in photo:
-            logits = plain((image[None] / 255 - mean) / std)["out"]
+            logits = plain((image[None].to(device) / 255 - mean) / std)["out"]
             size = (height, width)
-            functional.interpolate(logits, size, mode="bilinear").argmax(dim=1)
+            functional.interpolate(logits, size, mode="bilinear").argmax(dim=1).cpu()
 
-    network = torch_network(trainer.averaged_model(), trainer.card, CPU)
+    network = torch_network(trainer.averaged_model(), trainer.card, device)
 
     def our_evaluation() -> None:
         for image in photo:
-            network(image[None], (height, width)).max(dim=1)
+            network(image[None], (height, width)).max(dim=1).indices.cpu()
 
-    print(machine("torch", "torchvision"), f"{options.threads} threads", sep=", ")
     print(f"crop {options.crop}, batch {options.batch_size}; evaluation of 640x480 photos, singly")
     print(f"{'images/s':<14} {'ours':>8} {'plain':>8} {'ratio':>9}")
-    compare("training", options.batch_size, options.rounds, our_step, plain_step)
-    compare("evaluation", options.batch_size, options.rounds, our_evaluation, plain_evaluation)
+    sizes = options.batch_size, options.rounds
+    rate = compare("training", *sizes, our_step, plain_step, options.steps)
+    compare("evaluation", *sizes, our_evaluation, plain_evaluation)
+    print(f"an epoch of val2014's 6,400 training images: {6400 / rate:.0f} s, if loading keeps up")
 
 
 if __name__ == "__main__":

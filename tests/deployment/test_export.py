@@ -26,12 +26,13 @@ from cocoseg.deployment.export import (
     torch_network,
     write_onnx,
 )
-from cocoseg.deployment.variants import drop_lossy
+from cocoseg.deployment.variants import drop_lossy, write_int8
 from cocoseg.network.inference import normalize
 from cocoseg.network.model import ModelCard, SegmentationNetwork, build_model, save_model
 from cocoseg.network.photos import Pair
 from stages import export
 from tests import ROOT
+from tests.learning.test_training import draw_pairs, run
 from tests.network.test_photos import make_pair
 
 NAMES = ("background", "red", "blue")
@@ -145,6 +146,21 @@ def test_the_lowest_and_the_highest_opset_that_params_allow_can_be_used(
     assert onnx.load(tmp_path / "model.onnx").opset_import[0].version == opset
     network, _ = load_onnx(tmp_path / "model.onnx")
     assert network(torch.zeros(1, 3, 48, 64, dtype=torch.uint8), (5, 6)).shape == (1, 3, 5, 6)
+
+
+def test_int8_labels_what_has_been_learnt_as_float32_does(tmp_path: Path) -> None:
+    """A trained network, since 8 bits are too few for the balanced logits of a random one."""
+    pairs = draw_pairs(tmp_path)
+    changes = {"architecture": "lraspp_mobilenet_v3_large", "size": 96, "crop": 96, "epochs": 12}
+    result, _ = run(pairs, ema_decay=0.5, scale=[1.0, 1.0], **changes)
+    for opset in (13, 18):  # the first has no hard-swish of its own
+        paths = tmp_path / "float32.onnx", tmp_path / "int8.onnx"
+        write_onnx(paths[0], result.model, result.card, opset)
+        assert write_int8(*paths, pairs, max_loss=1, threads=1) == ["backbone.0"]
+        float32, int8 = (load_onnx(path, threads=1)[0] for path in paths)
+        found = compare_networks(float32, {"int8": int8}, result.card, pairs, 8)["int8"]
+        assert found.miou > 0.5
+        assert found.agreement > 0.95
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no onnx", "truncated", "foreign"])

@@ -15,45 +15,47 @@ from cocoseg.learning.training import Trainer
 from cocoseg.network.inference import normalize
 from cocoseg.network.model import ModelCard
 from tests import ROOT
-from tests.learning.test_training import params
+from tests.learning.test_training import DEVICE, params
 
 pytestmark = pytest.mark.xdist_group("distributed")
 
 NAMES = ("background", "red", "blue")
-CPU = torch.device("cpu")
+PROCESSES = 2 if DEVICE.type == "cpu" else torch.cuda.device_count()
+NORMS = torch.nn.BatchNorm2d, torch.nn.SyncBatchNorm
 
 
 def gradients() -> dict[str, Tensor]:
     """The loss and the gradients of one step, on this process's share of the batch."""
     card = ModelCard("deeplabv3_mobilenet_v3_large", NAMES, 48)
-    trainer = Trainer(card, params(), CPU)
+    trainer = Trainer(card, params(), DEVICE)
     random = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (4, 3, 48, 48), generator=random, dtype=torch.uint8)
     labels = torch.randint(0, 3, (4, 48, 48), generator=random, dtype=torch.uint8)
     labels[1, :40] = 255  # unequal shares of void: the mean must be over all pixels
+    images, labels = images.to(DEVICE), labels.to(DEVICE)
     trainer.in_parallel.train()
     # Dropout and batch statistics differ between processes by their nature: hold them still.
     for module in trainer.model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.eval()
-        elif isinstance(module, torch.nn.BatchNorm2d):
+        elif isinstance(module, NORMS):
             module.momentum = 1.0
     with torch.no_grad():
         trainer.model(normalize(images, card))
     for module in trainer.model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
+        if isinstance(module, NORMS):
             module.eval()
     share = slice(rank(), None, process_count())
     loss = trainer.loss(images[share], labels[share])
     (loss * process_count()).backward()
-    found = {name: p.grad.contiguous() for name, p in trainer.model.named_parameters()}
-    return {"loss": loss.detach(), **found}
+    found = {name: p.grad.contiguous().cpu() for name, p in trainer.model.named_parameters()}
+    return {"loss": loss.detach().cpu(), **found}
 
 
 def two_steps() -> None:
     """Train a network without the auxiliary head."""
     card = ModelCard("deeplabv3_mobilenet_v3_large", NAMES, 48)
-    trainer = Trainer(card, params(aux_weight=0.0), CPU)
+    trainer = Trainer(card, params(aux_weight=0.0), DEVICE)
     trainer.in_parallel.train()
     for _ in range(2):
         images = torch.zeros(2, 3, 48, 48, dtype=torch.uint8)
@@ -64,9 +66,9 @@ IN_PROCESSES = """
 import sys
 from safetensors.torch import save_file
 from cocoseg.learning.distributed import process_group, rank
-from tests.learning.test_distributed import CPU, gradients, two_steps
+from tests.learning.test_distributed import DEVICE, gradients, two_steps
 
-with process_group(CPU):
+with process_group(DEVICE):
     found = gradients()
     if rank() == 0:
         save_file(found, sys.argv[1])
@@ -81,9 +83,10 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> "subprocess.CompletedProces
     """What two processes said that torchrun started; the last of `args` is the gradients' file."""
     folder = tmp_path_factory.mktemp("two")
     (folder / "steps.py").write_text(IN_PROCESSES, encoding="utf-8")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={PROCESSES}"]
+    program = [str(folder / "steps.py"), str(folder / "gradients.safetensors")]
     return subprocess.run(
-        [*launcher, str(folder / "steps.py"), str(folder / "gradients.safetensors")],
+        [sys.executable, "-m", *launcher, *program],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,

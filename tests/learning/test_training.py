@@ -1,6 +1,7 @@
 """The training loop: it learns, keeps the best epoch, and does the same thing twice."""
 
 import itertools
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from cocoseg.learning.training import (
     train,
 )
 from cocoseg.network.confusion import mean_iou
+from cocoseg.network.devices import choose_device
 from cocoseg.network.inference import confusion_of_pairs
 from cocoseg.network.model import ModelCard, build_model
 from cocoseg.network.photos import Pair
@@ -34,6 +36,9 @@ from tests.network.test_photos import COLOURS
 pytestmark = pytest.mark.xdist_group("training")
 
 PRESET = ROOT / "presets/sample.yaml"
+
+DEVICE = choose_device(os.environ.get("TEST_DEVICE", "cpu"))
+"""`TEST_DEVICE=cuda` asks the same of a GPU, as `python -m benchmarks.gpu` does."""
 
 Run = tuple[TrainingResult, list[Any]]
 """What a training gives, and the figures of each epoch."""
@@ -68,7 +73,7 @@ def run(
         pairs,
         pairs[:2],
         params(**changes),
-        device=torch.device("cpu"),
+        device=DEVICE,
         workers=workers,
         checkpoint=checkpoint,
         report_epoch=report,
@@ -139,7 +144,7 @@ def test_the_best_epoch_is_the_one_that_is_kept(pairs: list[Pair], whole: Run) -
         pairs[:2],
         batch_size=1,
         workers=0,
-        device=torch.device("cpu"),
+        device=DEVICE,
     )
     assert mean_iou(kept) == pytest.approx(best, abs=1e-6)
 
