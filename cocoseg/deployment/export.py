@@ -88,7 +88,7 @@ def write_onnx(path: Path, model: SegmentationNetwork, card: ModelCard, opset: i
         temporary.write_bytes(proto.SerializeToString(deterministic=True))
 
 
-class _Graph(nn.Module):
+class _Graph(SegmentationNetwork):
     """What the ONNX file computes, in operations whose sizes follow the input's.
 
     The model's own shortcuts depend on the sizes: convolutions without the taps that see padding,
@@ -96,23 +96,20 @@ class _Graph(nn.Module):
     """
 
     def __init__(self, model: SegmentationNetwork, card: ModelCard) -> None:
-        super().__init__()
         model = copy.deepcopy(model).cpu()
         for module in model.modules():
             if isinstance(module, DilatedConv2d):
                 module.__class__ = nn.Conv2d  # type: ignore[assignment]
             elif isinstance(module, LiteHead):
                 module.__class__ = _LiteHead
-        self.backbone = model.backbone
-        self.classifier = model.classifier
+        super().__init__(model.backbone, model.classifier)
         self.shift = nn.Buffer(torch.tensor(card.mean).view(1, 3, 1, 1) * 255)
         self.scale = nn.Buffer(torch.tensor(card.std).view(1, 3, 1, 1) * 255)
 
-    def forward(self, images: Tensor, size: Tensor) -> Tensor:
-        features = self.backbone((images.float() - self.shift) / self.scale)
-        logits = self.classifier(features if "low" in features else features["out"])
+    def forward(self, images: Tensor, size: Tensor) -> Tensor:  # type: ignore[override]
+        normalised = (images.float() - self.shift) / self.scale
         # Traced, the two elements of `size` become the graph's input, not constants.
-        return functional.interpolate(logits, (size[0], size[1]), mode="bilinear")  # type: ignore[arg-type]
+        return super().forward(normalised, (size[0], size[1]))["out"]  # type: ignore[arg-type]
 
 
 class _LiteHead(LRASPPHead):  # type: ignore[misc]
