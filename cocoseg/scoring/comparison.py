@@ -258,8 +258,8 @@ def _differences(
 
 
 def _folds(owners: Pass, images: Sequence[str]) -> NDArray[np.float64]:
-    """Which images each run of a pass tests: (runs, images) of 0 and 1."""
-    runs = list({id(run): run for run in owners.values()}.values())
+    """Which of the images each run of a pass tests, if any: (runs, images) of 0 and 1."""
+    runs = list({id(owners[image]): owners[image] for image in images}.values())
     return np.array([[float(owners[image] is run) for image in images] for run in runs])
 
 

@@ -162,6 +162,17 @@ def test_folds_are_pooled_into_one_test_of_all_images() -> None:
     assert "5 folds" in found.covered[0]
 
 
+def test_only_folds_with_a_shared_image_count_as_folds() -> None:
+    counts = World(5, 50).run(A, 0)
+    folds = [scored({str(i): counts[i] for i in range(50) if i % 5 == fold}) for fold in range(5)]
+    in_one = World(6, 50).run(B, 0)
+    found = compare(folds, [scored({str(i): in_one[i] for i in range(0, 50, 5)})])
+    assert found.covered == ["which images are tested (10, paired bootstrap)"]
+    assert np.isfinite([found.differences[0].low, found.differences[0].high]).all()
+    found = compare(folds, folds[:3])
+    assert "3 folds" in found.covered[0]
+
+
 def test_only_images_that_both_test_count_and_the_others_are_named() -> None:
     counts = World(6, 6).run(A, 0)
     first = scored(dict.fromkeys("abcd", counts[0]), trained_on="ef")
