@@ -31,9 +31,14 @@ def iou_scores(confusion: Confusion) -> Scores:
 
     `confusion` may be a stack (..., classes, classes); the result is (..., classes) then.
     """
+    return ratio(*intersections_and_unions(confusion))
+
+
+def intersections_and_unions(confusion: Confusion) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The pixels of each class (..., classes) in both truth and prediction, and in one of them at
+    least."""
     intersection = np.diagonal(confusion, axis1=-2, axis2=-1)
-    union = confusion.sum(axis=-1) + confusion.sum(axis=-2) - intersection
-    return ratio(intersection, union)
+    return intersection, confusion.sum(axis=-1) + confusion.sum(axis=-2) - intersection
 
 
 def dice_scores(confusion: Confusion) -> Scores:

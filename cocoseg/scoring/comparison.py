@@ -18,7 +18,13 @@ from scipy.special import stdtrit
 
 from cocoseg.common.errors import UserError
 from cocoseg.common.randomness import generator
-from cocoseg.network.confusion import Confusion, iou_scores, ratio, rounded
+from cocoseg.network.confusion import (
+    Confusion,
+    intersections_and_unions,
+    iou_scores,
+    ratio,
+    rounded,
+)
 
 # --- Intervals ------------------------------------------------------------------------------------
 
@@ -43,10 +49,8 @@ def weighted_ious(
     `confusions` (images, classes, classes) holds each image's own matrix; `weights` (rows, images)
     are whole numbers.
     """
-    images, classes, _ = confusions.shape
     # float64 holds these whole numbers exactly, and has a fast matrix product.
-    totals = weights @ confusions.reshape(images, -1).astype(np.float64)
-    return iou_scores(totals.astype(np.int64).reshape(len(weights), classes, classes))
+    return ratio(*(weights @ counts for counts in intersections_and_unions(confusions)))
 
 
 def mean_of_defined(scores: NDArray[np.float64]) -> NDArray[np.float64]:
