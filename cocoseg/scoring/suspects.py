@@ -250,7 +250,8 @@ def draw_suspect(
     for title, view in zip(SUSPECT_VIEWS, views, strict=True):
         part = Image.fromarray(view[rows, columns])
         part = part.resize(
-            (round(part.width * zoom), round(part.height * zoom)), Image.Resampling.BICUBIC
+            (max(1, round(part.width * zoom)), max(1, round(part.height * zoom))),
+            Image.Resampling.BICUBIC,
         )
         for inset, colour in ((0, (0, 0, 0)), (1, (255, 255, 255))):
             corners = (box[0] + inset, box[1] + inset, box[2] - inset, box[3] - inset)

@@ -189,6 +189,13 @@ def test_a_picture_never_leaves_the_photo(x: int, y: int, width: int, height: in
     assert np.mean(np.asarray(view) == 200) > 0.9  # the photo, and the box
 
 
+def test_a_suspect_in_a_very_long_photo_is_a_line() -> None:
+    suspect = Suspect(1, 2, "a.jpg", "cat", "dog", "outline", 0.5, 0, 0, 1500, 2, 3000)
+    labels = np.zeros((4, 3000), np.uint8)
+    views = draw_suspect(suspect, np.zeros((4, 3000, 3), np.uint8), labels, labels)
+    assert {view.size for view in views.values()} == {(240, 1)}
+
+
 def test_pictures_show_the_suspect_in_the_middle(tmp_path: Path) -> None:
     (suspect,) = audit([TRUTH[0], *TRUTH[2:]])[:1]
     labels = paint(TRUTH)
