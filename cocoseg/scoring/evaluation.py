@@ -158,7 +158,7 @@ def evaluate(
 
     `objects` are those of each image's stem, their category ids labels; `scales`, `flip`
     and `tiles` are those of `predict_with_confidence`. The predicted label maps are written into
-    the folder `predictions`, if given. Raises UserError without any pair.
+    the folder `predictions`, if given. Raises UserError without any pair, or any pixel to score.
     """
     if not pairs:
         raise UserError("split.ratios.test: the split has no images, there is nothing to score")
@@ -196,6 +196,8 @@ def evaluate(
     rate = round(len(pairs) / (time.perf_counter() - started), 2)
     in_order = zip(*(counts[index] for index in range(len(pairs))), strict=True)
     confusions, boundaries, of_objects, confidences = map(np.stack, in_order)
+    if not confusions.any():
+        raise UserError("every pixel of the test images is void: see mask.crowd and mask.overlap")
     return Evaluation(
         pairs, card.classes, confusions, boundaries, of_objects, confidences, truths, rate, findings
     )

@@ -13,7 +13,7 @@ from PIL import Image
 from cocoseg.annotations.instances import Annotation, Category, ImageRecord, Instances
 from cocoseg.annotations.pictures import ERRORS, draw_example, overlay_errors, overlay_labels
 from cocoseg.common.errors import UserError
-from cocoseg.common.labels import PALETTE, VOID, read_label_png
+from cocoseg.common.labels import PALETTE, VOID, read_label_png, write_label_png
 from cocoseg.network.confusion import count_confusion, iou_scores
 from cocoseg.network.inference import predict_with_confidence
 from cocoseg.network.model import ModelCard, SegmentationNetwork, build_model
@@ -175,6 +175,16 @@ def test_with_tiles_flip_and_scales_are_averaged_in_each(
 def test_a_split_without_images_is_refused_in_one_line(model: SegmentationNetwork) -> None:
     with pytest.raises(UserError, match=r"split\.ratios\.test"):
         score(model, [])
+
+
+def test_test_images_that_are_all_void_are_refused_in_one_line(
+    model: SegmentationNetwork, pairs: list[Pair]
+) -> None:
+    void = pairs[0]
+    write_label_png(void.mask, np.full((48, 64), VOID, np.uint8))
+    with pytest.raises(UserError, match="every pixel of the test images is void"):
+        score(model, [void])
+    assert score(model, pairs[:2]).scores()["images"] == 2
 
 
 def test_objects_are_counted_by_the_area_of_their_annotation() -> None:
