@@ -158,7 +158,7 @@ def as_markdown(results: Sequence[Result]) -> str:
     """Tables for a pull request."""
     parts = []
     for result in results:
-        header, *rows = _rows(result)
+        header, *rows = [[cell.replace("|", "\\|") for cell in row] for row in _rows(result)]
         lines = [header, ["---", *["--:"] * (len(header) - 2), "---"], *rows]
         table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
         parts.append(f"**{result.verdict}**\n\n{table}\n\n" + "\n".join(result.notes()))

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cached_property
+from pathlib import PurePosixPath
 from typing import Any
 
 import msgspec
@@ -152,8 +153,8 @@ class Revision:
 
     def photo(self, stem: str) -> Image.Image:
         """The photo of that stem, as the file has it: not turned as its EXIF says."""
-        names = (path.rpartition("/")[2] for path in self._files.ls("data/images", detail=False))
-        name = next((name for name in names if name.rpartition(".")[0] == stem), f"{stem}.jpg")
+        files = map(PurePosixPath, self._files.ls("data/images", detail=False))
+        name = next((file.name for file in files if file.stem == stem), f"{stem}.jpg")
         return self._image(f"data/images/{name}")
 
 

@@ -71,7 +71,7 @@ def suspects_page(found: Sequence[tuple[Suspect, Revision]]) -> str:
 
 
 def _views(suspect: Suspect, revision: Revision) -> dict[str, str]:
-    stem = suspect.image.rpartition(".")[0]
+    stem = Path(suspect.image).stem
     truth = revision.true_labels(stem)
     photo = photo_pixels(revision.photo(stem), truth)
     views = draw_suspect(suspect, photo, truth, revision.predicted_labels(stem))

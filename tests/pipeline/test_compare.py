@@ -14,13 +14,18 @@ import msgspec
 import numpy as np
 import pytest
 from dvc.api import DVCFileSystem
+from dvc.repo import Repo
 from PIL import Image
 
 from cocoseg.common.errors import UserError
+from cocoseg.common.labels import write_label_png
 from cocoseg.network.confusion import count_confusion
-from cocoseg.results.compare import as_json, compare_revisions
-from cocoseg.results.runs import runs_table
-from cocoseg.scoring.suspects import read_suspects
+from cocoseg.results.compare import Result, Side, as_json, as_markdown, compare_revisions
+from cocoseg.results.revisions import WORKSPACE, Revision
+from cocoseg.results.runs import runs_table, suspects_page
+from cocoseg.scoring.comparison import ImageCounts, ScoredRun
+from cocoseg.scoring.comparison import compare as compare_runs
+from cocoseg.scoring.suspects import Suspect, read_suspects
 
 from .conftest import Project, Variants, stages_run
 
@@ -250,3 +255,24 @@ def test_a_comment_for_a_pull_request_tells_scores_parameters_and_which_is_bette
     assert "metrics/mask.json" not in scores
     assert "mask.overlap" in parameters
     assert "| mean IoU | " in better
+
+
+def test_a_bar_in_a_name_ends_no_cell_of_a_markdown_table() -> None:
+    counts = ImageCounts(["background", "cat|dog"], {"a": [[5, 1], [2, 3]]}, {"a": "t"})
+    run = ScoredRun("a", counts, frozenset())
+    sides = Side("main", [], [run]), Side("other", [], [run])
+    table = as_markdown([Result(*sides, compare_runs([run], [run]))])
+    assert "| cat\\|dog | 0.500 |" in table
+
+
+def test_a_photo_whose_name_has_no_ending_is_shown(tmp_path: Path) -> None:
+    labels = np.zeros((40, 60), np.uint8)
+    for folder in ("images", "masks", "predictions"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+    Image.new("RGB", (60, 40)).save(tmp_path / "data/images/photo1", format="PNG")
+    write_label_png(tmp_path / "data/masks/photo1.png", labels)
+    write_label_png(tmp_path / "data/predictions/photo1.png", labels)
+    suspect = Suspect(1, 2, "photo1", "cat", "dog", "outline", 0.5, 5, 5, 20, 20, 400)
+    with chdir(tmp_path):
+        Repo.init(no_scm=True).close()
+        assert "photo1" in suspects_page([(suspect, Revision(WORKSPACE, None))])
