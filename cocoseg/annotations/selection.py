@@ -274,7 +274,7 @@ def _is_long(file_name: str) -> bool:
     return len(file_name.encode()) > 200
 
 
-def _labels_by_category(categories: Iterable[Category], classes: Sequence[str]) -> dict[int, int]:
+def _labels_by_category(categories: Sequence[Category], classes: Sequence[str]) -> dict[int, int]:
     """The label 1…N of each category id whose name is one of `classes`."""
     names = [category.name for category in categories]
     for name in classes:
@@ -286,6 +286,14 @@ def _labels_by_category(categories: Iterable[Category], classes: Sequence[str]) 
             )
         if _is_long(flat_name(name)):
             raise UserError(f"filter.classes: {name[:40]!r}… is too long for the name of a file")
+    name_of: dict[int, str] = {}
+    for category in categories:
+        other = name_of.setdefault(category.id, category.name)
+        if other != category.name and not {other, category.name}.isdisjoint(classes):
+            raise UserError(
+                f"filter.classes: {other!r} and {category.name!r} have the same id, {category.id}, "
+                "in the annotations; give each its own"
+            )
     label_of = {name: label for label, name in enumerate(classes, start=1)}
     return {c.id: label_of[c.name] for c in categories if c.name in label_of}
 

@@ -109,7 +109,7 @@ def merge(
     Image and annotation ids are kept where all are different whole numbers, else numbered from 1.
     An image gets the path of its photo as `file_name`, by `flat_name`, and a number behind it where
     another has this name already; its other fields are kept. Raises UserError where a category has
-    no name.
+    no name, or another's id.
     """
     images, numbers = _merge_images(exports, locate)
     categories, category_ids = _merge_categories(exports)
@@ -258,8 +258,11 @@ def _merge_categories(
                 taken = id_of.values()
                 next_id = max(taken, default=0) + 1
                 id_of[name] = key if isinstance(key, int) and key not in taken else next_id
-            if key is not None:
-                ids[k, key] = id_of[name]
+            if key is not None and ids.setdefault((k, key), id_of[name]) != id_of[name]:
+                raise UserError(
+                    f"download.files.pairs: annotation file {k + 1} has two categories of the id "
+                    f"{key!a}, {name!a} is the second; give each its own"
+                )
     return [{"id": id, "name": name} for name, id in id_of.items()], ids
 
 

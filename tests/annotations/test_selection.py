@@ -34,6 +34,7 @@ from cocoseg.annotations.selection import (
 from cocoseg.common.errors import UserError
 from cocoseg.sources.sample.scenes import annotations_json
 from tests.coco_files import (
+    CATEGORIES,
     SQUARE,
     annotation,
     image,
@@ -275,6 +276,18 @@ def test_an_unknown_class_is_refused_with_those_there_are(tmp_path: Path) -> Non
         UserError, match=r"unknown class 'hat'; the annotations have: cat, dog, cow"
     ):
         select_from(file, ("cat", "hat"))
+
+
+def test_an_id_of_two_selected_categories_is_refused(tmp_path: Path) -> None:
+    categories = [*CATEGORIES, {"id": 10, "name": "rat"}]
+    file = write_instances(tmp_path / "a.json", [image(1)], [annotation(1, 1)], categories)
+    for classes in (("cat", "dog"), ("rat",), "all"):
+        with pytest.raises(UserError, match="'cat' and 'rat' have the same id, 10"):
+            select_from(file, classes)
+    file = write_instances(
+        tmp_path / "a.json", [image(1)], [annotation(1, 1, category_id=20)], categories
+    )
+    assert select_from(file, ("dog",)).instances.annotations
 
 
 def test_labels_follow_the_order_of_the_classes(tmp_path: Path) -> None:

@@ -128,6 +128,14 @@ def test_ids_stay_where_they_can_and_categories_of_one_name_become_one(tmp_path:
     assert [(c.id, c.name) for c in instances.categories] == [(3, "cat"), (4, "dog")]
 
 
+def test_an_id_of_two_categories_is_one_line(tmp_path: Path) -> None:
+    content = document("1.png")
+    content["categories"].append({"id": "3", "name": "dog"})
+    write(tmp_path / "x.json", content)
+    with pytest.raises(UserError, match="file 1 has two categories of the id 3, 'dog'"):
+        written(source_of(tmp_path, ("x.json", ".")), tmp_path)
+
+
 def test_other_fields_of_an_image_are_kept(tmp_path: Path) -> None:
     draw(tmp_path / "1.png", {})
     content = document("1.png", video=7)
