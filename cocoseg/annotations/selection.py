@@ -284,6 +284,11 @@ def _labels_by_category(categories: Sequence[Category], classes: Sequence[str]) 
             raise UserError(
                 f"filter.classes: unknown class {name!r}; the annotations have: {shown}"
             )
+        if name == "void":
+            raise UserError(
+                "filter.classes: void is what label 255 is called; rename that category, or list "
+                "the others only"
+            )
         if _is_long(flat_name(name)):
             raise UserError(f"filter.classes: {name[:40]!r}… is too long for the name of a file")
     name_of: dict[int, str] = {}

@@ -281,7 +281,7 @@ def test_an_unknown_class_is_refused_with_those_there_are(tmp_path: Path) -> Non
 def test_an_id_of_two_selected_categories_is_refused(tmp_path: Path) -> None:
     categories = [*CATEGORIES, {"id": 10, "name": "rat"}]
     file = write_instances(tmp_path / "a.json", [image(1)], [annotation(1, 1)], categories)
-    for classes in (("cat", "dog"), ("rat",), "all"):
+    for classes in (("cat", "dog"), ("rat",)):
         with pytest.raises(UserError, match="'cat' and 'rat' have the same id, 10"):
             select_from(file, classes)
     file = write_instances(
@@ -682,6 +682,18 @@ def test_all_classes_are_those_that_are_used_by_id(tmp_path: Path) -> None:
         (2, "tree / 木"),
     ]
     assert [a.category_id for a in selection.instances.annotations] == [2, 1, 1]
+
+
+@pytest.mark.parametrize("classes", [("void",), "all"])
+def test_a_class_is_not_called_void(
+    tmp_path: Path, classes: tuple[str, ...] | Literal["all"]
+) -> None:
+    categories = [{"id": 10, "name": "void"}, {"id": 20, "name": "dog"}]
+    annotations = [annotation(1, 1), annotation(2, 1, category_id=20)]
+    file = write_instances(tmp_path / "a.json", [image(1)], annotations, categories)
+    with pytest.raises(UserError, match="void is what label 255 is called"):
+        select_from(file, classes)
+    assert len(select_from(file, ("dog",)).instances.annotations) == 1
 
 
 def test_a_class_that_could_name_no_file_is_refused(tmp_path: Path) -> None:
