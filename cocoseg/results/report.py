@@ -46,7 +46,10 @@ _PROTOCOL = {
 _EXAMPLE_VIEWS = ("photo", "truth", "prediction", "errors")
 _SUSPECT_VIEWS = ("photo", "annotated", "predicted")
 
-_STAGES = ("download", "filter", "images", "mask", "split", "train", "evaluate", "export")
+_STAGES = (
+    *("download", "filter", "images", "mask", "split"),
+    *("inspect", "train", "evaluate", "export"),
+)
 _MACHINE_COLUMNS = ("seconds", "peak_memory_mib", "device", "cpus", "machine", "python")
 _PACKAGES = ("torch", "torchvision", "numpy", "pillow", "pycocotools", "dvc", "safetensors")
 

@@ -17,7 +17,12 @@ from PIL import Image
 from cocoseg.common.errors import UserError
 from cocoseg.common.params import load_params
 from cocoseg.results.pages import line_chart
-from cocoseg.results.report import deviations_from_protocol, make_report, read_hashes
+from cocoseg.results.report import (
+    deviations_from_protocol,
+    make_report,
+    read_hashes,
+    read_machine_figures,
+)
 from cocoseg.scoring.suspects import SUSPECT_VIEWS, Suspect, write_suspects
 from tests import ROOT
 
@@ -377,6 +382,16 @@ def test_a_training_that_did_not_finish_is_said_to_be_one(metrics: Path) -> None
     (metrics / "train/metrics.json").write_text(json.dumps(so_far))
     with pytest.raises(UserError, match=r"train is of an unfinished training: `dvc repro`"):
         make_report(metrics, preset("sample"), metrics / "dvc.lock", "x")
+
+
+def test_machine_figures_are_those_of_every_stage_on_which_the_report_depends(
+    tmp_path: Path,
+) -> None:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    depends = [Path(dep) for dep in stages["report"]["deps"] if dep.startswith("metrics/machine/")]
+    for path in depends:
+        (tmp_path / path.name).write_text('{"seconds": 1}')
+    assert list(read_machine_figures(tmp_path)) == [path.stem for path in depends]
 
 
 def test_hashes_are_those_of_data_and_model_in_dvc_lock(tmp_path: Path) -> None:
