@@ -7,6 +7,7 @@ cocoseg suspects 'fold-*'
 """
 
 import argparse
+import io
 import json
 import os
 import re
@@ -73,6 +74,8 @@ in Python:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command with `arguments`, or those of the process."""
     options = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file may have any bytes as its name
     run_stage(lambda: options.run(options), None)
 
 
@@ -280,7 +283,7 @@ def predict(
         raise UserError(f"--out {out} is, or lies in, a file that is no folder") from None
     predictor = load(model, device)
     predictions = CocoPredictions(predictor.card.classes)
-    base = os.path.commonpath([path.absolute() for path in map(_folder_of, inputs)])
+    base = os.path.commonpath([os.path.normpath(_folder_of(path).absolute()) for path in inputs])
     failed = 0
     results = predictor.predict_files(names, batch_size, tiles)
     for photo, result in tqdm(
@@ -296,7 +299,7 @@ def predict(
         with atomic_file(name.with_name(f"{name.name}_overlay.jpg")) as temporary:
             result.overlay().save(temporary, format="JPEG", quality=90)
         if coco:
-            predictions.add(photo.absolute().relative_to(base).as_posix(), result.labels)
+            predictions.add(Path(os.path.relpath(photo, base)).as_posix(), result.labels)
         if probabilities:
             with (
                 atomic_file(name.with_name(f"{name.name}_probabilities.npz")) as temporary,

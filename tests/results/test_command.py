@@ -1,6 +1,7 @@
 """The command: what it writes and prints, how it names files, and how it fails."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -161,6 +162,27 @@ def test_predictions_as_a_coco_file_come_back_as_the_same_pixels(
     for stem, prediction in {"a": "a", "sub+b": "sub/b", "turned": "turned"}.items():
         labels = read_label_png(tmp_path / f"data/masks/{stem}.png")
         assert np.array_equal(labels, read_label_png(tmp_path / f"out/{prediction}_labels.png"))
+
+
+def test_names_in_a_coco_file_lead_down_from_the_deepest_common_folder(
+    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo(tmp_path / "above.png")
+    photo(tmp_path / "here/photo.png")
+    monkeypatch.chdir(tmp_path / "here")
+    label([Path("../above.png"), Path("photo.png")], model_file, Path("out"), coco=Path("o.json"))
+    images = json.loads(Path("o.json").read_text())["images"]
+    assert [image["file_name"] for image in images] == ["above.png", "here/photo.png"]
+
+
+def test_a_file_name_that_is_no_utf8_is_printed_somehow(
+    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "utf-8")  # strict, as on a terminal of any language
+    odd = photo(tmp_path / "plain.png").rename(tmp_path / os.fsdecode(b"\xff.png"))
+    result = cocoseg("predict", odd, "--model", model_file, "--out", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    assert "\\udcff.png: " in result.stdout
 
 
 def test_a_folder_without_photos_is_one_line(tmp_path: Path) -> None:
