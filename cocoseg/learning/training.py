@@ -312,6 +312,13 @@ def train(
         raise UserError(
             f"train.batch_size: {params.batch_size} is not divisible by {process_count()} processes"
         )
+    share = min(params.batch_size, len(train_pairs)) // process_count()
+    if share < (1 if params.architecture.startswith("lraspp") else 2):
+        raise UserError(
+            f"train: {len(train_pairs)} images and batches of {params.batch_size} leave {share} to "
+            f"each of {process_count()} processes, and {params.architecture} learns from two at "
+            "least: raise train.batch_size, lower train.processes, or select more images"
+        )
     card = ModelCard(params.architecture, ("background", *classes), params.size)
     trainer = Trainer(card, params, device, _class_weights(card, params, train_pairs, workers))
     # Process 0 may be on a machine of its own, and another run may replace the file at any time.

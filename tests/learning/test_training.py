@@ -241,6 +241,13 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
         run(pairs, lr=1e30, warmup=0.0, epochs=4)
 
 
+def test_one_photo_is_too_few_for_norms_of_a_single_value(pairs: list[Pair]) -> None:
+    with pytest.raises(UserError, match="leave 1 to each of 1 processes"):
+        run(pairs[:1], epochs=1)
+    result, _ = run(pairs[:1], epochs=1, architecture="lraspp_mobilenet_v3_large", aux_weight=0.0)
+    assert len(result.history) == 1
+
+
 def test_a_damaged_photo_is_named_in_one_line_by_any_worker(pairs: list[Pair]) -> None:
     pairs[3].image.write_bytes(pairs[3].image.read_bytes()[:500])
     for workers in (0, 1):
