@@ -23,7 +23,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
-from torchvision.transforms.v2 import functional as transforms
 
 from cocoseg.annotations.pictures import Picture, overlay_labels
 from cocoseg.common.errors import UserError
@@ -38,10 +37,6 @@ from cocoseg.network.tiles import Tiles, blend_tiles, strips, tile_grids
 
 MAX_SIDE = 65_500
 """JPEG holds no longer sides, so an overlay could not be written."""
-
-MAX_ASPECT = 16
-"""A photo whose longer side is more times the shorter one is squeezed to that for the network,
-which would otherwise see millions of pixels of a line."""
 
 MAX_TILED_PIXELS = 500_000_000
 """What a file may have where tiles are asked for; Pillow takes 2 GB to decode it."""
@@ -112,7 +107,7 @@ class Predictor:
         if tiles:
             return self._predict_tiled(photo, tiles, batch_size=8)
         (prediction,) = self._predict_batch(
-            [photo], [_network_input(_to_tensor(photo), self.card.size)]
+            [photo], [resize_shorter_side(_to_tensor(photo), self.card.size)]
         )
         return prediction
 
@@ -135,7 +130,7 @@ class Predictor:
             if tiles:
                 yield path, self._predict_tiled(photo, tiles, batch_size)
                 continue
-            images = _network_input(_to_tensor(photo), self.card.size)
+            images = resize_shorter_side(_to_tensor(photo), self.card.size)
             alike = waiting.setdefault(images.shape, [])
             alike.append((path, photo, images))
             if sum(photo.size for batch in waiting.values() for _, photo, _ in batch) > _WAITING:
@@ -162,7 +157,9 @@ class Predictor:
 
     def _predict_tiled(self, photo: Picture, tiles: Tiles, batch_size: int) -> Prediction:
         def see(views: Sequence[Tensor]) -> Tensor:
-            return self._coarse_logits([_network_input(view, self.card.size) for view in views])
+            return self._coarse_logits(
+                [resize_shorter_side(view, self.card.size) for view in views]
+            )
 
         height, width = photo.shape[:2]
         grids = tile_grids(height, width, tiles, self.card.size)
@@ -222,16 +219,6 @@ def _read_photo(
 
 def _to_tensor(photo: Picture) -> Tensor:
     return torch.from_numpy(photo).permute(2, 0, 1)
-
-
-def _network_input(image: Tensor, size: int) -> Tensor:
-    """What the network sees of a photo or tile, uint8 (3, H, W): the shorter side is `size`."""
-    height, width = image.shape[1:]
-    longest = MAX_ASPECT * min(height, width)
-    if max(height, width) > longest:
-        squeezed = [min(height, longest), min(width, longest)]
-        image = transforms.resize(image, squeezed, antialias=True)
-    return resize_shorter_side(image, size).contiguous()
 
 
 def _enlarged(logits: Tensor, shape: tuple[int, ...]) -> Iterator[tuple[slice, Tensor]]:

@@ -1,6 +1,5 @@
 """Photos and their label maps as tensors: from files to the network's batches of whole photos."""
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,8 @@ from cocoseg.common.errors import UserError
 from cocoseg.common.images import read_rgb
 from cocoseg.common.labels import read_label_png
 
-logger = logging.getLogger(__name__)
+MAX_ASPECT = 16
+"""Of a longer photo the network would see millions of pixels of a line."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,15 @@ def load_batches(loader: DataLoader[Batch]) -> Iterator[Batch]:
 
 
 def resize_shorter_side(image: Tensor, size: int) -> Tensor:
-    """Resize uint8 (3, H, W) so that its shorter side has `size` pixels."""
+    """Resize uint8 (3, H, W) so that its shorter side has `size` pixels.
+
+    One of a longer side than MAX_ASPECT times the shorter one is squeezed to that before.
+    """
+    height, width = image.shape[1:]
+    longest = MAX_ASPECT * min(height, width)
+    if max(height, width) > longest:
+        squeezed = [min(height, longest), min(width, longest)]
+        image = transforms.resize(image, squeezed, antialias=True)
     resized: Tensor = transforms.resize(image, [size], antialias=True)
     return resized
 

@@ -16,7 +16,7 @@ from cocoseg.annotations.pictures import overlay_labels
 from cocoseg.common.errors import UserError
 from cocoseg.deployment import prediction
 from cocoseg.deployment.export import write_onnx
-from cocoseg.deployment.prediction import MAX_ASPECT, Prediction, Predictor
+from cocoseg.deployment.prediction import Prediction, Predictor
 from cocoseg.network.inference import normalize, predict_with_confidence
 from cocoseg.network.model import (
     OUTPUT_STRIDES,
@@ -26,7 +26,7 @@ from cocoseg.network.model import (
     fold_batch_norms,
     save_model,
 )
-from cocoseg.network.photos import Pair, resize_shorter_side
+from cocoseg.network.photos import MAX_ASPECT, Pair, resize_shorter_side
 from tests.deployment.test_export import NAMES, blotches, lively_model
 from tests.network.test_photos import make_pair
 

@@ -126,6 +126,12 @@ def test_whole_photos_are_resized_by_the_shorter_side_with_labels_as_they_were(
     assert labels.shape == (60, 90)
 
 
+def test_a_very_long_photo_is_squeezed_for_evaluation_as_for_prediction(tmp_path: Path) -> None:
+    image, labels = WholePhotos([make_pair(tmp_path, width=3000, height=3)], 32)[0]
+    assert image.shape == (3, 32, 16 * 32)
+    assert labels.shape == (3, 3000)
+
+
 def test_batches_hold_photos_of_one_size(tmp_path: Path) -> None:
     sizes = [(64, 48), (48, 64), (64, 48), (64, 48)]
     pairs = [make_pair(tmp_path, str(i), *size) for i, size in enumerate(sizes)]
