@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 
 from cocoseg.annotations.pictures import Picture, overlay_labels
 from cocoseg.common.errors import UserError
+from cocoseg.common.images import to_rgb
 from cocoseg.common.labels import VOID, Labels
 from cocoseg.network.confusion import count_confusion
 from cocoseg.results.pages import class_colours, jpeg_uri, render_page, scatter_chart
@@ -269,16 +270,16 @@ def _pair(result: Result, place: int) -> Mapping[str, Any]:
     truth, classes = first.true_labels(stem), _classes(result.first, first)
     pixels = photo_pixels(first.photo(stem), truth)
     theirs = renumber(second.predicted_labels(stem), _classes(result.second, second), classes)
-    views: dict[str, Picture] = {
-        "photo": pixels,
-        "truth": overlay_labels(pixels, truth),
-        result.first.name: overlay_labels(pixels, first.predicted_labels(stem)),
-        result.second.name: overlay_labels(pixels, theirs),
-    }
+    views = [
+        ("photo", pixels),
+        ("truth", overlay_labels(pixels, truth)),
+        (result.first.name, overlay_labels(pixels, first.predicted_labels(stem))),
+        (result.second.name, overlay_labels(pixels, theirs)),
+    ]
     return {
         "stem": stem,
         "scores": result.comparison.image_scores[place],
-        "views": [(title, as_jpeg_uri(_panel(picture))) for title, picture in views.items()],
+        "views": [(title, as_jpeg_uri(_panel(picture))) for title, picture in views],
     }
 
 
@@ -302,4 +303,4 @@ def photo_pixels(photo: Image.Image, labels: Labels) -> Picture:
     """A photo as the labels (H, W) see it: turned by EXIF where only that has their size."""
     if photo.size != labels.shape[::-1]:
         photo = ImageOps.exif_transpose(photo)
-    return np.array(photo.convert("RGB"))
+    return to_rgb(photo)

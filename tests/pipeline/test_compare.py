@@ -18,9 +18,17 @@ from dvc.repo import Repo
 from PIL import Image
 
 from cocoseg.common.errors import UserError
+from cocoseg.common.images import read_rgb
 from cocoseg.common.labels import write_label_png
 from cocoseg.network.confusion import count_confusion
-from cocoseg.results.compare import Result, Side, as_json, as_markdown, compare_revisions
+from cocoseg.results.compare import (
+    Result,
+    Side,
+    as_json,
+    as_markdown,
+    compare_revisions,
+    photo_pixels,
+)
 from cocoseg.results.revisions import WORKSPACE, Revision
 from cocoseg.results.runs import runs_table, suspects_page
 from cocoseg.scoring.comparison import ImageCounts, ScoredRun
@@ -263,6 +271,14 @@ def test_a_bar_in_a_name_ends_no_cell_of_a_markdown_table() -> None:
     sides = Side("main", [], [run]), Side("other", [], [run])
     table = as_markdown([Result(*sides, compare_runs([run], [run]))])
     assert "| cat\\|dog | 0.500 |" in table
+
+
+def test_a_photo_of_16_bits_is_shown_as_it_is_read_elsewhere(tmp_path: Path) -> None:
+    grey = np.linspace(0, 65535, 60 * 40).reshape(40, 60).astype(np.uint16)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    with Image.open(tmp_path / "grey.png") as photo:
+        shown = photo_pixels(photo, np.zeros((40, 60), np.uint8))
+    assert np.array_equal(shown, read_rgb(tmp_path / "grey.png"))
 
 
 def test_a_photo_whose_name_has_no_ending_is_shown(tmp_path: Path) -> None:
