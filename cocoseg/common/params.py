@@ -154,7 +154,9 @@ class SplitParams(Section):
 
     @field_validator("group_by")
     @classmethod
-    def _one_group(cls, group_by: str | None) -> str | None:
+    def _one_group(cls, group_by: str | None, others: ValidationInfo) -> str | None:
+        if group_by is not None and others.data.get("from_") == "export":
+            raise ValueError("needs split.from: draw, since an export's splits are kept")
         if group_by is not None and "(" in group_by:
             try:
                 groups = re.compile(group_by).groups

@@ -85,6 +85,16 @@ def test_a_wrong_value_is_one_line_with_its_key(tmp_path: Path, key: str, value:
     assert message.startswith(f"{path}: {key}")
 
 
+@pytest.mark.parametrize(("key", "value"), [("fold", 0), ("group_by", "folder")])
+def test_what_would_change_the_splits_of_an_export_is_refused(
+    tmp_path: Path, key: str, value: Any
+) -> None:
+    path = write_changed(tmp_path, f"split.{key}", value)
+    path.write_text(path.read_text().replace("from: draw", "from: export"))
+    with pytest.raises(UserError, match=rf"split\.{key}: needs split.from: draw"):
+        load_params(path)
+
+
 def test_every_wrong_key_is_named_at_once(tmp_path: Path) -> None:
     path = write_changed(tmp_path, "filter.max_instances", -1)
     path.write_text(path.read_text().replace("epochs:", "epoch:"))
