@@ -44,8 +44,7 @@ class PhotoFolder:
             folders.sort()
             for name in sorted(names):
                 parts = Path(parent, name).relative_to(folder).parts
-                path = "/".join(parts)
-                if path.encode(errors="replace").decode() == path:  # else no JSON can spell it
+                if _is_utf8("/".join(parts)):  # else no JSON can spell it
                     self._by_name[_composed(name)].append(parts)
 
     def find(self, name: str) -> str:
@@ -74,9 +73,14 @@ class PhotoFolder:
 def plain_path(name: str) -> str:
     """A name as the path below an address, without what would lead out of it. Raises NoPhoto."""
     parts = _parts(name)
-    if not parts or ".." in parts:
+    if not parts or ".." in parts or not _is_utf8(name):
         raise NoPhoto("photo_not_found", name[:300])
     return "/".join(parts)
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether UTF-8 can spell it, as it cannot half a surrogate pair."""
+    return text.encode(errors="replace").decode() == text
 
 
 def _composed(name: str) -> str:

@@ -266,6 +266,12 @@ def test_annotations_and_photos_come_from_addresses_and_photos_only_once(
     assert server.requests == []
 
 
+def test_a_name_that_utf8_cannot_spell_is_at_no_address(tmp_path: Path) -> None:
+    write(tmp_path / "x.json", document("\ud800.png", "a.png", width=60, height=40))
+    instances = written(source_of(tmp_path, ("x.json", "http://localhost/images")), tmp_path)
+    assert names_and_reasons(instances) == {"?.png": "photo_not_found", "a.png": None}
+
+
 def test_photos_of_the_same_names_at_another_address_replace_those_that_are_there(
     server: MisbehavingServer, tmp_path: Path
 ) -> None:
