@@ -39,6 +39,7 @@ from cocoseg.learning.crops import (
 from cocoseg.learning.distributed import broadcast_from_first, from_first, process_count, rank
 from cocoseg.learning.losses import frequency_weights, named_weights, segmentation_loss
 from cocoseg.network.confusion import Confusion, summarize_scores
+from cocoseg.network.devices import enough_memory
 from cocoseg.network.inference import confusion_of_pairs, normalize, predict_with_confidence
 from cocoseg.network.model import (
     ModelCard,
@@ -95,7 +96,8 @@ def best_epoch(history: Sequence[Figures]) -> int:
 @contextmanager
 def torch_seed(seed: int, *purpose: str | int) -> Iterator[None]:
     """Seed torch's own generators (initial weights, dropout) inside the block only."""
-    with torch.random.fork_rng():
+    # Several GPUs that are not named are warned of.
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
         torch.manual_seed(int(generator(seed, *purpose).integers(1 << 62)))
         yield
 
@@ -188,12 +190,7 @@ class Trainer:
                     group["lr"] = self.params.lr * factor * group["lr_factor"]
                 try:
                     losses.append(self.optimize(images, labels))
-                except torch.OutOfMemoryError:
-                    raise UserError(
-                        f"train: the memory of {self.device} is too small: "
-                        "lower train.batch_size or train.crop"
-                    ) from None
-                except torch._dynamo.exc.BackendCompilerFailed as error:
+                except torch._dynamo.exc.TorchDynamoException as error:
                     reason = str(error).strip().partition("\n")[0]
                     raise UserError(f"train.compile: {reason}; false needs none") from None
                 if len(losses) % _STEPS_UNWATCHED == 1:
@@ -347,7 +344,7 @@ def train(
         unit="batch",
         disable=True if rank() else None,  # None: no bar where there is no terminal
     )
-    with bar:
+    with bar, enough_memory("lower train.batch_size or train.crop"):
         for epoch in range(first, params.epochs):
             of_epoch = (next(batches) for _ in range(per_epoch))
             loss = trainer.train_epoch(of_epoch, per_epoch, bar)
