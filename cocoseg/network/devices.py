@@ -42,7 +42,8 @@ def choose_device(name: str, locks: Path | None = None) -> torch.device:
             torch.cuda.set_device(device)  # for NCCL, and for what would go to the first GPU
     except (RuntimeError, AssertionError):
         raise UserError(
-            f"runtime.device (or --device): {name} is not available here; auto finds one"
+            f"runtime.device (or --device): {name} is not available here; auto finds one, and each "
+            "of train.processes needs its own"
         ) from None
     return device
 
