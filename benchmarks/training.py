@@ -53,17 +53,17 @@ def seconds(run: Callable[[], object], times: int = 1) -> float:
     return time.perf_counter() - started
 
 
-def plain(run: Callable[[], object]) -> Callable[[], None]:
-    """The call as people make it: by torch's default, since the loss is not deterministic on CUDA,
-    which `choose_device` asks for."""
+def as_people_run(run: Callable[[], object]) -> Callable[[], None]:
+    """The call by torch's default: the plain loss has no deterministic form on CUDA, and
+    `choose_device` allows no other."""
 
-    def by_default() -> None:
+    def run_by_default() -> None:
         deterministic = torch.are_deterministic_algorithms_enabled()
         torch.use_deterministic_algorithms(False)
         run()
         torch.use_deterministic_algorithms(deterministic)
 
-    return by_default
+    return run_by_default
 
 
 def compare(
@@ -159,7 +159,7 @@ def main() -> None:
     )
     reduced = options.precision == "bfloat16"
 
-    @plain
+    @as_people_run
     def plain_step() -> None:
         reference.train()
         inputs, wanted = (images.to(device) / 255 - mean) / std, labels.to(device).long()
@@ -173,7 +173,7 @@ def main() -> None:
     photo = torch.randint(0, 256, (options.batch_size, 3, 520, 693), dtype=torch.uint8)
     height, width = 480, 640
 
-    @plain
+    @as_people_run
     @torch.inference_mode()
     def plain_evaluation() -> None:
         reference.eval()

@@ -39,7 +39,6 @@ from cocoseg.learning.crops import (
 from cocoseg.learning.distributed import broadcast_from_first, from_first, process_count, rank
 from cocoseg.learning.losses import frequency_weights, named_weights, segmentation_loss
 from cocoseg.network.confusion import Confusion, summarize_scores
-from cocoseg.network.devices import enough_memory
 from cocoseg.network.inference import confusion_of_pairs, normalize, predict_with_confidence
 from cocoseg.network.model import (
     ModelCard,
@@ -344,7 +343,7 @@ def train(
         unit="batch",
         disable=True if rank() else None,  # None: no bar where there is no terminal
     )
-    with bar, enough_memory("lower train.batch_size or train.crop"):
+    with bar:
         for epoch in range(first, params.epochs):
             of_epoch = (next(batches) for _ in range(per_epoch))
             loss = trainer.train_epoch(of_epoch, per_epoch, bar)
