@@ -16,7 +16,7 @@ from cocoseg.annotations.instances import read_instances
 from cocoseg.common.files import atomic_file, atomic_folder, write_json, write_text
 from cocoseg.common.params import load_params
 from cocoseg.common.stage import run_stage, shared_folder
-from cocoseg.network.devices import choose_device
+from cocoseg.network.devices import choose_device, enough_memory
 from cocoseg.network.model import load_model
 from cocoseg.network.photos import read_pairs
 from cocoseg.scoring.evaluation import evaluate
@@ -36,7 +36,10 @@ def main() -> dict[str, Any]:
     pairs = read_pairs(Path("data/splits/test.txt"), Path("data/images"), Path("data/masks"))
     selection = read_instances(Path("data/selection.json")).instances
     device = choose_device(params.runtime.device, shared_folder("devices"))
-    with atomic_folder(Path("data/predictions")) as predictions:
+    with (
+        atomic_folder(Path("data/predictions")) as predictions,
+        enough_memory("lower evaluate.batch_size"),
+    ):
         result = evaluate(
             model,
             card,

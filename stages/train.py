@@ -18,7 +18,7 @@ from cocoseg.learning.crops import check_training_data
 from cocoseg.learning.distributed import process_group, rank, relaunch, started_by_torchrun
 from cocoseg.learning.tracking import track
 from cocoseg.learning.training import train
-from cocoseg.network.devices import choose_device
+from cocoseg.network.devices import choose_device, enough_memory
 from cocoseg.network.model import save_model
 from cocoseg.network.photos import read_pairs
 
@@ -44,6 +44,7 @@ def main() -> dict[str, Any]:
         ),
     )
     with (
+        enough_memory("lower train.batch_size or train.crop"),
         process_group(device),
         track(
             Path("metrics/train"),

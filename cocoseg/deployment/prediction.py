@@ -29,7 +29,7 @@ from cocoseg.common.errors import UserError
 from cocoseg.common.images import MAX_PIXELS, read_rgb, to_rgb
 from cocoseg.common.labels import Labels
 from cocoseg.deployment.export import Network, load_onnx, torch_network
-from cocoseg.network.devices import choose_device
+from cocoseg.network.devices import choose_device, enough_memory
 from cocoseg.network.heads import resize_bilinear
 from cocoseg.network.model import ModelCard, coarse_size, load_model
 from cocoseg.network.photos import resize_shorter_side
@@ -44,6 +44,7 @@ MAX_TILED_PIXELS = 500_000_000
 _WAITING = 200_000_000
 """Bytes of photos."""
 
+_enough_memory = enough_memory("lower the batch size (--batch-size), or take the CPU")
 
 Strips = Callable[[], Iterator[tuple[slice, Tensor]]]
 
@@ -100,8 +101,9 @@ class Predictor:
         """Label one photo: a path, a PIL image, or RGB values as uint8 (H, W, 3).
 
         Paths and PIL images are turned as their EXIF says. `tiles` are those of `tile_grids`; with
-        them a file may have MAX_TILED_PIXELS. Raises UserError when a file is missing or damaged,
-        or a side longer than MAX_SIDE; ValueError for an array of another kind.
+        them a file may have MAX_TILED_PIXELS. Raises UserError when a file is missing or damaged, a
+        side longer than MAX_SIDE, or the GPU's memory too small; ValueError for an array of another
+        kind.
         """
         photo = _read_photo(image, tiles)
         if tiles:
@@ -167,11 +169,13 @@ class Predictor:
             photo, functools.partial(blend_tiles, see, _to_tensor(photo), grids, batch_size)
         )
 
+    @_enough_memory
     def _coarse_logits(self, images: Sequence[Tensor]) -> Tensor:
         """Logits (B, classes, h', w') as the network makes them, not enlarged."""
         size = coarse_size(self.card, images[0])
         return self.network(torch.stack(list(images)), size)
 
+    @_enough_memory
     def _label(self, photo: Picture, logits: Strips) -> Prediction:
         labels = np.empty(photo.shape[:2], np.uint8)
         for rows, values in logits():

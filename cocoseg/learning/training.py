@@ -95,7 +95,8 @@ def best_epoch(history: Sequence[Figures]) -> int:
 @contextmanager
 def torch_seed(seed: int, *purpose: str | int) -> Iterator[None]:
     """Seed torch's own generators (initial weights, dropout) inside the block only."""
-    with torch.random.fork_rng():
+    # Several GPUs that are not named are warned of.
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
         torch.manual_seed(int(generator(seed, *purpose).integers(1 << 62)))
         yield
 
@@ -188,12 +189,7 @@ class Trainer:
                     group["lr"] = self.params.lr * factor * group["lr_factor"]
                 try:
                     losses.append(self.optimize(images, labels))
-                except torch.OutOfMemoryError:
-                    raise UserError(
-                        f"train: the memory of {self.device} is too small: "
-                        "lower train.batch_size or train.crop"
-                    ) from None
-                except torch._dynamo.exc.BackendCompilerFailed as error:
+                except torch._dynamo.exc.TorchDynamoException as error:
                     reason = str(error).strip().partition("\n")[0]
                     raise UserError(f"train.compile: {reason}; false needs none") from None
                 if len(losses) % _STEPS_UNWATCHED == 1:

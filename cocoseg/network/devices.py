@@ -4,7 +4,8 @@ import fcntl
 import logging
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -37,11 +38,23 @@ def choose_device(name: str, locks: Path | None = None) -> torch.device:
         torch.use_deterministic_algorithms(True)
     try:
         torch.empty(0, device=device)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # for NCCL, and for what would go to the first GPU
     except (RuntimeError, AssertionError):
         raise UserError(
-            f"runtime.device (or --device): {name} is not available here; auto finds one"
+            f"runtime.device (or --device): {name} is not available here; auto finds one, and each "
+            "of train.processes needs its own"
         ) from None
     return device
+
+
+@contextmanager
+def enough_memory(remedy: str) -> Iterator[None]:
+    """Raise UserError, with what to do, where a GPU's memory is too small for the block."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise UserError(f"the GPU's memory is too small: {remedy}") from None
 
 
 def _gpus() -> list[str]:

@@ -68,7 +68,7 @@ def predict_with_confidence(
     with `flip`, mirrored left to right as well. With `tiles`, those of `tile_grids`, this is done
     with each of them; `batch_size` is the number of tiles then, and there are no workers.
     """
-    network = fold_batch_norms(model)
+    network = fold_batch_norms(model).to(device)
     sizes = [max(32, round(card.size * scale)) for scale in scales]
     if tiles:
         for index, pair in enumerate(pairs):

@@ -302,6 +302,7 @@ class RecordedOperations(TorchDispatchMode):
         "deeplabv3_mobilenet_v3_large",
         "deeplabv3plus_mobilenet_v3_large",
         "lraspp_mobilenet_v3_large",
+        "deeplabv3_resnet50",
     ],
 )
 def test_a_step_uses_no_operation_that_is_not_deterministic_on_cuda(architecture: str) -> None:

@@ -9,9 +9,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
+import torch
 
 from cocoseg.common.errors import UserError
-from cocoseg.network.devices import choose_device, take_device
+from cocoseg.network.devices import choose_device, enough_memory, take_device
 
 FORK = multiprocessing.get_context("fork")
 """As many processes as a test likes, of which none has to import PyTorch."""
@@ -96,3 +97,11 @@ def test_a_device_that_is_not_there_is_one_line(tmp_path: Path) -> None:
         choose_device("cuda:99", tmp_path)
     assert choose_device("cpu", tmp_path).type == "cpu"
     assert not list(tmp_path.iterdir())
+
+
+def test_too_little_memory_is_one_line() -> None:
+    with (
+        pytest.raises(UserError, match=r"^the GPU's memory is too small: lower train\.crop$"),
+        enough_memory("lower train.crop"),
+    ):
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB.")
