@@ -34,7 +34,10 @@ def main() -> None:
         duplicates=Path("data/near_duplicates.csv"),
     )
     invalid = Counter(r.reason for r in invalid_annotations(inputs.rejections))
-    oddities = find_oddities(data, read_json(Path("metrics/split.json")), invalid)
+    unusable = Counter(
+        r.reason for r in inputs.rejections if r.kind == "image" and r.reason.startswith("photo_")
+    )
+    oddities = find_oddities(data, read_json(Path("metrics/split.json")), invalid, unusable)
     page = make_data_page(data, oddities, inputs, Path("metrics"))
     with atomic_folder(Path("metrics/data")) as folder:
         write_csv(folder / "classes.csv", data.class_rows())
@@ -47,7 +50,7 @@ def main() -> None:
     logging.info(
         "metrics/data.html: %.1f MB, opens in any browser%s",
         len(page) / 1e6,
-        f"; it has {more} more oddities" if more > 0 else "",
+        f"; it has {more} more" if more > 0 else "",
     )
 
 

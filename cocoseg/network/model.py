@@ -291,8 +291,13 @@ def load_model(path: Path) -> tuple[SegmentationNetwork, ModelCard]:
 
     Raises UserError when the file is missing, damaged, or not from this project.
     """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: name a file of it")
     if not path.is_file():
-        raise UserError(f"{path} not found: `dvc repro train` makes it, `dvc pull` fetches it")
+        raise UserError(
+            f"{path} not found: in the project's folder `dvc repro train` makes it, `dvc pull` "
+            "fetches it"
+        )
     state = _read_safetensors(path)
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}

@@ -23,6 +23,7 @@ from cocoseg.results.revisions import Revision, find_revisions
 from cocoseg.scoring.comparison import Comparison, Difference, ImageCounts, ScoredRun, compare
 
 _PANEL_SIZE = 360  # pixels of the longest side
+_FEW_IMAGES = 20
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,14 @@ class Result:
         a, b = self.first.name, self.second.name
         count = len(found.images)
         notes = [f"{count} test {'images are' if count != 1 else 'image is'} shared."]
+        if count < _FEW_IMAGES:
+            notes.append("WARNING: so few say little, and their interval is rough.")
+        for revision in [*self.first.revisions, *self.second.revisions]:
+            if old := revision.scored_with():
+                notes.append(
+                    f"WARNING: {revision.name} was scored with {', '.join(old)}, which its "
+                    "params.yaml has changed since: run `dvc repro` there and commit."
+                )
         if found.only_first or found.only_second:
             counts = f"{len(found.only_first)} only in {a}, {len(found.only_second)} only in {b}"
             notes.append(f"Left out are test images of one side: {counts}.")
@@ -79,6 +88,8 @@ class Result:
                 f"(masks or annotations differ): --same-truth scores both against those of {a}."
             )
         notes.append(f"The interval (95%) covers {'; '.join(found.covered)}.")
+        if any(not np.isfinite(difference.low) for difference in found.differences):
+            notes.append("It is none where fewer than two of the images show the class.")
         if found.not_covered:
             notes.append(
                 f"It does not cover {'; '.join(found.not_covered)}: "

@@ -152,14 +152,15 @@ def line_chart(
     x_limits: tuple[float, float] | None = None,
     whole_x: bool = False,
     marked_x: float | None = None,
+    highest: float | None = None,
     diagonal: bool = False,
     dots: bool = False,
 ) -> str:
     """Draw lines through points (x, y), each coloured by the name of its series.
 
-    The vertical axis starts at zero; the horizontal one spans the points or `x_limits`, with marks
-    at whole numbers only if `whole_x`. At `marked_x` stands a dashed line; `diagonal` draws the
-    line of equal x and y, `dots` a dot on every point.
+    The vertical axis goes from zero to `highest`, if given; the horizontal one spans the points or
+    `x_limits`, with marks at whole numbers only if `whole_x`. At `marked_x` stands a dashed line;
+    `diagonal` draws the line of equal x and y, `dots` a dot on every point.
     """
     figure = Figure(figsize=(4.4, 2.5), layout="constrained")
     axes = figure.subplots()
@@ -172,9 +173,9 @@ def line_chart(
     if marked_x is not None:
         axes.axvline(marked_x, color=_INK, linewidth=1, linestyle="--")
     axes.set(xlabel=x_label, ylabel=y_label, xlim=x_limits)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(bottom=0, top=highest)
     if whole_x:
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return _data_uri(figure)
 
 

@@ -208,7 +208,14 @@ def _draw_curves(folder: Path, names: Sequence[str], best_epoch: int) -> list[di
         if not set(series) <= set(colours):
             colours = dict(zip(series, itertools.cycle(_LINE_COLOURS), strict=False))
         ordered = {name: series[name] for name in colours if name in series}
-        chart = line_chart(ordered, colours, x_label="epoch", whole_x=True, marked_x=best_epoch)
+        chart = line_chart(
+            ordered,
+            colours,
+            x_label="epoch",
+            whole_x=True,
+            marked_x=best_epoch,
+            highest=1 if key.startswith("val") else None,
+        )
         legend = {name: colours[name] for name in ordered} if len(series) > 1 else {}
         drawn.append({"title": title, "legend": legend, "chart": chart})
     return drawn
@@ -222,6 +229,7 @@ def _draw_image_scores(path: Path) -> str:
         x_label="share of the images that are no better",
         y_label="mean IoU",
         x_limits=(0, 1),
+        highest=1,
     )
 
 
@@ -233,6 +241,7 @@ def _draw_reliability(path: Path) -> str:
         x_label="softmax confidence",
         y_label="share of right pixels",
         x_limits=(0, 1),
+        highest=1,
         diagonal=True,
         dots=True,
     )

@@ -27,6 +27,7 @@ from scmrepo.exceptions import SCMError
 from cocoseg.common.errors import UserError
 from cocoseg.common.labels import Labels
 from cocoseg.common.params import parse_yaml
+from cocoseg.results.pages import flatten
 from cocoseg.scoring.comparison import ImageCounts, ScoredRun
 from cocoseg.scoring.suspects import Suspect, read_suspects
 
@@ -91,6 +92,17 @@ class Revision:
         text = self.read("params.yaml").decode(errors="replace")
         content = parse_yaml(text, f"{self.name}: params.yaml")
         return content if isinstance(content, dict) else {}
+
+    def scored_with(self) -> list[str]:
+        """The parameters, as `a.b=1`, that its scores were made with and that its params.yaml has
+        changed since: `dvc repro` is due."""
+        now = flatten(self.params())
+        lock = parse_yaml(self.read("dvc.lock").decode(), f"{self.name}: dvc.lock")
+        before: dict[str, Any] = {}
+        for name, stage in lock["stages"].items():
+            if name not in ("export", "report"):  # after the scores
+                before |= flatten(stage.get("params", {}).get("params.yaml", {}))
+        return [f"{key}={value}" for key, value in before.items() if now.get(key) != value]
 
     def scores(self) -> dict[str, Any]:
         """Its metrics/test.json. Raises UserError when that is missing or damaged."""

@@ -20,6 +20,7 @@ def runs_table(names: Sequence[str]) -> str:
     that started from the present commit. The best comes first after HEAD; changes are to HEAD."""
     (head,) = find_revisions("HEAD")
     others = [r for name in names for r in find_revisions(name)] if names else experiments()
+    others = [revision for revision in others if revision.sha != head.sha]
     base = flatten(head.params())
     rows = [_row(revision, base) for revision in others]
     rows.sort(key=lambda row: -row[0])
@@ -100,6 +101,7 @@ def _row(revision: Revision, base: Mapping[str, Any]) -> tuple[float, list[str]]
             str(scores["images"]),
         ]
         miou = float(scores["miou"])
+        changed += [f"but SCORED WITH {old}" for old in revision.scored_with()]
     except (UserError, KeyError, TypeError, ValueError):  # unfinished, or of another version
         figures, miou = ["none", "none", "none"], -1.0
     return miou, [revision.name, *figures, ", ".join(changed)]

@@ -96,6 +96,24 @@ def test_the_workspace_is_a_side_and_equal_runs_are_the_same(varied: Project) ->
     assert found["differences"][0]["verdict"] == "the same"
 
 
+def test_scores_that_are_older_than_the_parameters_are_told(varied: Project) -> None:
+    path = varied.folder / "params.yaml"
+    before = path.read_text(encoding="utf-8")
+    path.write_text(before.replace("  epochs: ", "  epochs: 1"), encoding="utf-8")
+    try:
+        with chdir(varied.folder):
+            (result,) = compare_revisions(["HEAD", "workspace"])
+            notes = [note for note in result.notes() if "params.yaml" in note]
+            table = runs_table(["workspace", "HEAD"])
+    finally:
+        path.write_text(before, encoding="utf-8")
+    epochs = next(line for line in before.splitlines() if "epochs:" in line).split()[1]
+    assert f"workspace was scored with train.epochs={epochs}" in notes[0]
+    head, workspace = table.splitlines()[1:]
+    assert workspace.endswith(f"train.epochs=1{epochs}, but SCORED WITH train.epochs={epochs}")
+    assert head.startswith("HEAD") and "SCORED" not in head
+
+
 def test_a_pattern_is_a_group_and_its_seeds_are_covered(varied: Project) -> None:
     (found,) = compare(varied, "main", "seed-*")
     assert found["second"]["revisions"].keys() == {"seed-0", "seed-1"}

@@ -25,19 +25,24 @@ class Oddity:
 
 
 def find_oddities(
-    data: Measured, splits: Mapping[str, Mapping[str, Any]], invalid: Mapping[str, int]
+    data: Measured,
+    splits: Mapping[str, Mapping[str, Any]],
+    invalid: Mapping[str, int],
+    unusable: Mapping[str, int],
 ) -> list[Oddity]:
     """All findings, the gravest first.
 
-    `splits` is the content of `metrics/split.json`, `invalid` says how many annotations were
-    dropped for what is wrong with themselves, by reason.
+    `splits` is the content of `metrics/split.json`; `invalid` says how many annotations were
+    dropped for what is wrong with themselves, `unusable` how many images for their photos, by
+    reason.
     """
     return [
+        *_dropped(unusable, "image was", "images were", "for want of a photo that can be used"),
         *_classes(data, splits),
         *_leaks(splits),
         *_twins(data),
         *_masks(data),
-        *_invalid(invalid),
+        *_dropped(invalid, "annotation was", "annotations were", "as invalid"),
         *_objects(data),
         *_photos(data),
     ]
@@ -97,12 +102,12 @@ def _masks(data: Measured) -> Iterator[Oddity]:
         )
 
 
-def _invalid(reasons: Mapping[str, int]) -> Iterator[Oddity]:
+def _dropped(reasons: Mapping[str, int], one: str, several: str, why: str) -> Iterator[Oddity]:
     if reasons:
         most = sorted(reasons, key=lambda reason: (-reasons[reason], reason))
         shown = [f"{reasons[reason]:,} {reason.replace('_', ' ')}" for reason in most]
-        text = _count(sum(reasons.values()), "annotation was", "annotations were")
-        yield Oddity(f"{text} dropped as invalid: {_listed(shown)}")
+        text = _count(sum(reasons.values()), one, several)
+        yield Oddity(f"{text} dropped {why}: {_listed(shown)}")
 
 
 def _objects(data: Measured) -> Iterator[Oddity]:

@@ -1,5 +1,6 @@
 """What is said about odd data, each oddity planted alone."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ def oddities(
     images: list[dict[str, Any]],
     annotations: list[dict[str, Any]],
     classes: tuple[str, ...] = ("cat",),
+    unusable: Mapping[str, int] | None = None,
     **invalid: int,
 ) -> list[Oddity]:
     path = write_instances(tmp_path / "x.json", images, annotations)
@@ -31,7 +33,16 @@ def oddities(
     stems = [i.stem for i in selection.images]
     splits = {"train": stems[:20], "val": stems[20:25], "test": stems[25:]}
     data = measured(selection, tmp_path / "masks")
-    return find_oddities(data, summarize_splits(selection, splits), invalid)
+    return find_oddities(data, summarize_splits(selection, splits), invalid, unusable or {})
+
+
+def test_photos_that_cannot_be_used_come_first(tmp_path: Path) -> None:
+    unusable = {"photo_damaged": 2, "photo_not_found": 1}
+    first, *_ = oddities(tmp_path, USUAL, cats(), unusable=unusable, no_area=3)
+    assert first.text == (
+        "3 images were dropped for want of a photo that can be used: "
+        "2 photo damaged, 1 photo not found"
+    )
 
 
 def test_ordinary_data_has_none(tmp_path: Path) -> None:
