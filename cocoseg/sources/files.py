@@ -107,9 +107,9 @@ class FilesSource:
         return _local_path(image.source)
 
     def _kept(self, url: str, kind: str) -> Path:
-        # Different addresses may end in the same name, which is for people.
+        # Different addresses may end in the same name, which is for people: its first letters do.
         address = hashlib.sha256(url.encode()).hexdigest()[:24]
-        return self.downloads / kind / f"{address} {flat_name(url.rpartition('/')[2][:100])}"
+        return self.downloads / kind / f"{address} {flat_name(url.rpartition('/')[2])[:40]}"
 
 
 @dataclass(frozen=True)

@@ -266,6 +266,15 @@ def test_annotations_and_photos_come_from_addresses_and_photos_only_once(
     assert server.requests == []
 
 
+def test_an_address_may_be_longer_than_a_file_name(
+    server: MisbehavingServer, tmp_path: Path
+) -> None:
+    name = "/x/" + "\N{CAT FACE}" * 90 + ".json"
+    server.files[name] = server.files["/x/annotations.json"]
+    source = source_of(tmp_path, (f"{server.url}{name}", f"{server.url}/x/images/"))
+    assert "c.png" in names_and_reasons(written(source, tmp_path))
+
+
 def test_a_name_that_utf8_cannot_spell_is_at_no_address(tmp_path: Path) -> None:
     write(tmp_path / "x.json", document("\ud800.png", "a.png", width=60, height=40))
     instances = written(source_of(tmp_path, ("x.json", "http://localhost/images")), tmp_path)
