@@ -6,6 +6,7 @@ Writes  metrics/test.json, metrics/test_details.json, metrics/test_images.json,
 Run     python -m stages.evaluate
 """
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,9 @@ def main() -> dict[str, Any]:
     write_text(
         Path("metrics/test_images.json"), msgspec.json.encode(result.image_counts()).decode()
     )
-    write_json(Path("metrics/test.json"), result.scores())
+    scores = result.scores()
+    write_json(Path("metrics/test.json"), scores)
+    logging.info("mean IoU %.3f over %d test images", scores["miou"], scores["images"])
     return {"device": str(device), "images_per_second": result.images_per_second}
 
 

@@ -8,6 +8,7 @@ Run     python -m stages.export
 Everything runs on the CPU, so that the figures do not depend on the machine's GPU.
 """
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +47,12 @@ def main() -> dict[str, Any]:
         if "float16" in paths:
             write_float16(paths["float32"], paths["float16"])
         if "int8" in paths:
+            chosen = choose_calibration(train, export.calibration_images)
+            logging.info("int8: finding out by %d training images what stays in float", len(chosen))
             in_float["int8"] = write_int8(
                 paths["float32"],
                 paths["int8"],
-                choose_calibration(train, export.calibration_images),
+                chosen,
                 max_loss=limits["int8"],
                 threads=export.threads,
             )
@@ -62,6 +65,11 @@ def main() -> dict[str, Any]:
         variants[name]["in_float"] = parts
     summary = {"images": len(test), "opset": export.opset, "variants": variants}
     write_json(Path("metrics/export.json"), summary)
+    for name, figures in variants.items():
+        if figures["written"]:
+            megabytes = figures["bytes"] / 1e6
+            gained = 0 - figures["loss"]
+            logging.info("%s/%s.onnx: %.1f MB, mean IoU %+.4f", final, name, megabytes, gained)
     photo, truth = test[0].read()
     images = resize_shorter_side(photo, card.size)[None]
     height, width = truth.shape

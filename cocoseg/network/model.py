@@ -295,8 +295,8 @@ def load_model(path: Path) -> tuple[SegmentationNetwork, ModelCard]:
         raise UserError(f"{path} is a folder: name a file of it")
     if not path.is_file():
         raise UserError(
-            f"{path} not found: in the project's folder `dvc repro train` makes it, `dvc pull` "
-            "fetches it"
+            f"{path} not found: `dvc repro train` makes it, `dvc pull` fetches it, in the "
+            "project's folder"
         )
     state = _read_safetensors(path)
     with safe_open(path, framework="pt") as file:
