@@ -54,6 +54,8 @@ def run_stage(main: Callable[[], dict[str, Any] | None], machine_figures: Path |
         if machine_figures:
             write_json(machine_figures, {"seconds": seconds, **_machine(), **figures})
     except KeyboardInterrupt:
+        if machine_figures:
+            logger.info("interrupted: run again, and it goes on from what is done")
         sys.exit(128 + signal.SIGINT)
     except UserError as error:
         _fail(str(error))

@@ -307,7 +307,8 @@ def predict(
             ):
                 np.savez(file, probabilities=result.probabilities(), classes=result.classes)
         shares = ", ".join(f"{kind} {share:.1%}" for kind, share in result.shares().items())
-        tqdm.write(f"{photo}: {shares}")
+        renamed = f" (written as {name.name})" if name.name != photo.stem else ""
+        tqdm.write(f"{photo}: {shares}{renamed}")
     if coco:
         predictions.write(coco)
         print(f"{coco}: the predictions for photos below {base}")

@@ -284,8 +284,8 @@ def _pair(result: Result, place: int) -> Mapping[str, Any]:
     views = [
         ("photo", pixels),
         ("truth", overlay_labels(pixels, truth)),
-        (result.first.name, overlay_labels(pixels, first.predicted_labels(stem))),
-        (result.second.name, overlay_labels(pixels, theirs)),
+        (first.name, overlay_labels(pixels, first.predicted_labels(stem))),
+        (second.name, overlay_labels(pixels, theirs)),
     ]
     return {
         "stem": stem,

@@ -82,7 +82,9 @@ def read_export(path: Path, split: str | None) -> Export:
     try:
         content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        raise UserError(f"{path} is no file: see download.files") from None
+        others = ", ".join(map(str, sorted(path.parent.rglob("*.json"))[:3]))
+        there = f"; there is {others}" if others else ""
+        raise UserError(f"{path} is no file: see download.files.pairs{there}") from None
     try:
         read = msgspec.json.decode(content, type=_Export)
         return Export(read.images, read.annotations, read.categories, split)

@@ -71,7 +71,7 @@ def test_locations_are_below_the_folder_absolute_at_home_or_file_addresses(
 @pytest.mark.parametrize(
     ("annotations", "images", "said"),
     [
-        ("none.json", "photos", "none.json is no file: see download.files"),
+        ("none.json", "photos", r"none.json is no file: see .*; there is .*/x\.json"),
         ("photos", "photos", "photos is no file: see download.files"),
         ("x.json", "none", "none is no folder: see download.files"),
     ],
