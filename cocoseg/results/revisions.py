@@ -84,7 +84,8 @@ class Revision:
             return "`dvc checkout` or `dvc pull` brings it"
         return (
             "`dvc push` (or `dvc exp push origin NAME`) where it was run, then here "
-            "`dvc fetch --all-commits` (or `dvc exp pull origin NAME`)"
+            "`dvc fetch --all-commits` (or `dvc exp pull origin NAME`); of experiments older than "
+            "the remote see docs/remotes.md"
         )
 
     def params(self) -> dict[str, Any]:

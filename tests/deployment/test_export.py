@@ -16,6 +16,7 @@ from torch import Tensor
 
 import cocoseg
 from cocoseg.common.errors import UserError
+from cocoseg.deployment import variants
 from cocoseg.deployment.export import (
     Agreement,
     Network,
@@ -148,7 +149,9 @@ def test_the_lowest_and_the_highest_opset_that_params_allow_can_be_used(
     assert network(torch.zeros(1, 3, 48, 64, dtype=torch.uint8), (5, 6)).shape == (1, 3, 5, 6)
 
 
-def test_int8_labels_what_has_been_learnt_as_float32_does(tmp_path: Path) -> None:
+def test_int8_labels_what_has_been_learnt_as_float32_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A trained network, since 8 bits are too few for the balanced logits of a random one."""
     pairs = draw_pairs(tmp_path)
     changes = {"architecture": "lraspp_mobilenet_v3_large", "size": 96, "crop": 96, "epochs": 12}
@@ -161,6 +164,15 @@ def test_int8_labels_what_has_been_learnt_as_float32_does(tmp_path: Path) -> Non
         found = compare_networks(float32, {"int8": int8}, result.card, pairs, 8)["int8"]
         assert found.miou > 0.5
         assert found.agreement > 0.95
+    # Where that loses too much, further parts stay in float; few are small enough here.
+    monkeypatch.setattr(variants, "_SHARE_OF_WEIGHTS", 0.002)
+    in_float = write_int8(*paths, pairs, max_loss=0, threads=1)
+    assert in_float[0] == "backbone.0"
+    assert {"backbone.1", "backbone.2"}.intersection(in_float)
+    assert "backbone.4" not in in_float
+    int8 = load_onnx(paths[1], threads=1)[0]
+    careful = compare_networks(float32, {"int8": int8}, result.card, pairs, 8)["int8"]
+    assert careful.loss < found.loss
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no onnx", "truncated", "foreign"])
