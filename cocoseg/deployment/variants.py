@@ -136,7 +136,7 @@ class _Quantisation:
         self._photos = [photos[index] for index in range(len(pairs))]  # decoded once for all copies
         self._folder = folder
         self._threads = threads
-        self._model = _with_wide_depthwise(onnx.load(source))
+        self._model = onnx.shape_inference.infer_shapes(_with_wide_depthwise(onnx.load(source)))
         sizes = {tensor.name: math.prod(tensor.dims) for tensor in self._model.graph.initializer}
         self._weights: dict[str, int] = {}
         for node in self._model.graph.node:
@@ -179,9 +179,8 @@ class _Quantisation:
 
     def quantise(self, in_float: Sequence[str]) -> ModelProto:
         """A copy in which all but the parts `in_float` computes with integers."""
-        model = onnx.shape_inference.infer_shapes(self._model)
         quantizer = QDQQuantizer(
-            model,
+            copy.deepcopy(self._model),
             per_channel=True,
             # Weights of 7 bits: with 8, sums of two products overflow on processors without VNNI.
             reduce_range=True,
@@ -189,7 +188,7 @@ class _Quantisation:
             activation_qType=QuantType.QUInt8,
             tensors_range=copy.deepcopy(self._ranges),
             nodes_to_quantize=[],
-            nodes_to_exclude=[node.name for node in model.graph.node if _part(node) in in_float],
+            nodes_to_exclude=[n.name for n in self._model.graph.node if _part(n) in in_float],
             op_types_to_quantize=_OPERATIONS,
             extra_options={},
         )
@@ -201,12 +200,11 @@ class _Quantisation:
     def _calibrate(self) -> TensorsData:
         """The lowest and highest value of every activation on the photos."""
         path = self._folder / "calibration.onnx"
-        model = onnx.shape_inference.infer_shapes(self._model)
-        _save(model, path)
+        _save(self._model, path)
         calibrator = create_calibrator(path, _OPERATIONS, self._folder / "augmented.onnx")
         calibrator.collect_data(_Reader(self._photos))
         ranges = calibrator.compute_data()
-        for node in model.graph.node:
+        for node in self._model.graph.node:
             if node.op_type in _GATES:
                 # From -3, below which the gate is closed, in steps of which a whole number make 3.
                 highest = max(np.max(ranges[node.input[0]].range_value[1]), 0)
