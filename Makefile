@@ -26,7 +26,7 @@ repro: install ## run the pipeline as params.yaml says; only what changed is run
 	@git rev-parse --quiet --verify HEAD >/dev/null 2>&1 || { echo "error: DVC wants a Git repository" \
 		"with a commit: run 'git init && git add -A && git commit -m start' first" >&2; exit 1; }
 	@dvc repro
-	@python -m cocoseg.results.summary
+	@python -m cocoseg.reports.summary
 
 coco: install ## run on COCO val2014: presets/coco_val2014.yaml becomes params.yaml
 	@for preset in presets/*.yaml; do \

@@ -17,7 +17,7 @@ def original_document() -> tuple[str, dict[str, Any]]:
             return "COCO train2017 (mirror)", json.loads(
                 archive.read("annotations/instances_train2017.json")
             )
-    from cocoseg.sources.sample.scenes import (
+    from cocoseg.sources.synthetic.scenes import (
         annotations_json,
     )  # late: it is heavy, and not part of what is measured
 

@@ -22,9 +22,9 @@ from typing import Any
 
 from benchmarks.annotation_files import CLASSES, original_document, write_repeated
 from benchmarks.machine import machine, peak_memory
-from cocoseg.annotations.instances import read_instances
-from cocoseg.annotations.selection import select, write_selection
-from cocoseg.common.randomness import sort_key
+from cocoseg.coco.instances import read_instances
+from cocoseg.core.seeding import sort_key
+from cocoseg.curation.selection import select, write_selection
 
 MAX_INSTANCES, MAX_IMAGES, SEED = 10, 8000, 0
 
@@ -43,21 +43,21 @@ def main() -> None:
     name, document = original_document()
     print(machine("numpy", "pycocotools", "msgspec"))
     print(
-        f"annotations: {name}; seconds and MiB are medians of {arguments.pairs} pairs of processes"
+        f"annotations: {name}; seconds and MiB are medians of {arguments.samples} pairs of processes"
     )
     print(
         f"{'images':>7} {'MiB':>5} {'':12} {'read':>6} {'select':>6} {'write':>6} {'peak MiB':>8}"
     )
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as directory:
         for images in arguments.images:
-            file = Path(folder) / "instances.json"
+            file = Path(directory) / "instances.json"
             write_repeated(file, document, images)
-            _compare(file, images, arguments.pairs)
+            _compare(file, images, arguments.samples)
 
 
-def _compare(file: Path, images: int, pairs: int) -> None:
+def _compare(file: Path, images: int, samples: int) -> None:
     runs: dict[str, list[dict[str, Any]]] = {"cocoseg": [], "pycocotools": []}
-    for _ in range(pairs):
+    for _ in range(samples):
         for who, results in runs.items():
             command = [sys.executable, "-m", "benchmarks.annotations", "--measure", who, "--file"]
             output = subprocess.run([*command, file], check=True, stdout=subprocess.PIPE).stdout

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.machine import machine
-from cocoseg.deployment.export import load_onnx, median_latency
+from cocoseg.export.onnx import load_onnx, median_latency
 
 
 def main() -> None:

@@ -22,12 +22,12 @@ from PIL import Image
 
 from benchmarks.annotation_files import CLASSES, original_document, write_repeated
 from benchmarks.machine import machine
-from cocoseg.annotations.duplicates import write_duplicates
-from cocoseg.annotations.instances import ImageRecord, read_instances
-from cocoseg.annotations.masks import write_masks
-from cocoseg.annotations.selection import select, write_rejections, write_selection
-from cocoseg.annotations.splits import split_images, summarize_splits
-from cocoseg.common.files import write_json
+from cocoseg.coco.instances import ImageRecord, read_instances
+from cocoseg.coco.rasterize import write_masks
+from cocoseg.core.files import write_json
+from cocoseg.curation.near_duplicates import write_duplicates
+from cocoseg.curation.selection import select, write_rejections, write_selection
+from cocoseg.curation.splits import split_images, summarize_splits
 
 
 def main() -> None:
@@ -39,17 +39,17 @@ def main() -> None:
     root = Path.cwd()
     print(machine("numpy", "pycocotools", "pillow"))
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        name = prepare(folder, arguments.images, arguments.source_images)
+        directory = Path(temporary)
+        name = prepare(directory, arguments.images, arguments.source_images)
         print(f"annotations: {name}; {arguments.images} of {arguments.source_images} images")
         for _ in range(arguments.runs):
             command = [sys.executable, "-m", "stages.inspect"]
             environment = {**os.environ, "PYTHONPATH": str(root)}
             before = _processor_seconds()
-            subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+            subprocess.run(command, cwd=directory, env=environment, check=True, capture_output=True)
             spent = _processor_seconds() - before
-            figures = json.loads((folder / "metrics/machine/inspect.json").read_text())
-            size = (folder / "metrics/data.html").stat().st_size
+            figures = json.loads((directory / "metrics/machine/inspect.json").read_text())
+            size = (directory / "metrics/data.html").stat().st_size
             print(
                 f"{figures['seconds']:.1f} s, {spent:.1f} s of CPU time, "
                 f"peak {figures['peak_memory_mib']} MiB, page {size / 1e6:.1f} MB"
@@ -62,12 +62,12 @@ def _processor_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def prepare(folder: Path, images: int, source_images: int) -> str:
+def prepare(directory: Path, images: int, source_images: int) -> str:
     """Write what the stage reads into an empty folder; return the name of the annotations."""
     name, document = original_document()
-    shutil.copy("params.yaml", folder)
-    annotations = folder / "data/annotations/instances.json"
-    for path in (annotations.parent, folder / "data/masks", folder / "data/images"):
+    shutil.copy("params.yaml", directory)
+    annotations = directory / "data/annotations/instances.json"
+    for path in (annotations.parent, directory / "data/masks", directory / "data/images"):
         path.mkdir(parents=True)
     write_repeated(annotations, document, source_images)
     selection = select(
@@ -78,24 +78,24 @@ def prepare(folder: Path, images: int, source_images: int) -> str:
         prefer="rare",
         seed=0,
     )
-    write_selection(folder / "data/selection.json", selection)
-    write_rejections(folder / "data/rejected.csv", selection.rejections)
-    write_json(folder / "metrics/filter.json", selection.summary())
+    write_selection(directory / "data/selection.json", selection)
+    write_rejections(directory / "data/rejected.csv", selection.rejections)
+    write_json(directory / "metrics/filter.json", selection.summary())
     kept = selection.instances
-    masks = write_masks(kept, folder / "data/masks", overlap="last", crowd="void", workers=2)
-    write_json(folder / "metrics/mask.json", masks)
+    masks = write_masks(kept, directory / "data/masks", overlap="last", crowd="ignore", workers=2)
+    write_json(directory / "metrics/mask.json", masks)
     splits = split_images(kept, {"train": 8, "val": 1, "test": 1}, seed=0)
-    near = write_duplicates(folder / "data/near_duplicates.csv", [], splits)
+    near = write_duplicates(directory / "data/near_duplicates.csv", [], splits)
     summary = {**summarize_splits(kept, splits), "near_duplicates": near}
-    write_json(folder / "metrics/split.json", summary)
+    write_json(directory / "metrics/split.json", summary)
     for image in kept.images:
-        photo = _photo_of_size(image, folder)
-        (folder / "data/images" / image.file_name).hardlink_to(photo)
+        photo = _photo_of_size(image, directory)
+        (directory / "data/images" / image.file_name).hardlink_to(photo)
     return name
 
 
-def _photo_of_size(image: ImageRecord, folder: Path) -> Path:
-    path = folder / f"{image.width}x{image.height}.jpg"
+def _photo_of_size(image: ImageRecord, directory: Path) -> Path:
+    path = directory / f"{image.width}x{image.height}.jpg"
     if not path.exists():
         noise = np.random.default_rng(0).integers(0, 256, (image.height // 4 + 1, 160, 3), np.uint8)
         Image.fromarray(noise).resize((image.width, image.height)).save(path)

@@ -21,22 +21,24 @@ from benchmarks.machine import machine
 from benchmarks.recipe import MIRROR, ROOT, prepare
 from benchmarks.reference import CocoCrops, ReferenceRecipe
 from benchmarks.training import compare
-from cocoseg.common.params import Params
-from cocoseg.learning.crops import Augmentation, TrainingCrops
-from cocoseg.network.photos import Pair
+from cocoseg.inference.dataset import Sample
+from cocoseg.params.reader import Params
+from cocoseg.training.augmentation import Augmentation, TrainingCrops
 
 
-class WhollyDecoded(Pair):
+class WhollyDecoded(Sample):
     def read(self, shorter_side: int | None = None) -> tuple[Tensor, Tensor]:
         return super().read()
 
 
-def enlarge(pair: Pair, folder: Path) -> Pair:
+def enlarge(sample: Sample, directory: Path) -> Sample:
     """The same photo and labels at six times their size."""
-    larger = Pair(folder / f"large_{pair.image.name}", folder / f"large_{pair.mask.name}")
+    larger = Sample(
+        directory / f"large_{sample.image.name}", directory / f"large_{sample.mask.name}"
+    )
     for source, target, resample in (
-        (pair.image, larger.image, Image.Resampling.BICUBIC),
-        (pair.mask, larger.mask, Image.Resampling.NEAREST),
+        (sample.image, larger.image, Image.Resampling.BICUBIC),
+        (sample.mask, larger.mask, Image.Resampling.NEAREST),
     ):
         with Image.open(source) as image:
             image.resize((6 * image.width, 6 * image.height), resample).save(target)
@@ -54,23 +56,23 @@ def main() -> None:
     params = Params.model_validate(yaml.safe_load(preset.read_text(encoding="utf-8")))
     train = params.train
     with tempfile.TemporaryDirectory() as name:
-        selection, pairs = prepare(Path(name), "train2017", params.filter.classes)
-        augmentation = Augmentation(train.size, train.crop, train.scale, train.colour)
-        ours = TrainingCrops(pairs, augmentation, seed=0)
+        selection, samples = prepare(Path(name), "train2017", params.filter.classes)
+        augmentation = Augmentation(train.size, train.crop, train.scale, train.color)
+        ours = TrainingCrops(samples, augmentation, seed=0)
         recipe = ReferenceRecipe(train.size, train.crop, epochs=1, batch_size=1, seed=0)
         plain = CocoCrops(selection, MIRROR / "train2017", recipe)
         print(machine("torch", "torchvision", "pillow"))
-        print(f"crop {train.crop} of {len(pairs)} COCO photos, one thread")
+        print(f"crop {train.crop} of {len(samples)} COCO photos, one thread")
         print(f"{'crops/s':<14} {'ours':>8} {'plain':>8} {'ratio':>9}")
         compare(
             "loading",
-            len(pairs),
+            len(samples),
             options.rounds,
-            lambda: [ours[0, index] for index in range(len(pairs))],
-            lambda: [plain[index] for index in range(len(pairs))],
+            lambda: [ours[0, index] for index in range(len(samples))],
+            lambda: [plain[index] for index in range(len(samples))],
         )
-        large = [enlarge(pair, Path(name)) for pair in pairs[:20]]
-        whole = [WhollyDecoded(pair.image, pair.mask) for pair in large]
+        large = [enlarge(sample, Path(name)) for sample in samples[:20]]
+        whole = [WhollyDecoded(sample.image, sample.mask) for sample in large]
         sides = [TrainingCrops(side, augmentation, seed=0) for side in (large, whole)]
         compare(
             "12 megapixels",

@@ -34,7 +34,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from benchmarks.machine import machine
-from cocoseg.common.labels import PALETTE
+from cocoseg.core.labels import PALETTE
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("cocoseg", "stages", "params.yaml", ".dvcignore", "data/own", "data/exclude.csv")
@@ -53,11 +53,11 @@ of a folder's files, which lies beside it."""
 class Project:
     """A Git and DVC project in the layout that its name begins with."""
 
-    folder: Path
+    directory: Path
 
     @property
     def name(self) -> str:
-        return self.folder.name
+        return self.directory.name
 
     @property
     def layout(self) -> tuple[str, str]:
@@ -65,15 +65,15 @@ class Project:
 
     @property
     def clone(self) -> "Project":
-        return Project(self.folder.parent / "clones" / self.name)
+        return Project(self.directory.parent / "clones" / self.name)
 
     @property
     def remote(self) -> Path:
-        return self.folder.parent / "remotes" / self.name
+        return self.directory.parent / "remotes" / self.name
 
     def run(self, command: str) -> "Cost":
         before, started = os.times(), time.perf_counter()
-        subprocess.run(command, cwd=self.folder, shell=True, check=True)
+        subprocess.run(command, cwd=self.directory, shell=True, check=True)
         wall, after = time.perf_counter() - started, os.times()
         user = after.children_user - before.children_user
         return Cost(wall, user + after.children_system - before.children_system)
@@ -109,11 +109,13 @@ def main() -> None:
         print("|" + "---|" * (1 + len(projects)), flush=True)
         for step, costs in measure(projects, options.rounds):
             print(row(step, costs, by="wall" if s3 else "cpu"), flush=True)
-        for what, folders in (
-            ("photos, masks and the rest in `data/`", [p.folder / "data" for p in projects]),
-            ("DVC's cache", [p.folder / ".dvc/cache" for p in projects]),
+        for what, directories in (
+            ("photos, masks and the rest in `data/`", [p.directory / "data" for p in projects]),
+            ("DVC's cache", [p.directory / ".dvc/cache" for p in projects]),
         ):
-            print("|".join([f"| {what} ", *(f" {size(folder)} " for folder in folders), ""]))
+            print(
+                "|".join([f"| {what} ", *(f" {size(directory)} " for directory in directories), ""])
+            )
 
 
 def row(step: str, costs: Sequence[Cost], by: str) -> str:
@@ -141,7 +143,7 @@ def measure(projects: Sequence[Project], rounds: int) -> Iterator[tuple[str, lis
     yield "`dvc push`, all else", least("dvc push -q")
     yield "`dvc push`, nothing to do", least("dvc push -q", rounds)
     for project in projects:
-        project.run(f"git clone -q . {project.clone.folder}")
+        project.run(f"git clone -q . {project.clone.directory}")
     yield "`dvc pull mask` into a clone", least("dvc pull -q mask", clone=True)
     yield "`dvc pull`, all else", least("dvc pull -q", clone=True)
     yield "`dvc pull`, nothing to do", least("dvc pull -q", rounds, clone=True)
@@ -154,27 +156,29 @@ def measure(projects: Sequence[Project], rounds: int) -> Iterator[tuple[str, lis
 
 def start_of_experiment(project: Project) -> Cost:
     """The last stage tells when it runs; what it tells by is no part of the project."""
-    told = project.folder.parent / "told"
+    told = project.directory.parent / "told"
     started = time.time()
     cost = project.run(f"TOLD={told} dvc exp run -q --temp -S report.title=other")
     return Cost(told.stat().st_mtime - started, cost.cpu)
 
 
-def size(folder: Path) -> str:
-    used = subprocess.run(["du", "-sm", folder], capture_output=True, text=True).stdout.split()[0]
-    return f"{used} MB, {sum(len(files) for _, _, files in os.walk(folder))} files"
+def size(directory: Path) -> str:
+    used = subprocess.run(["du", "-sm", directory], capture_output=True, text=True).stdout.split()[
+        0
+    ]
+    return f"{used} MB, {sum(len(files) for _, _, files in os.walk(directory))} files"
 
 
 def make_project(project: Project, images: int) -> None:
     for name in COPIED:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        (project.folder / name).parent.mkdir(parents=True, exist_ok=True)
-        copy(ROOT / name, project.folder / name)
+        (project.directory / name).parent.mkdir(parents=True, exist_ok=True)
+        copy(ROOT / name, project.directory / name)
     random = np.random.default_rng(0)
     photos = ((f"{stem:012d}.jpg", photo_bytes(random)) for stem in range(images))
     masks = ((f"{stem:012d}.png", mask_bytes(random)) for stem in range(images))
     for path, files in zip(project.layout, (photos, masks), strict=True):
-        write_files(project.folder / path, files)
+        write_files(project.directory / path, files)
     write_pipeline(project)
     project.run("git init -q -b main && dvc init -q")
     project.run("git config user.name test && git config user.email test@example.org")
@@ -187,11 +191,11 @@ def write_files(path: Path, files: Iterable[tuple[str, bytes]]) -> None:
             for name, content in files:
                 archive.writestr(zipfile.ZipInfo(name), content)
         return
-    folder = path.with_suffix("")
-    folder.mkdir()
+    directory = path.with_suffix("")
+    directory.mkdir()
     hashes = []
     for name, content in files:
-        (folder / name).write_bytes(content)
+        (directory / name).write_bytes(content)
         hashes.append(f"{hashlib.md5(content).hexdigest()} {name}\n")
     if path.suffix:
         path.write_text("".join(hashes), encoding="utf-8")
@@ -214,7 +218,7 @@ def mask_bytes(random: np.random.Generator) -> bytes:
 def change_masks(project: Project) -> None:
     """Paint every 50th mask anew."""
     random = np.random.default_rng(1)
-    path = project.folder / project.layout[1]
+    path = project.directory / project.layout[1]
     if path.suffix == ".zip":
         with zipfile.ZipFile(path) as archive:
             files = [(name, archive.read(name)) for name in archive.namelist()]
@@ -249,11 +253,11 @@ def write_pipeline(project: Project) -> None:
                 stage[kind] = [{path: outputs[path]} for path in sorted(outputs)]
                 named |= set(outputs)
     for path in sorted(named, reverse=True):  # what lies in a folder comes before it
-        if not (project.folder / path).exists():
-            (project.folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (project.folder / path).write_text(path, encoding="utf-8")
+        if not (project.directory / path).exists():
+            (project.directory / path).parent.mkdir(parents=True, exist_ok=True)
+            (project.directory / path).write_text(path, encoding="utf-8")
     text = yaml.safe_dump(pipeline, sort_keys=False)
-    (project.folder / "dvc.yaml").write_text(text, encoding="utf-8")
+    (project.directory / "dvc.yaml").write_text(text, encoding="utf-8")
 
 
 def configure(project: Project, s3: str | None) -> None:

@@ -24,10 +24,10 @@ from PIL import Image
 
 from benchmarks.annotation_files import CLASSES, original_document, write_repeated
 from benchmarks.machine import machine, peak_memory
-from cocoseg.annotations.instances import Instances, read_instances
-from cocoseg.annotations.masks import write_masks
-from cocoseg.annotations.selection import select, write_selection
-from cocoseg.common.labels import PALETTE, VOID
+from cocoseg.coco.instances import Instances, read_instances
+from cocoseg.coco.rasterize import write_masks
+from cocoseg.core.labels import IGNORE_INDEX, PALETTE
+from cocoseg.curation.selection import select, write_selection
 
 
 def main() -> None:
@@ -42,12 +42,12 @@ def main() -> None:
         return
     name, document = original_document()
     print(machine("numpy", "pycocotools", "pillow"))
-    with tempfile.TemporaryDirectory() as folder:
-        file = write_selected(Path(folder) / "selection.json", document, arguments.images)
+    with tempfile.TemporaryDirectory() as directory:
+        file = write_selected(Path(directory) / "selection.json", document, arguments.images)
         selection = read_instances(file).instances
         print(f"annotations: {name}; {len(selection.images)} images")
-        _compare_speed(file, selection, arguments.workers, arguments.pairs)
-        _compare_memory(Path(folder), document, arguments.images)
+        _compare_speed(file, selection, arguments.workers, arguments.samples)
+        _compare_memory(Path(directory), document, arguments.images)
 
 
 def write_selected(path: Path, document: dict[str, Any], images: int) -> Path:
@@ -60,25 +60,27 @@ def write_selected(path: Path, document: dict[str, Any], images: int) -> Path:
     return path
 
 
-def _compare_speed(file: Path, selection: Instances, workers: int, pairs: int) -> None:
+def _compare_speed(file: Path, selection: Instances, workers: int, samples: int) -> None:
     coco = load_coco(file)
     seconds: dict[str, list[float]] = {"plain loop": [], "1 worker": [], f"{workers} workers": []}
     runs: list[Callable[[Path], object]] = [
-        lambda folder: paint_plainly(coco, folder),
-        lambda folder: write_masks(selection, folder, overlap="last", crowd="void", workers=1),
-        lambda folder: write_masks(
-            selection, folder, overlap="last", crowd="void", workers=workers
+        lambda directory: paint_plainly(coco, directory),
+        lambda directory: write_masks(
+            selection, directory, overlap="last", crowd="ignore", workers=1
+        ),
+        lambda directory: write_masks(
+            selection, directory, overlap="last", crowd="ignore", workers=workers
         ),
     ]
-    for _ in range(pairs):
+    for _ in range(samples):
         with tempfile.TemporaryDirectory(dir=file.parent) as parent:
             for run, (name, times) in zip(runs, seconds.items(), strict=True):
-                folder = Path(parent) / name
-                folder.mkdir()
+                directory = Path(parent) / name
+                directory.mkdir()
                 started = time.perf_counter()
-                run(folder)
+                run(directory)
                 times.append(time.perf_counter() - started)
-                _require_same_pixels(Path(parent) / "plain loop", folder)
+                _require_same_pixels(Path(parent) / "plain loop", directory)
     for name, times in seconds.items():
         ratios = [base / time for base, time in zip(seconds["plain loop"], times, strict=True)]
         rate = statistics.median(len(selection.images) / time for time in times)
@@ -93,16 +95,16 @@ def load_coco(file: Path) -> Any:
         return COCO(file)
 
 
-def paint_plainly(coco: Any, folder: Path) -> None:
+def paint_plainly(coco: Any, directory: Path) -> None:
     for image in coco.dataset["images"]:
         labels = np.zeros((image["height"], image["width"]), np.uint8)
         annotations = coco.loadAnns(coco.getAnnIds(imgIds=image["id"]))
         for annotation in sorted(annotations, key=lambda annotation: -annotation["iscrowd"]):
-            label = VOID if annotation["iscrowd"] else annotation["category_id"]
+            label = IGNORE_INDEX if annotation["iscrowd"] else annotation["category_id"]
             labels[coco.annToMask(annotation) == 1] = label
         mask = Image.fromarray(labels).convert("P")
         mask.putpalette(PALETTE.tobytes())
-        mask.save(folder / f"{Path(image['file_name']).stem}.png")
+        mask.save(directory / f"{Path(image['file_name']).stem}.png")
 
 
 def _require_same_pixels(expected: Path, found: Path) -> None:
@@ -113,9 +115,9 @@ def _require_same_pixels(expected: Path, found: Path) -> None:
             raise SystemExit(f"error: {path.name} has other pixels")
 
 
-def _compare_memory(folder: Path, document: dict[str, Any], images: int) -> None:
+def _compare_memory(directory: Path, document: dict[str, Any], images: int) -> None:
     for count in (images, 4 * images):
-        file = write_selected(folder / f"{count}.json", document, count)
+        file = write_selected(directory / f"{count}.json", document, count)
         command = [sys.executable, "-m", "benchmarks.masks", "--peak-of", file]
         output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         content = file.stat().st_size / 2**20
@@ -128,10 +130,10 @@ def memory_of_painting(file: Path) -> str:
     """The peak in MiB before and after this process has painted all masks of a selection."""
     selection = read_instances(file).instances
     before = peak_memory()
-    folder = file.with_suffix(".masks")
-    folder.mkdir()
-    write_masks(selection, folder, overlap="last", crowd="void", workers=1)
-    shutil.rmtree(folder)
+    directory = file.with_suffix(".masks")
+    directory.mkdir()
+    write_masks(selection, directory, overlap="last", crowd="ignore", workers=1)
+    shutil.rmtree(directory)
     return f"{before:.0f} before, {peak_memory():.0f} after"
 
 

@@ -24,16 +24,16 @@ from safetensors.torch import load_file
 
 from benchmarks.machine import machine
 from benchmarks.reference import CocoCrops, ReferenceRecipe, build_reference, train_reference
-from cocoseg.annotations.instances import Instances, read_instances
-from cocoseg.annotations.masks import write_masks
-from cocoseg.annotations.selection import select
-from cocoseg.common.params import Params, TrainParams
-from cocoseg.learning.checkpoint import CheckpointFile
-from cocoseg.learning.training import train
-from cocoseg.network.model import ModelCard, SegmentationNetwork, build_model
-from cocoseg.network.photos import Pair
-from cocoseg.scoring.evaluation import evaluate
-from cocoseg.scoring.objects import objects_by_stem
+from cocoseg.coco.instances import Instances, read_instances
+from cocoseg.coco.rasterize import write_masks
+from cocoseg.curation.selection import select
+from cocoseg.evaluation.object_recall import objects_by_stem
+from cocoseg.evaluation.scores import evaluate
+from cocoseg.inference.dataset import Sample
+from cocoseg.models.networks import ModelCard, SegmentationNetwork, build_model
+from cocoseg.params.reader import Params, TrainParams
+from cocoseg.training.checkpoint import CheckpointFile
+from cocoseg.training.trainer import train
 
 CLASSES = ["person", "vehicle", "animal", "furniture", "kitchen", "food"]
 MIRROR = Path("../shared/coco-mirror")
@@ -63,7 +63,7 @@ SHORT = {"size": 256, "crop": 224, "epochs": 15, "batch_size": 8, "threads": 1}
 """A run of minutes."""
 
 
-def prepare(folder: Path, split: str, classes: list[str]) -> tuple[Instances, list[Pair]]:
+def prepare(directory: Path, split: str, classes: list[str]) -> tuple[Instances, list[Sample]]:
     """Select the mirror's photos of a split that show the classes, paint their masks.
 
     A class is one of COCO's, or one of its supercategories.
@@ -73,7 +73,7 @@ def prepare(folder: Path, split: str, classes: list[str]) -> tuple[Instances, li
     for category in document["categories"]:
         if category["supercategory"] in classes:
             category["name"] = category["supercategory"]
-    annotations = folder / f"{split}.json"
+    annotations = directory / f"{split}.json"
     annotations.write_text(json.dumps(document), encoding="utf-8")
     selection = select(
         read_instances(annotations),
@@ -83,12 +83,12 @@ def prepare(folder: Path, split: str, classes: list[str]) -> tuple[Instances, li
         prefer="rare",
         seed=0,
     ).instances
-    masks = folder / f"{split}_masks"
+    masks = directory / f"{split}_masks"
     masks.mkdir()
-    write_masks(selection, masks, overlap="last", crowd="void", workers=1)
+    write_masks(selection, masks, overlap="last", crowd="ignore", workers=1)
     photos = MIRROR / split
-    pairs = [Pair(photos / i.file_name, masks / f"{i.stem}.png") for i in selection.images]
-    return selection, pairs
+    samples = [Sample(photos / i.file_name, masks / f"{i.stem}.png") for i in selection.images]
+    return selection, samples
 
 
 def run_reference(
@@ -113,7 +113,7 @@ def run_reference(
 def score(
     recipe: str,
     seed: int,
-    folder: Path,
+    directory: Path,
     params: TrainParams,
     classes: list[str],
     train_set: Any,
@@ -124,7 +124,7 @@ def score(
     Ours chooses its epoch by some of its training photos, so that both see the same data. Prints
     the IoU by class, boundary IoU, and the share of small, medium and large objects found.
     """
-    selection, pairs = train_set
+    selection, samples = train_set
     short = {**SHORT, "weights": str(WEIGHTS), "seed": seed}
     changes = VARIANTS.get(recipe, {})
     train_params = TrainParams.model_validate({**params.model_dump(), **short, **changes})
@@ -134,17 +134,17 @@ def score(
     else:
         model = train(
             classes,
-            pairs,
-            pairs[::10],
+            samples,
+            samples[::10],
             train_params,
             device=CPU,
             workers=1,
-            checkpoint=CheckpointFile(folder, f"{recipe}{seed}"),
+            checkpoint=CheckpointFile(directory, f"{recipe}{seed}"),
             report_epoch=lambda epoch, figures, again: None,
         ).model
-    val_selection, val_pairs = val_set
+    val_selection, val_samples = val_set
     objects = objects_by_stem(val_selection)
-    result = evaluate(model, card, val_pairs, objects, batch_size=4, workers=0, device=CPU)
+    result = evaluate(model, card, val_samples, objects, batch_size=4, workers=0, device=CPU)
     scores, sizes = result.scores(), result.details()["sizes"].values()
     values = (
         *scores["iou"].values(),
@@ -169,14 +169,14 @@ def main() -> None:
     torch.set_num_threads(SHORT["threads"])
     print(machine("torch", "torchvision"), flush=True)
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        train_set = prepare(folder, "train2017", classes)
-        val_set = prepare(folder, "val2017", classes)
+        directory = Path(name)
+        train_set = prepare(directory, "train2017", classes)
+        val_set = prepare(directory, "val2017", classes)
         print(f"{len(train_set[1])} photos to train on, {len(val_set[1])} to score", flush=True)
         for recipe in options.recipes:
             started = time.perf_counter()
             scores = [
-                score(recipe, seed, folder, params, classes, train_set, val_set)
+                score(recipe, seed, directory, params, classes, train_set, val_set)
                 for seed in options.seeds
             ]
             row = " ".join(f"{value:.3f}" for value in scores)

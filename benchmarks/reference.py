@@ -23,9 +23,9 @@ from torchvision import tv_tensors
 from torchvision.models import get_model
 from torchvision.transforms import v2
 
-from cocoseg.annotations.instances import Annotation, Instances
-from cocoseg.common.labels import VOID
-from cocoseg.network.model import IMAGENET_MEAN, IMAGENET_STD
+from cocoseg.coco.instances import Annotation, Instances
+from cocoseg.core.labels import IGNORE_INDEX
+from cocoseg.models.networks import IMAGENET_MEAN, IMAGENET_STD
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class ReferenceRecipe:
 class CocoCrops(Dataset[tuple[Tensor, Tensor]]):
     """Crops of `selection`'s images in `folder`, rasterised with pycocotools at each access."""
 
-    def __init__(self, selection: Instances, folder: Path, recipe: ReferenceRecipe) -> None:
+    def __init__(self, selection: Instances, directory: Path, recipe: ReferenceRecipe) -> None:
         self.images = selection.images
-        self.folder = folder
+        self.directory = directory
         self.annotations: dict[int, list[Annotation]] = {image.id: [] for image in self.images}
         for annotation in selection.annotations:
             self.annotations[annotation.image_id].append(annotation)
@@ -56,7 +56,7 @@ class CocoCrops(Dataset[tuple[Tensor, Tensor]]):
                 v2.RandomCrop(
                     recipe.crop,
                     pad_if_needed=True,
-                    fill={tv_tensors.Image: 0, tv_tensors.Mask: VOID},
+                    fill={tv_tensors.Image: 0, tv_tensors.Mask: IGNORE_INDEX},
                 ),
                 v2.ToDtype({tv_tensors.Image: torch.float, "others": None}, scale=True),
                 v2.Normalize(IMAGENET_MEAN, IMAGENET_STD),
@@ -68,7 +68,7 @@ class CocoCrops(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         record = self.images[index]
-        with Image.open(self.folder / record.file_name) as image:
+        with Image.open(self.directory / record.file_name) as image:
             photo = tv_tensors.Image(image.convert("RGB"))
         labels = np.zeros((record.height, record.width), np.uint8)
         for annotation in self.annotations[record.id]:
@@ -77,7 +77,7 @@ class CocoCrops(Dataset[tuple[Tensor, Tensor]]):
             if isinstance(encoded, list):
                 encoded = coco_mask.merge(encoded)
             labels[coco_mask.decode(encoded) == 1] = (
-                VOID if annotation.iscrowd else annotation.category_id
+                IGNORE_INDEX if annotation.iscrowd else annotation.category_id
             )
         crop, crop_labels = self.transforms(photo, tv_tensors.Mask(labels))
         return crop, crop_labels.long()
@@ -96,8 +96,8 @@ def build_reference(classes: int) -> nn.Module:
 
 
 def reference_loss(logits: dict[str, Tensor], labels: Tensor) -> Tensor:
-    main = functional.cross_entropy(logits["out"], labels, ignore_index=VOID)
-    return main + 0.5 * functional.cross_entropy(logits["aux"], labels, ignore_index=VOID)
+    main = functional.cross_entropy(logits["out"], labels, ignore_index=IGNORE_INDEX)
+    return main + 0.5 * functional.cross_entropy(logits["aux"], labels, ignore_index=IGNORE_INDEX)
 
 
 def train_reference(

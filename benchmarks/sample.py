@@ -40,16 +40,16 @@ def main() -> None:
     scores: dict[str, list[float]] = {"before": [], "after": []}
     with tempfile.TemporaryDirectory() as name:
         for side in scores:
-            run("git", "clone", "--quiet", str(ROOT), side, folder=Path(name))
-            run("git", "checkout", "--quiet", getattr(options, side), folder=Path(name, side))
+            run("git", "clone", "--quiet", str(ROOT), side, directory=Path(name))
+            run("git", "checkout", "--quiet", getattr(options, side), directory=Path(name, side))
         set_params(Path(name, "after"), options.set)
         for seed in options.seeds:
             for side, values in scores.items():
-                folder = Path(name, side)
-                set_params(folder, [f"train.seed={seed}"])
+                directory = Path(name, side)
+                set_params(directory, [f"train.seed={seed}"])
                 target = ["evaluate"] if values else []
-                seconds, cpu = run("dvc", "repro", "--quiet", *target, folder=folder)
-                test = json.loads((folder / "metrics/test.json").read_text(encoding="utf-8"))
+                seconds, cpu = run("dvc", "repro", "--quiet", *target, directory=directory)
+                test = json.loads((directory / "metrics/test.json").read_text(encoding="utf-8"))
                 values.append(test["miou"])
                 lowest = min(test["iou"], key=test["iou"].get)
                 print(
@@ -62,8 +62,8 @@ def main() -> None:
         print(f"{side:<7}mean IoU {mean(values):.3f}")
 
 
-def set_params(folder: Path, changes: list[str]) -> None:
-    path = folder / "params.yaml"
+def set_params(directory: Path, changes: list[str]) -> None:
+    path = directory / "params.yaml"
     params: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     for change in changes:
         key, value = change.split("=", 1)
@@ -72,11 +72,11 @@ def set_params(folder: Path, changes: list[str]) -> None:
     path.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
 
 
-def run(*command: str, folder: Path) -> tuple[float, float]:
+def run(*command: str, directory: Path) -> tuple[float, float]:
     """Run a command that must succeed; seconds by the clock, and of all its processes' CPU time."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(command, cwd=folder, env=environment, check=True)
+    subprocess.run(command, cwd=directory, env=environment, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return time.perf_counter() - started, cpu

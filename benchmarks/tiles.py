@@ -18,15 +18,15 @@ import torch
 from PIL import Image
 
 from benchmarks.machine import machine
-from cocoseg.annotations.instances import Annotation, read_instances
-from cocoseg.common.labels import VOID, write_label_png
-from cocoseg.network.confusion import count_confusion, mean_iou, ratio
-from cocoseg.network.inference import predict_with_confidence
-from cocoseg.network.model import load_model
-from cocoseg.network.photos import Pair, read_pairs
-from cocoseg.network.tiles import Tiles
-from cocoseg.scoring.boundary import count_boundaries
-from cocoseg.scoring.objects import count_objects, objects_by_stem, summarize_objects
+from cocoseg.coco.instances import Annotation, read_instances
+from cocoseg.core.labels import IGNORE_INDEX, write_mask
+from cocoseg.evaluation.boundary import count_boundaries
+from cocoseg.evaluation.object_recall import count_objects, objects_by_stem, summarize_objects
+from cocoseg.inference.batches import predict_with_confidence
+from cocoseg.inference.confusion import count_confusion, mean_iou, ratio
+from cocoseg.inference.dataset import Sample, read_samples
+from cocoseg.inference.tiling import Tiles
+from cocoseg.models.weights import load_model
 
 SIDE = 4
 """Photos along either side of a mosaic."""
@@ -40,27 +40,27 @@ class Part:
     objects: Sequence[Annotation]
 
 
-Scene = tuple[Pair, list[Part]]
+Scene = tuple[Sample, list[Part]]
 
 
-def mosaics(folder: Path, scenes: Sequence[Scene]) -> Iterator[Scene]:
+def mosaics(directory: Path, scenes: Sequence[Scene]) -> Iterator[Scene]:
     """Photos that lie, SIDE x SIDE of them in one; what is left over is void."""
-    lying = [(scene, pair.size()) for scene in scenes for pair in scene[:1]]
+    lying = [(scene, sample.size()) for scene in scenes for sample in scene[:1]]
     lying = [(scene, size) for scene, size in lying if size[0] <= size[1]]
     height, width = (max(size[axis] for _, size in lying) for axis in (0, 1))
     for first in range(0, len(lying) - SIDE**2 + 1, SIDE**2):
         photo = np.zeros((SIDE * height, SIDE * width, 3), np.uint8)
-        truth = np.full(photo.shape[:2], VOID, np.uint8)
+        ground_truth = np.full(photo.shape[:2], IGNORE_INDEX, np.uint8)
         parts = []
-        for number, ((pair, (part,)), (h, w)) in enumerate(lying[first : first + SIDE**2]):
+        for number, ((sample, (part,)), (h, w)) in enumerate(lying[first : first + SIDE**2]):
             top, left = number // SIDE * height, number % SIDE * width
             place = slice(top, top + h), slice(left, left + w)
-            image, labels = pair.read()
-            photo[place], truth[place] = image.permute(1, 2, 0), labels
+            image, labels = sample.read()
+            photo[place], ground_truth[place] = image.permute(1, 2, 0), labels
             parts.append(Part(place, part.objects))
-        mosaic = Pair(folder / f"{first}.png", folder / f"{first}_mask.png")
+        mosaic = Sample(directory / f"{first}.png", directory / f"{first}_mask.png")
         Image.fromarray(photo).save(mosaic.image)
-        write_label_png(mosaic.mask, truth)
+        write_mask(mosaic.mask, ground_truth)
         yield mosaic, parts
 
 
@@ -76,9 +76,9 @@ def main() -> None:
     print(machine("torch"))
     data = options.project / "data"
     objects = objects_by_stem(read_instances(data / "selection.json").instances)
-    pairs = read_pairs(data / "splits/test.txt", data / "images", data / "masks")
+    samples = read_samples(data / "splits/test.txt", data / "images", data / "masks")
     everything = slice(None), slice(None)
-    alone = [(pair, [Part(everything, objects[pair.image.stem])]) for pair in pairs]
+    alone = [(sample, [Part(everything, objects[sample.image.stem])]) for sample in samples]
     with tempfile.TemporaryDirectory() as name:
         for title, scenes in (("alone", alone), ("mosaics", list(mosaics(Path(name), alone)))):
             print(f"{len(scenes)} {title}")
@@ -95,20 +95,20 @@ def score(model_file: Path, scenes: Sequence[Scene], tiles: Tiles | None) -> Non
     for found in predict_with_confidence(
         model,
         card,
-        [pair for pair, _ in scenes],
+        [sample for sample, _ in scenes],
         batch_size=8,
         workers=0,
         device=torch.device("cpu"),
         tiles=tiles,
     ):
         for part in scenes[found.index][1]:
-            truth, labels = (
+            ground_truth, labels = (
                 np.ascontiguousarray(maps.numpy()[part.place])
-                for maps in (found.truth, found.labels)
+                for maps in (found.ground_truth, found.labels)
             )
-            confusion += count_confusion(truth, labels, classes)
-            boundaries += count_boundaries(truth, labels, classes)
-            found_objects = found_objects + count_objects(part.objects, truth, labels)
+            confusion += count_confusion(ground_truth, labels, classes)
+            boundaries += count_boundaries(ground_truth, labels, classes)
+            found_objects = found_objects + count_objects(part.objects, ground_truth, labels)
     seconds = (time.perf_counter() - started) / len(scenes)
     sizes = summarize_objects(found_objects)
     recalls = (

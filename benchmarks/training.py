@@ -25,11 +25,11 @@ from torch.profiler import profile
 
 from benchmarks.machine import machine
 from benchmarks.reference import build_reference, reference_loss
-from cocoseg.common.params import Params
-from cocoseg.deployment.export import torch_network
-from cocoseg.learning.training import Trainer
-from cocoseg.network.devices import choose_device
-from cocoseg.network.model import IMAGENET_MEAN, IMAGENET_STD, ModelCard
+from cocoseg.export.onnx import torch_network
+from cocoseg.models.devices import choose_device
+from cocoseg.models.networks import IMAGENET_MEAN, IMAGENET_STD, ModelCard
+from cocoseg.params.reader import Params
+from cocoseg.training.trainer import Trainer
 
 CLASSES = ("background", "person", "bicycle", "car", "motorcycle", "airplane")
 
@@ -85,14 +85,14 @@ def compare(
         run()
         if torch.cuda.is_available():
             memory += f" {torch.cuda.max_memory_allocated() / 2**20:7.0f} MiB"
-    pairs = [(seconds(ours, times), seconds(plain, times)) for _ in range(rounds)]
-    ratio = median(slow / fast for fast, slow in pairs)
-    rates = [images * times / median(column) for column in zip(*pairs, strict=True)]
+    samples = [(seconds(ours, times), seconds(plain, times)) for _ in range(rounds)]
+    ratio = median(slow / fast for fast, slow in samples)
+    rates = [images * times / median(column) for column in zip(*samples, strict=True)]
     print(f"{name:<14} {rates[0]:8.2f} {rates[1]:8.2f} {ratio:8.2f}x{memory}", flush=True)
     return rates[0]
 
 
-def shares(step: Callable[[], object], steps: int = 5) -> None:
+def fractions(step: Callable[[], object], steps: int = 5) -> None:
     """Print how a step's time is divided."""
     step()
     with profile() as recorded:
@@ -149,7 +149,7 @@ def main() -> None:
     print(f"{options.precision}{', compiled' * options.compile}")
     if options.profile:
         print(f"{architecture}, crop {options.crop}, batch {options.batch_size}")
-        shares(our_step)
+        fractions(our_step)
         return
     reference = build_reference(len(CLASSES)).to(device)
     reference.load_state_dict(trainer.model.state_dict(), strict=False)

@@ -21,8 +21,8 @@ import numpy as np
 import requests
 from PIL import Image
 
-from cocoseg.annotations.instances import ImageRecord
-from cocoseg.sources.coco import fetch_images
+from cocoseg.coco.instances import ImageRecord
+from cocoseg.sources.coco_server import download_images
 
 CLAIM = 8.0
 WIDTH, HEIGHT = 640, 480
@@ -40,17 +40,17 @@ def main() -> None:
     )
     server.start()
     base_url = f"http://127.0.0.1:{here.recv()}"
-    folder = Path(tempfile.mkdtemp(prefix="benchmark_transfer_"))
+    directory = Path(tempfile.mkdtemp(prefix="benchmark_transfer_"))
     try:
         part = images[: min(200, len(images))]
-        plain = len(part) / seconds_one_at_a_time(base_url, part, folder / "plain")
+        plain = len(part) / seconds_one_at_a_time(base_url, part, directory / "plain")
         print(f"server: {len(jpeg_bytes()) / 1000:.0f} kB an image, {arguments.delay} s an answer")
         print(f"one at a time ({len(part)} images, extrapolated): {plain:.0f} images/s")
         ratios = []
         for connections in (16, 32):
             started = time.perf_counter()
-            fetch_images(
-                base_url, "val2014", images, folder / str(connections), connections=connections
+            download_images(
+                base_url, "val2014", images, directory / str(connections), connections=connections
             )
             rate = len(images) / (time.perf_counter() - started)
             ratios.append(rate / plain)
@@ -60,20 +60,20 @@ def main() -> None:
             )
     finally:
         server.terminate()
-        shutil.rmtree(folder)
+        shutil.rmtree(directory)
     print(f"best ratio {max(ratios):.1f} (claimed: at least {CLAIM:.0f})")
     if max(ratios) < CLAIM:
         raise SystemExit(1)
 
 
-def seconds_one_at_a_time(base_url: str, images: list[ImageRecord], folder: Path) -> float:
+def seconds_one_at_a_time(base_url: str, images: list[ImageRecord], directory: Path) -> float:
     """The loop that people write."""
-    folder.mkdir()
+    directory.mkdir()
     started = time.perf_counter()
     with requests.Session() as session:
         for image in images:
             answer = session.get(f"{base_url}/val2014/{image.file_name}")
-            (folder / image.file_name).write_bytes(answer.content)
+            (directory / image.file_name).write_bytes(answer.content)
     return time.perf_counter() - started
 
 

@@ -7,13 +7,16 @@ Run     python -m stages.download
 
 from pathlib import Path
 
-from cocoseg.common.params import load_params
-from cocoseg.common.stage import run_stage
+from cocoseg.core.stage import run_stage
+from cocoseg.params.download import DownloadParams
+from cocoseg.params.reader import load_params
+from cocoseg.params.runtime import RuntimeParams
 from cocoseg.sources.source import open_source
 
 
 def main() -> None:
-    source = open_source(load_params(Path("params.yaml")), downloads=Path("data/downloads"))
+    params = load_params(Path("params.yaml"))
+    source = open_source(params[DownloadParams], params[RuntimeParams], Path("data/downloads"))
     source.write_annotations(Path("data/annotations/instances.json"))
 
 

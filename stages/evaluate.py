@@ -2,7 +2,7 @@
 
 Reads   data/images/, data/masks/, data/splits/test.txt, data/selection.json, the model
 Writes  metrics/test.json, metrics/test_details.json, metrics/test_images.json,
-        metrics/suspects.csv, metrics/plots/, metrics/examples/, metrics/panels/, data/predictions/
+        metrics/label_errors.csv, metrics/plots/, metrics/examples/, metrics/panels/, data/predictions/
 Run     python -m stages.evaluate
 """
 
@@ -13,69 +13,68 @@ from typing import Any
 import msgspec
 import torch
 
-from cocoseg.annotations.instances import read_instances
-from cocoseg.common.files import atomic_file, atomic_folder, write_json, write_text
-from cocoseg.common.params import load_params
-from cocoseg.common.stage import run_stage, shared_folder
-from cocoseg.network.devices import choose_device, enough_memory
-from cocoseg.network.model import load_model
-from cocoseg.network.photos import read_pairs
-from cocoseg.scoring.evaluation import evaluate
-from cocoseg.scoring.examples import choose_examples, write_examples, write_gallery
-from cocoseg.scoring.objects import objects_by_stem
-from cocoseg.scoring.plots import write_plots
-from cocoseg.scoring.suspects import write_suspects
+from cocoseg.coco.instances import read_instances
+from cocoseg.core.files import atomic_directory, atomic_file, write_json, write_text
+from cocoseg.core.stage import run_stage, shared_directory
+from cocoseg.evaluation.examples import choose_examples, write_examples, write_gallery
+from cocoseg.evaluation.label_errors import write_label_errors
+from cocoseg.evaluation.object_recall import objects_by_stem
+from cocoseg.evaluation.plots import write_plots
+from cocoseg.evaluation.scores import evaluate
+from cocoseg.inference.backends import TorchNetwork
+from cocoseg.inference.batches import Views
+from cocoseg.inference.dataset import read_samples
+from cocoseg.models.devices import enough_memory, set_up_device
+from cocoseg.models.weights import load_model
+from cocoseg.params.evaluate import EvaluateParams
+from cocoseg.params.reader import load_params
+from cocoseg.params.runtime import RuntimeParams
 
 GALLERY = 12
-"""How many suspects the report shows; all are in `metrics/suspects.csv`."""
+"""How many suspects the report shows; all are in `metrics/label_errors.csv`."""
 
 
 def main() -> dict[str, Any]:
     params = load_params(Path("params.yaml"))
-    torch.set_num_threads(params.evaluate.threads)
-    model, card = load_model(Path("models/model.safetensors"))
-    pairs = read_pairs(Path("data/splits/test.txt"), Path("data/images"), Path("data/masks"))
+    evaluate_params = params[EvaluateParams]
+    torch.set_num_threads(evaluate_params.threads)
+    device = set_up_device(params[RuntimeParams].device, shared_directory("devices"))
+    network = TorchNetwork(*load_model(Path("models/model.safetensors")), device)
+    views = Views(evaluate_params.scales, evaluate_params.flip, evaluate_params.tiles)
+    samples = read_samples(Path("data/splits/test.txt"), Path("data/images"), Path("data/masks"))
     selection = read_instances(Path("data/selection.json")).instances
-    device = choose_device(params.runtime.device, shared_folder("devices"))
     with (
-        atomic_folder(Path("data/predictions")) as predictions,
+        atomic_directory(Path("data/predictions")) as predictions,
         enough_memory("lower evaluate.batch_size"),
     ):
         result = evaluate(
-            model,
-            card,
-            pairs,
+            network,
+            samples,
             objects_by_stem(selection),
-            batch_size=params.evaluate.batch_size,
-            workers=params.runtime.worker_count(),
-            device=device,
-            scales=params.evaluate.scales,
-            flip=params.evaluate.flip,
-            tiles=params.evaluate.tiles,
+            batch_size=evaluate_params.batch_size,
+            workers=params[RuntimeParams].worker_count(),
+            views=views,
             predictions=predictions,
         )
-    with atomic_folder(Path("metrics/plots")) as folder:
-        write_plots(folder, result)
-    suspects = result.suspects({image.stem: image.id for image in selection.images})
-    with atomic_file(Path("metrics/suspects.csv")) as file:
-        write_suspects(file, suspects)
+    with atomic_directory(Path("metrics/plots")) as directory:
+        write_plots(directory, result)
+    label_errors = result.label_errors({image.stem: image.id for image in selection.images})
+    with atomic_file(Path("metrics/label_errors.csv")) as file:
+        write_label_errors(file, label_errors)
     with (
-        atomic_folder(Path("metrics/examples")) as pictures,
-        atomic_folder(Path("metrics/panels")) as panels,
+        atomic_directory(Path("metrics/examples")) as pictures,
+        atomic_directory(Path("metrics/panels")) as panels,
     ):
         examples = write_examples(
             pictures,
             panels,
             result,
-            choose_examples(result, params.evaluate.examples),
-            model,
-            card,
-            batch_size=params.evaluate.batch_size,
-            scales=params.evaluate.scales,
-            flip=params.evaluate.flip,
-            tiles=params.evaluate.tiles,
+            choose_examples(result, evaluate_params.examples),
+            network,
+            batch_size=evaluate_params.batch_size,
+            views=views,
         )
-        write_gallery(panels, suspects[:GALLERY], pairs, Path("data/predictions"))
+        write_gallery(panels, label_errors[:GALLERY], samples, Path("data/predictions"))
     write_json(Path("metrics/test_details.json"), {**result.details(), "examples": examples})
     write_text(
         Path("metrics/test_images.json"), msgspec.json.encode(result.image_counts()).decode()

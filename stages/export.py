@@ -14,35 +14,36 @@ from typing import Any
 
 import torch
 
-from cocoseg.common.files import atomic_folder, write_json
-from cocoseg.common.params import load_params
-from cocoseg.common.stage import run_stage
-from cocoseg.deployment.export import (
+from cocoseg.core.files import atomic_directory, write_json
+from cocoseg.core.stage import run_stage
+from cocoseg.export.onnx import (
     compare_networks,
-    load_onnx,
     median_latency,
     require_agreement,
-    torch_network,
     write_onnx,
 )
-from cocoseg.deployment.variants import choose_calibration, drop_lossy, write_float16, write_int8
-from cocoseg.network.model import load_model
-from cocoseg.network.photos import read_pairs, resize_shorter_side
+from cocoseg.export.quantize import choose_calibration, drop_lossy, write_float16, write_int8
+from cocoseg.inference.backends import TorchNetwork, load_onnx
+from cocoseg.inference.dataset import read_samples, resize_shorter_side
+from cocoseg.models.weights import load_model
+from cocoseg.params.export import ExportParams
+from cocoseg.params.reader import load_params
 
 
 def main() -> dict[str, Any]:
     params = load_params(Path("params.yaml"))
-    export, limits = params.export, params.export.max_loss.model_dump()
+    export = params[ExportParams]
+    limits = export.max_loss.model_dump()
     torch.set_num_threads(export.threads)
     model, card = load_model(Path("models/model.safetensors"))
     train, test = (
-        read_pairs(Path(f"data/splits/{name}.txt"), Path("data/images"), Path("data/masks"))
+        read_samples(Path(f"data/splits/{name}.txt"), Path("data/images"), Path("data/masks"))
         for name in ("train", "test")
     )
     final = Path("models/onnx")
     in_float = {}
-    with atomic_folder(final) as folder:
-        paths = {str(name): folder / f"{name}.onnx" for name in export.variants}
+    with atomic_directory(final) as directory:
+        paths = {str(name): directory / f"{name}.onnx" for name in export.variants}
         write_onnx(paths["float32"], model, card, export.opset)
         if "float16" in paths:
             write_float16(paths["float32"], paths["float16"])
@@ -56,11 +57,11 @@ def main() -> dict[str, Any]:
                 max_loss=limits["int8"],
                 threads=export.threads,
             )
-        ours = torch_network(model, card, torch.device("cpu"))
-        onnx = {name: load_onnx(path, threads=export.threads)[0] for name, path in paths.items()}
-        results = compare_networks(ours, onnx, card, test, export.batch_size)
+        ours = TorchNetwork(model, card, torch.device("cpu"))
+        onnx = {name: load_onnx(path, threads=export.threads) for name, path in paths.items()}
+        results = compare_networks(ours, onnx, test, export.batch_size)
         require_agreement(results["float32"], final / "float32.onnx", limits["float32"])
-        variants = drop_lossy(folder, results, limits, final)
+        variants = drop_lossy(directory, results, limits, final)
     for name, parts in in_float.items():
         variants[name]["in_float"] = parts
     summary = {"images": len(test), "opset": export.opset, "variants": variants}
@@ -70,9 +71,9 @@ def main() -> dict[str, Any]:
             megabytes = figures["bytes"] / 1e6
             gained = 0 - figures["loss"]
             logging.info("%s/%s.onnx: %.1f MB, mean IoU %+.4f", final, name, megabytes, gained)
-    photo, truth = test[0].read()
+    photo, ground_truth = test[0].read()
     images = resize_shorter_side(photo, card.size)[None]
-    height, width = truth.shape
+    height, width = ground_truth.shape
     latency = median_latency({"pytorch": ours, **onnx}, images, (height, width))
     return {"device": "cpu", "threads": export.threads, "latency_ms": latency}
 

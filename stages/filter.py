@@ -8,22 +8,23 @@ Run     python -m stages.filter
 
 from pathlib import Path
 
-from cocoseg.annotations.instances import read_instances
-from cocoseg.annotations.selection import (
+from cocoseg.coco.instances import read_instances
+from cocoseg.coco.rejections import write_rejections
+from cocoseg.core.files import write_json
+from cocoseg.core.stage import run_stage
+from cocoseg.curation.selection import (
     log_rejections,
     read_exclusions,
     select,
     warn_of_unknown,
-    write_rejections,
     write_selection,
 )
-from cocoseg.common.files import write_json
-from cocoseg.common.params import load_params
-from cocoseg.common.stage import run_stage
+from cocoseg.params.filter import FilterParams
+from cocoseg.params.reader import load_params
 
 
 def main() -> None:
-    params = load_params(Path("params.yaml")).filter
+    params = load_params(Path("params.yaml"))[FilterParams]
     read = read_instances(Path("data/annotations/instances.json"))
     exclude = read_exclusions(Path(params.exclude))
     warn_of_unknown(read, exclude, Path(params.exclude))

@@ -7,23 +7,25 @@ Run     python -m stages.mask
 
 from pathlib import Path
 
-from cocoseg.annotations.instances import read_instances
-from cocoseg.annotations.masks import write_masks
-from cocoseg.common.files import atomic_folder, write_json
-from cocoseg.common.params import load_params
-from cocoseg.common.stage import run_stage
+from cocoseg.coco.instances import read_instances
+from cocoseg.coco.rasterize import write_masks
+from cocoseg.core.files import atomic_directory, write_json
+from cocoseg.core.stage import run_stage
+from cocoseg.params.mask import MaskParams
+from cocoseg.params.reader import load_params
+from cocoseg.params.runtime import RuntimeParams
 
 
 def main() -> None:
     params = load_params(Path("params.yaml"))
     selection = read_instances(Path("data/selection.json")).instances
-    with atomic_folder(Path("data/masks")) as folder:
+    with atomic_directory(Path("data/masks")) as directory:
         summary = write_masks(
             selection,
-            folder,
-            overlap=params.mask.overlap,
-            crowd=params.mask.crowd,
-            workers=params.runtime.worker_count(),
+            directory,
+            overlap=params[MaskParams].overlap,
+            crowd=params[MaskParams].crowd,
+            workers=params[RuntimeParams].worker_count(),
         )
     write_json(Path("metrics/mask.json"), summary)
 

@@ -8,20 +8,23 @@ Run     python -m stages.report
 import logging
 from pathlib import Path
 
-from cocoseg.common.files import write_text
-from cocoseg.common.params import load_params
-from cocoseg.common.stage import run_stage
-from cocoseg.results.report import make_report
+from cocoseg.core.files import write_text
+from cocoseg.core.stage import run_stage
+from cocoseg.params.reader import load_params
+from cocoseg.params.report import ReportParams
+from cocoseg.reports.run import make_report
+
+_NOT_SHOWN = ("runtime", "report")
+"""Sections that change no result."""
 
 
 def main() -> None:
     params = load_params(Path("params.yaml"))
     page = make_report(
         Path("metrics"),
-        # What runtime says changes no result.
-        params.model_dump(exclude={"runtime", "report"}),
+        {name: values for name, values in params.values.items() if name not in _NOT_SHOWN},
         Path("dvc.lock"),
-        params.report.title,
+        params[ReportParams].title,
     )
     write_text(Path("metrics/report.html"), page)
     logging.info("metrics/report.html: %.1f MB, opens in any browser", len(page) / 1e6)

@@ -11,35 +11,38 @@ import os
 from pathlib import Path
 from typing import Any
 
-from cocoseg.common.params import load_params
-from cocoseg.common.stage import run_stage, shared_folder
-from cocoseg.learning.checkpoint import CheckpointFile, fingerprint
-from cocoseg.learning.crops import check_training_data
-from cocoseg.learning.distributed import process_group, rank, relaunch, started_by_torchrun
-from cocoseg.learning.tracking import track
-from cocoseg.learning.training import train
-from cocoseg.network.devices import choose_device, enough_memory
-from cocoseg.network.model import save_model
-from cocoseg.network.photos import read_pairs
+from cocoseg.core.stage import run_stage, shared_directory
+from cocoseg.inference.dataset import read_samples
+from cocoseg.models.devices import enough_memory, set_up_device
+from cocoseg.models.weights import save_model
+from cocoseg.params.reader import load_params
+from cocoseg.params.runtime import RuntimeParams
+from cocoseg.params.train import TrainParams
+from cocoseg.training.augmentation import check_training_data
+from cocoseg.training.checkpoint import CheckpointFile, fingerprint
+from cocoseg.training.distributed import process_group, rank, relaunch, started_by_torchrun
+from cocoseg.training.tracking import track
+from cocoseg.training.trainer import train
 
 
 def main() -> dict[str, Any]:
     params = load_params(Path("params.yaml"))
-    if params.train.processes > 1 and not started_by_torchrun():
-        relaunch("stages.train", params.train.processes)
-    device = choose_device(params.runtime.device, shared_folder("devices"))
+    train_params, runtime = params[TrainParams], params[RuntimeParams]
+    if train_params.processes > 1 and not started_by_torchrun():
+        relaunch("stages.train", train_params.processes)
+    device = set_up_device(runtime.device, shared_directory("devices"))
     splits = {
-        name: read_pairs(Path(f"data/splits/{name}.txt"), Path("data/images"), Path("data/masks"))
+        name: read_samples(Path(f"data/splits/{name}.txt"), Path("data/images"), Path("data/masks"))
         for name in ("train", "val")
     }
-    workers = params.runtime.worker_count()
+    workers = runtime.worker_count()
     classes = json.loads(Path("data/classes.json").read_text(encoding="utf-8"))
-    read = [file for pairs in splits.values() for pair in pairs for file in pair.files()]
-    weights = Path(params.train.weights)
+    read = [file for samples in splits.values() for sample in samples for file in sample.files()]
+    weights = Path(train_params.weights)
     checkpoint = CheckpointFile(
-        shared_folder("checkpoints"),
+        shared_directory("checkpoints"),
         fingerprint(
-            {"train": params.train.model_dump(), "classes": classes},
+            {"train": train_params.model_dump(), "classes": classes},
             [*read, weights] if weights.is_file() else read,
         ),
     )
@@ -48,7 +51,7 @@ def main() -> dict[str, Any]:
         process_group(device),
         track(
             Path("metrics/train"),
-            params.model_dump(),
+            params.values,
             classes,
             run_id=checkpoint.fingerprint,
             active=rank() == 0,
@@ -59,7 +62,7 @@ def main() -> dict[str, Any]:
             classes,
             splits["train"],
             splits["val"],
-            params.train,
+            train_params,
             device=device,
             workers=workers,
             checkpoint=checkpoint,

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from cocoseg.annotations.instances import Annotation, read_instances
-from cocoseg.annotations.selection import Exclusion, Selection, select
+from cocoseg.coco.instances import Annotation, read_instances
+from cocoseg.curation.selection import Exclusion, Selection, select
 
 SQUARE = [[2.0, 2.0, 8.0, 2.0, 8.0, 8.0, 2.0, 8.0]]
 CATEGORIES = [{"id": 10, "name": "cat"}, {"id": 20, "name": "dog"}, {"id": 30, "name": "cow"}]

@@ -11,7 +11,7 @@ import yaml
 from dvc.repo import Repo
 from pydantic import ValidationError
 
-from cocoseg.common.params import Params
+from cocoseg.params.reader import params_model
 from tests import ROOT
 
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
@@ -89,7 +89,7 @@ def other_value(params: dict[str, Any], key: str) -> Any:
             section = section[part]
         section[name] = value
         try:
-            Params.model_validate(changed)
+            params_model().model_validate(changed)
         except ValidationError:
             continue
         return value
@@ -97,7 +97,7 @@ def other_value(params: dict[str, Any], key: str) -> Any:
 
 
 def _candidates(value: Any) -> Iterator[Any]:
-    """Other values of the same type; which of them is valid is for cocoseg.common.params to say."""
+    """Other values of the same type; which of them is valid is for cocoseg.params.reader to say."""
     match value:
         case bool():
             yield not value
@@ -106,13 +106,13 @@ def _candidates(value: Any) -> Iterator[Any]:
         case float():
             yield from (value / 2 or 0.5, value + 0.5)  # half of zero is zero
         case str():
-            choices = [*_choices(Params.model_json_schema()), "cpu", "auto"]
+            choices = [*_choices(params_model().model_json_schema()), "cpu", "auto"]
             yield from (f"{value}, changed", value[::-1])
             yield from (choice for choice in choices if choice != value)
             yield 1  # where a word such as `auto` stands for a number
         case list():
             yield from (value[:-1], [*value, *value[-1:]], value[:1] * max(2, len(value)))
-            yield from ([*value, choice] for choice in _choices(Params.model_json_schema()))
+            yield from ([*value, choice] for choice in _choices(params_model().model_json_schema()))
         case None:
             yield from ("0" * 32, 1, 32)
 

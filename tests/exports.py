@@ -24,7 +24,7 @@ from pycocotools.coco import COCO
 from stages import download, filter, images, mask, split
 from tests import ROOT
 
-COLOURS = {"cat": (220, 40, 40), "dog": (40, 190, 60), "cow / 牛": (40, 70, 220)}
+COLORS = {"cat": (220, 40, 40), "dog": (40, 190, 60), "cow / 牛": (40, 70, 220)}
 GRAY = (128, 128, 128)
 SIZE = (60, 40)
 
@@ -50,7 +50,7 @@ def draw(path: Path, objects: dict[Box, str], size: tuple[int, int] = SIZE, turn
     """Save a photo in the format of its ending; `turn` is its EXIF orientation, 1 or 6."""
     pixels = np.full((size[1], size[0], 3), GRAY, np.uint8)
     for (left, top, width, height), name in objects.items():
-        pixels[top : top + height, left : left + width] = COLOURS[name]
+        pixels[top : top + height, left : left + width] = COLORS[name]
     shown = Image.fromarray(pixels)
     stored = shown.transpose(Image.Transpose.ROTATE_90) if turn == 6 else shown
     exif = Image.Exif()
@@ -130,7 +130,7 @@ def _datumaro(images: list[Any], annotations: list[Any], names: Iterable[str]) -
     }
 
 
-def cvat(folder: Path) -> Export:
+def cvat(directory: Path) -> Export:
     """CVAT's "COCO 1.0", which Datumaro's `coco_instances` exporter writes: sub-folders in
     `file_name` (since cvat 1381), the same id for files that differ in their ending (cvat 7523),
     brush masks as run lengths with `iscrowd: 1`, boxes with an empty segmentation."""
@@ -141,7 +141,7 @@ def cvat(folder: Path) -> Export:
         "same.jpg": {LEFT: "cat"},
         "same.png": {RIGHT: "cat"},
     }.items():
-        draw(folder / "images" / name, objects)
+        draw(directory / "images" / name, objects)
     brush = _datumaro_annotation(2, 2, 2, RIGHT) | {
         "segmentation": run_lengths(RIGHT),
         "iscrowd": 1,
@@ -158,7 +158,7 @@ def cvat(folder: Path) -> Export:
         _datumaro_annotation(5, 4, 1, RIGHT),
     ]
     document = _datumaro(images, annotations, ("cat", "dog"))
-    write(folder / "annotations/instances_default.json", document)
+    write(directory / "annotations/instances_default.json", document)
     return Export(
         from_pairs(pair("annotations/instances_default.json", "images")) | {"mask.crowd": "paint"},
         {"Job1+img 1.jpg": {LEFT: "cat"}, "Job2+img 1.jpg": {RIGHT: "dog"}},
@@ -167,18 +167,18 @@ def cvat(folder: Path) -> Export:
     )
 
 
-def cvat_without_folders(folder: Path) -> Export:
+def cvat_without_directories(directory: Path) -> Export:
     """CVAT before its pull request 1381: names without their sub-folders, which repeat (cvat 1385);
     the same comes of several videos with `frame_000000.PNG` in one project (cvat 4993)."""
-    draw(folder / "Job1/img1.jpg", {LEFT: "cat"})
-    draw(folder / "Job2/img1.jpg", {RIGHT: "cat"})
-    draw(folder / "Job2/img2.jpg", {RIGHT: "cat"})
+    draw(directory / "Job1/img1.jpg", {LEFT: "cat"})
+    draw(directory / "Job2/img1.jpg", {RIGHT: "cat"})
+    draw(directory / "Job2/img2.jpg", {RIGHT: "cat"})
     images = [
         _datumaro_image(id, name) for id, name in enumerate(("img1.jpg", "img1.jpg", "img2.jpg"))
     ]
     boxes = (LEFT, RIGHT, RIGHT)
     annotations = [_datumaro_annotation(id + 1, id, 1, box) for id, box in enumerate(boxes)]
-    write(folder / "instances_default.json", _datumaro(images, annotations, ["cat"]))
+    write(directory / "instances_default.json", _datumaro(images, annotations, ["cat"]))
     return Export(
         from_pairs(pair("instances_default.json", ".")),
         {"Job2+img2.jpg": {RIGHT: "cat"}},
@@ -191,16 +191,16 @@ def cvat_without_folders(folder: Path) -> Export:
 # --- Datumaro ------------------------------------------------------------------------------------
 
 
-def datumaro(folder: Path) -> Export:
+def datumaro(directory: Path) -> Export:
     """Datumaro's `coco` format: `annotations/instances_<subset>.json`, `images/<subset>/`, ids from
     1 in each file, sizes of 0 where it has not read the photo
     (datumaro/plugins/data_formats/coco/exporter.py)."""
     for subset, box, name in (("train", LEFT, "cat"), ("val", RIGHT, "dog")):
-        draw(folder / f"images/{subset}/001.png", {box: name})
+        draw(directory / f"images/{subset}/001.png", {box: name})
         images = [_datumaro_image(1, "001.png", (0, 0) if subset == "val" else SIZE)]
         annotation = _datumaro_annotation(1, 1, 1 if name == "cat" else 2, box)
         document = _datumaro(images, [annotation], ("cat", "dog"))
-        write(folder / f"annotations/instances_{subset}.json", document)
+        write(directory / f"annotations/instances_{subset}.json", document)
     return Export(
         from_pairs(
             *(pair(f"annotations/instances_{s}.json", f"images/{s}", s) for s in ("train", "val"))
@@ -212,7 +212,7 @@ def datumaro(folder: Path) -> Export:
 # --- Label Studio --------------------------------------------------------------------------------
 
 
-def label_studio(folder: Path) -> Export:
+def label_studio(directory: Path) -> Export:
     """Label Studio's COCO export (label_studio_sdk/converter): ids from 0, eight digits before the
     names of uploads, `images\\` before them on Windows, its own storage since 1.16 (label-studio
     7294), and addresses of local files."""
@@ -227,7 +227,7 @@ def label_studio(folder: Path) -> Export:
     for id, (name, path) in enumerate(names.items()):
         box, kind = (LEFT, 0) if id % 2 else (RIGHT, 1)
         if path:
-            draw(folder / path, {box: ("cat", "dog")[kind]})
+            draw(directory / path, {box: ("cat", "dog")[kind]})
         images.append({"width": 60, "height": 40, "id": id, "file_name": name})
         annotations.append(
             {
@@ -242,7 +242,7 @@ def label_studio(folder: Path) -> Export:
             }
         )
     write(
-        folder / "result.json",
+        directory / "result.json",
         {
             "images": images,
             "categories": [{"id": 0, "name": "cat"}, {"id": 1, "name": "dog"}],
@@ -266,7 +266,7 @@ def label_studio(folder: Path) -> Export:
 # --- Roboflow ------------------------------------------------------------------------------------
 
 
-def roboflow(folder: Path) -> Export:
+def roboflow(directory: Path) -> Export:
     """Roboflow's "COCO" export: `_annotations.coco.json` in `train`, `valid` and `test` beside the
     photos, whose names end in `.rf.<hash>.jpg`; category 0 is the project, the supercategory of
     the others; ids start from 0 in each file."""
@@ -275,7 +275,7 @@ def roboflow(folder: Path) -> Export:
     splits = {}
     for number, (name, shown) in enumerate(objects.items()):
         file_name = f"IMG_{number}_jpg.rf.{number:032x}.jpg"
-        draw(folder / name / file_name, shown)
+        draw(directory / name / file_name, shown)
         expected[file_name] = shown
         splits[{"valid": "val"}.get(name, name)] = [file_name.removesuffix(".jpg")]
         annotations = [
@@ -292,7 +292,7 @@ def roboflow(folder: Path) -> Export:
         ]
         image = {"id": 0, "license": 1, "file_name": file_name, "height": 40, "width": 60}
         write(
-            folder / name / "_annotations.coco.json",
+            directory / name / "_annotations.coco.json",
             {
                 "info": {
                     "year": "2025",
@@ -320,12 +320,12 @@ def roboflow(folder: Path) -> Export:
 # --- FiftyOne, pycocotools -----------------------------------------------------------------------
 
 
-def fiftyone(folder: Path) -> Export:
+def fiftyone(directory: Path) -> Export:
     """FiftyOne's COCODetectionDataset (fiftyone/utils/coco.py): `data/` and `labels.json`,
     categories from 0 where the classes have no ids, run lengths as lists for what is a crowd, extra
     attributes among the fields."""
-    draw(folder / "data/000001.jpg", {LEFT: "cat"})
-    draw(folder / "data/sub/000001.jpg", {RIGHT: "dog"})
+    draw(directory / "data/000001.jpg", {LEFT: "cat"})
+    draw(directory / "data/sub/000001.jpg", {RIGHT: "dog"})
     polygons = {"id": 1, "image_id": 1, "category_id": 0, "bbox": list(LEFT), "area": 480.0}
     lengths = {"id": 2, "image_id": 2, "category_id": 1, "bbox": list(RIGHT), "area": 360.0}
     images = [
@@ -340,31 +340,31 @@ def fiftyone(folder: Path) -> Export:
         {"id": id, "name": name, "supercategory": None} for id, name in enumerate(("cat", "dog"))
     ]
     document = {"info": {}, "licenses": [], "categories": categories, "images": images}
-    write(folder / "labels.json", {**document, "annotations": annotations})
+    write(directory / "labels.json", {**document, "annotations": annotations})
     return Export(
         from_pairs(pair("labels.json", "data")) | {"mask.crowd": "paint"},
         {"000001.jpg": {LEFT: "cat"}, "sub+000001.jpg": {RIGHT: "dog"}},
     )
 
 
-def pycocotools(folder: Path) -> Export:
+def pycocotools(directory: Path) -> Export:
     """What pycocotools' own `COCO.loadRes` makes of results with compressed run lengths."""
-    draw(folder / "photos/7.png", {LEFT: "cat", RIGHT: "dog"})
-    truth = COCO()
-    truth.dataset = {
+    draw(directory / "photos/7.png", {LEFT: "cat", RIGHT: "dog"})
+    ground_truth = COCO()
+    ground_truth.dataset = {
         "images": [{"id": 700, "file_name": "7.png", "width": 60, "height": 40}],
         "categories": [{"id": 17, "name": "cat"}, {"id": 18, "name": "dog"}],
         "annotations": [],
     }
     results = []
     with contextlib.redirect_stdout(io.StringIO()):
-        truth.createIndex()
+        ground_truth.createIndex()
         for category_id, box in ((17, LEFT), (18, RIGHT)):
             encoded = coco_mask.frPyObjects(run_lengths(box), 40, 60)
             encoded["counts"] = encoded["counts"].decode()
             result = {"image_id": 700, "category_id": category_id, "score": 0.9}
             results.append({**result, "segmentation": encoded})
-        write(folder / "results.json", truth.loadRes(results).dataset)
+        write(directory / "results.json", ground_truth.loadRes(results).dataset)
     return Export(
         from_pairs(pair("results.json", "photos")), {"7.png": {LEFT: "cat", RIGHT: "dog"}}
     )
@@ -373,7 +373,7 @@ def pycocotools(folder: Path) -> Export:
 # --- Everything that goes wrong ------------------------------------------------------------------
 
 
-def by_hand(folder: Path) -> Export:
+def by_hand(directory: Path) -> Export:
     """A script's own: ids and sizes as text, sizes left out, many formats, photos turned by EXIF
     that were annotated as shown and as stored, and photos that are of no use."""
     tall = (SIZE[1], SIZE[0])
@@ -390,13 +390,13 @@ def by_hand(folder: Path) -> Export:
     )
     images: list[dict[str, Any]] = [{"id": f"id {name}", "file_name": name} for name in formats]
     for name in formats:
-        draw(folder / name, {LEFT: "cow / 牛"})
+        draw(directory / name, {LEFT: "cow / 牛"})
     expected = {name.replace("/", "+"): {LEFT: "cow / 牛"} for name in formats}
     expected["A-2.PNG"] = expected.pop("A.PNG")
     boxes = dict.fromkeys((image["id"] for image in images), LEFT)
 
-    draw(folder / "shown.jpg", {high: "cow / 牛"}, tall, turn=6)
-    draw(folder / "stored.jpg", {high: "cow / 牛"}, tall, turn=6)
+    draw(directory / "shown.jpg", {high: "cow / 牛"}, tall, turn=6)
+    draw(directory / "stored.jpg", {high: "cow / 牛"}, tall, turn=6)
     stored_box = (high[1], tall[0] - high[0] - high[2], high[3], high[2])
     expected |= {"shown.jpg": {high: "cow / 牛"}, "stored.jpg": {stored_box: "cow / 牛"}}
     images += [
@@ -405,9 +405,9 @@ def by_hand(folder: Path) -> Export:
     ]
     boxes |= {"7": high, 8: stored_box}
 
-    draw(folder / "unsure.jpg", {high: "cow / 牛"}, tall, turn=6)
-    draw(folder / "other size.png", {LEFT: "cow / 牛"})
-    (folder / "damaged.png").write_bytes((folder / "a.png").read_bytes()[:-30])
+    draw(directory / "unsure.jpg", {high: "cow / 牛"}, tall, turn=6)
+    draw(directory / "other size.png", {LEFT: "cow / 牛"})
+    (directory / "damaged.png").write_bytes((directory / "a.png").read_bytes()[:-30])
     images += [
         {"id": "unsure", "file_name": "unsure.jpg"},
         {"id": "size", "file_name": "other size.png", "width": 61, "height": 40},
@@ -416,7 +416,7 @@ def by_hand(folder: Path) -> Export:
         {"id": "outside", "file_name": "../../outside.png", "width": 60, "height": 40},
         {"id": "nameless", "width": 60, "height": 40},
     ]
-    draw(folder.parent / "outside.png", {LEFT: "cow / 牛"})
+    draw(directory.parent / "outside.png", {LEFT: "cow / 牛"})
     lost = ["unsure", "size", "damaged", "gone", "outside", "nameless", "never heard of"]
     annotations = [
         {"image_id": id, "category_id": "cow", "segmentation": polygon(box)}
@@ -424,7 +424,7 @@ def by_hand(folder: Path) -> Export:
     ]
     categories = [{"id": "cow", "name": "cow / 牛"}, {"id": "pig", "name": "pig"}]
     write(
-        folder / "mine.json",
+        directory / "mine.json",
         {"images": images, "annotations": annotations, "categories": categories},
     )
     return Export(
@@ -444,7 +444,7 @@ def by_hand(folder: Path) -> Export:
 
 EXPORTS: list[Callable[[Path], Export]] = [
     cvat,
-    cvat_without_folders,
+    cvat_without_directories,
     datumaro,
     label_studio,
     roboflow,
@@ -484,8 +484,8 @@ def run_data_stages(
 
 def shown_labels(pixels: np.ndarray[Any, Any], classes: Iterable[str]) -> np.ndarray[Any, Any]:
     """The label of each pixel by its colour (H, W), whatever JPEG has done to it."""
-    colours = np.array([GRAY, *(COLOURS[name] for name in classes)], np.int64)
-    distances = np.abs(pixels[:, :, None].astype(np.int64) - colours).sum(axis=3)
+    colors = np.array([GRAY, *(COLORS[name] for name in classes)], np.int64)
+    distances = np.abs(pixels[:, :, None].astype(np.int64) - colors).sum(axis=3)
     return distances.argmin(axis=2)
 
 

@@ -27,11 +27,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cocoseg.annotations.instances import read_instances
-from cocoseg.annotations.masks import write_masks
-from cocoseg.annotations.selection import log_rejections, select, write_rejections, write_selection
-from cocoseg.common.errors import UserError
-from cocoseg.sources.sample.scenes import annotations_json
+from cocoseg.coco.instances import read_instances
+from cocoseg.coco.rasterize import write_masks
+from cocoseg.core.errors import UserError
+from cocoseg.curation.selection import log_rejections, select, write_rejections, write_selection
+from cocoseg.sources.synthetic.scenes import annotations_json
 from tests import ROOT
 from tests.mirror import MIRROR, mirror_document
 
@@ -314,13 +314,13 @@ def damage_bytes(content: bytes, rng: random.Random) -> bytes:
 # --- The way through the pipeline --------------------------------------------------------------
 
 
-def run_case(content: bytes, folder: Path, rng: random.Random) -> Counter[str]:
+def run_case(content: bytes, directory: Path, rng: random.Random) -> Counter[str]:
     """Use one file as the stages do, and check what comes out.
 
     Returns the outcome and the reasons for which entries were dropped. Raises whatever is not a
     UserError of one line.
     """
-    file, masks = folder / "instances.json", folder / "masks"
+    file, masks = directory / "instances.json", directory / "masks"
     file.write_bytes(content)
     try:
         read = read_instances(file)
@@ -339,17 +339,20 @@ def run_case(content: bytes, folder: Path, rng: random.Random) -> Counter[str]:
         message.encode()
         return Counter(["refused"])
     log_rejections(selection)
-    write_selection(folder / "selection.json", selection)
-    write_rejections(folder / "rejected.csv", selection.rejections)
+    write_selection(directory / "selection.json", selection)
+    write_rejections(directory / "rejected.csv", selection.rejections)
     json.dumps(selection.summary(), allow_nan=False).encode()
-    with (folder / "rejected.csv").open(encoding="utf-8", newline="") as table:
+    with (directory / "rejected.csv").open(encoding="utf-8", newline="") as table:
         assert len(list(csv.reader(table))) == 1 + len(selection.rejections)
-    again = read_instances(folder / "selection.json")
+    again = read_instances(directory / "selection.json")
     assert not again.rejections
     assert again.instances.images == selection.instances.images
     assert len(again.instances.annotations) == len(selection.instances.annotations)
     masks.mkdir()
-    overlap, crowd = rng.choice(["last", "small", "void"]), rng.choice(["void", "paint", "drop"])
+    overlap, crowd = (
+        rng.choice(["last", "small", "ignore"]),
+        rng.choice(["ignore", "paint", "drop"]),
+    )
     write_masks(again.instances, masks, overlap=overlap, crowd=crowd, workers=1)
     for image in again.instances.images:
         with Image.open(masks / f"{image.stem}.png") as mask:
@@ -357,7 +360,7 @@ def run_case(content: bytes, folder: Path, rng: random.Random) -> Counter[str]:
             labels = set(np.unique(np.asarray(mask)).tolist())
             assert labels <= {0, *range(1, 6), 255}
     assert len(list(masks.iterdir())) == len(again.instances.images)
-    assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
+    assert [path.name for path in directory.iterdir() if path.name.startswith(".")] == []
     shutil.rmtree(masks)
     return Counter(["used", *(rejection.reason for rejection in selection.rejections)])
 
@@ -373,8 +376,10 @@ def work(first: int, cases: int) -> None:
     for number in range(first, first + cases):
         print(number, flush=True)
         signal.alarm(SECONDS)
-        with tempfile.TemporaryDirectory() as folder:
-            outcomes += run_case(make_case(number, documents), Path(folder), random.Random(number))
+        with tempfile.TemporaryDirectory() as directory:
+            outcomes += run_case(
+                make_case(number, documents), Path(directory), random.Random(number)
+            )
     signal.alarm(0)
     print(json.dumps(outcomes))
 

@@ -21,13 +21,13 @@ from typing import Any
 
 from PIL import Image
 
-from cocoseg.annotations.instances import read_instances
-from cocoseg.annotations.masks import write_masks
-from cocoseg.annotations.selection import select, write_rejections, write_selection
-from cocoseg.common.errors import UserError
-from cocoseg.common.images import read_rgb
-from cocoseg.common.params import FilesPair, FilesParams
-from cocoseg.sources.files import FilesSource
+from cocoseg.coco.instances import read_instances
+from cocoseg.coco.rasterize import write_masks
+from cocoseg.core.errors import UserError
+from cocoseg.core.images import read_rgb
+from cocoseg.curation.selection import select, write_rejections, write_selection
+from cocoseg.params.download import FilesExport, FilesParams
+from cocoseg.sources.local_files import FilesSource
 from cocoseg.sources.source import update_images
 from tests.fuzz_annotations import (
     MUTATIONS,
@@ -177,8 +177,8 @@ def run_case(number: int, room: Path) -> Counter[str]:
     for place, content in enumerate(make_case(number, room)):
         (case / f"{place}.json").write_bytes(content)
         base = rng.choice([str(room / "own/images"), "images", "images", (room / "own").as_uri()])
-        pairs.append(FilesPair(annotations=f"{case}/{place}.json", images=base))
-    params = FilesParams(folder=str(room / "own"), pairs=pairs)
+        pairs.append(FilesExport(annotations=f"{case}/{place}.json", images=base))
+    params = FilesParams(directory=str(room / "own"), pairs=pairs)
     source = FilesSource(params, connections=2, workers=0, downloads=case / "downloads")
     try:
         source.write_annotations(case / "instances.json")
@@ -201,7 +201,7 @@ def run_case(number: int, room: Path) -> Counter[str]:
     assert kept.images == selection.instances.images
     update_images(source, kept.images, case / "images")
     (case / "masks").mkdir()
-    write_masks(kept, case / "masks", overlap="last", crowd="void", workers=0)
+    write_masks(kept, case / "masks", overlap="last", crowd="ignore", workers=0)
     photos = {path.read_bytes() for path in _photos(room)}
     for image in kept.images:
         copied = case / "images" / image.file_name
@@ -224,8 +224,8 @@ def run_cases(first: int, cases: int) -> Counter[str]:
     before = logging.root.manager.disable
     logging.disable()
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            room = Path(folder)
+        with tempfile.TemporaryDirectory() as directory:
+            room = Path(directory)
             make_room(room)
             everything = _listing(room)
             for number in range(first, first + cases):

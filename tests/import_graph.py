@@ -50,7 +50,23 @@ def _imported_names(file: Path) -> list[str]:
     return names
 
 
-def package_of(file: str) -> str:
-    """What a stage declares for a file it imports: the package `cocoseg/NAME`, or the file."""
+NO_DEPENDENCY = {"cocoseg/params/__init__.py", "cocoseg/params/runtime.py"}
+"""Code that stages import but that changes no result."""
+
+
+def declared_dependency(file: str) -> str | None:
+    """How a stage declares a file that it imports.
+
+    The package `cocoseg/NAME`, the file for scripts and for sections of parameters, or None.
+    """
     first, *rest = file.split("/")
-    return f"{first}/{rest[0]}" if first == "cocoseg" and len(rest) > 1 else file
+    if file in NO_DEPENDENCY:
+        return None
+    is_package = first == "cocoseg" and len(rest) > 1 and rest[0] != "params"
+    return f"cocoseg/{rest[0]}" if is_package else file
+
+
+def declared_dependencies(script: Path, root: Path) -> set[str]:
+    """The code on which a stage's `script` depends, as dvc.yaml declares it."""
+    declared = map(declared_dependency, imported_files(script, root))
+    return {path for path in declared if path is not None}

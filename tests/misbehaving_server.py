@@ -62,7 +62,7 @@ class MisbehavingServer(LoopbackServer):
     def __init__(self, files: dict[str, bytes], delay: float = 0.0) -> None:
         super().__init__(Handler)
         self.files = files
-        self.faults: dict[str, Iterator[Answer]] = {}
+        self.defects: dict[str, Iterator[Answer]] = {}
         self.delay = delay
         self.supports_ranges = True
         self.version: str | None = '"version 1"'
@@ -98,10 +98,10 @@ class Handler(BaseHTTPRequestHandler):
         self.server.note(Request(path, self.headers.get("Range")))
         if self.server.delay:
             time.sleep(self.server.delay)
-        fault = next(self.server.faults.get(path, iter(())), None)
+        defect = next(self.server.defects.get(path, iter(())), None)
         body = self.server.files.get(path)
-        if fault is not None:
-            fault(self, body or b"")
+        if defect is not None:
+            defect(self, body or b"")
         elif body is None:
             status(404)(self, b"")
         else:

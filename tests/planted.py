@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cocoseg.common.randomness import generator
+from cocoseg.core.seeding import generator
 
 Alter = Callable[[Image.Image, np.random.Generator], Image.Image]
 
@@ -41,7 +41,7 @@ KINDS: dict[str, Alter] = {
     "cropped by up to 5% a side": lambda photo, draw: crop(photo, draw, 0.05),
     "cropped by up to 10% a side": lambda photo, draw: crop(photo, draw, 0.1),
     "cropped by 10% on all sides": lambda photo, draw: photo.crop(
-        tuple(round(share * side) for share in (0.1, 0.9) for side in photo.size)
+        tuple(round(fraction * side) for fraction in (0.1, 0.9) for side in photo.size)
     ),
     "mirrored": lambda photo, draw: mirror(photo),
     "all of it": lambda photo, draw: recompress(
@@ -50,9 +50,9 @@ KINDS: dict[str, Alter] = {
 }
 
 
-def plant(original: Path, kind: str, folder: Path) -> Path:
+def plant(original: Path, kind: str, directory: Path) -> Path:
     """Write a copy of a photo, altered as that one of KINDS says; what is drawn depends on both."""
-    copy = folder / f"{kind} {original.stem}.jpg"
+    copy = directory / f"{kind} {original.stem}.jpg"
     with Image.open(original) as photo:
         altered = KINDS[kind](photo.convert("RGB"), generator(0, "plant", kind, original.stem))
     altered.save(copy, quality=90)

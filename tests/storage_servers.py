@@ -82,18 +82,18 @@ def ssh_server(home: Path, root: Path) -> Iterator[None]:
 
     `home/.ssh` gets the key, and a `config` that calls it `storage`.
     """
-    folder = home / ".ssh"
-    folder.mkdir(parents=True, mode=0o700)
+    directory = home / ".ssh"
+    directory.mkdir(parents=True, mode=0o700)
     key, host_key = (asyncssh.generate_private_key("ssh-ed25519") for _ in range(2))
-    key.write_private_key(folder / "id_ed25519")
-    key.write_public_key(folder / "id_ed25519.pub")
+    key.write_private_key(directory / "id_ed25519")
+    key.write_public_key(directory / "id_ed25519.pub")
 
     async def listen() -> asyncssh.SSHAcceptor:
         return await asyncssh.listen(
             "127.0.0.1",
             0,
             server_host_keys=[host_key],
-            authorized_client_keys=str(folder / "id_ed25519.pub"),
+            authorized_client_keys=str(directory / "id_ed25519.pub"),
             sftp_factory=lambda channel: asyncssh.SFTPServer(channel, chroot=bytes(root)),
         )
 
@@ -101,7 +101,7 @@ def ssh_server(home: Path, root: Path) -> Iterator[None]:
     threading.Thread(target=loop.run_forever, daemon=True).start()
     server = asyncio.run_coroutine_threadsafe(listen(), loop).result()
     port = server.get_port()
-    (folder / "config").write_text(
+    (directory / "config").write_text(
         f"Host storage\n  HostName 127.0.0.1\n  Port {port}\n  User user\n", encoding="utf-8"
     )
     try:

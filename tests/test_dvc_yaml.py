@@ -7,9 +7,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cocoseg.common.params import Params, load_params
+from cocoseg.params.reader import load_params, params_model
 from tests import ROOT
-from tests.import_graph import direct_imports, imported_files, package_of, third_party_imports
+from tests.import_graph import (
+    declared_dependencies,
+    direct_imports,
+    imported_files,
+    third_party_imports,
+)
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 
@@ -17,8 +22,7 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_depends_on_exactly_the_packages_it_imports(name: str) -> None:
     declared = {dep for dep in STAGES[name]["deps"] if dep.startswith(("stages/", "cocoseg/"))}
-    imported = imported_files(ROOT / "stages" / f"{name}.py", ROOT)
-    assert declared == {package_of(file) for file in imported}
+    assert declared == declared_dependencies(ROOT / "stages" / f"{name}.py", ROOT)
 
 
 def test_the_report_reads_the_machine_figures_of_all_other_stages() -> None:
@@ -33,9 +37,9 @@ WATCHING = {"dvc", "dvclive", "scmrepo", "tqdm", "wandb"}
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_depends_on_the_versions_of_the_libraries_it_imports(name: str) -> None:
     files = [ROOT / file for file in imported_files(ROOT / "stages" / f"{name}.py", ROOT)]
-    folders = {ROOT / dep for dep in STAGES[name]["deps"] if dep.startswith("cocoseg/")}
+    directories = {ROOT / dep for dep in STAGES[name]["deps"] if dep.startswith("cocoseg/")}
     texts = [
-        path.read_text(encoding="utf-8") for f in folders for path in f.glob("constraints.txt")
+        path.read_text(encoding="utf-8") for f in directories for path in f.glob("constraints.txt")
     ]
     pinned = {line.partition("==")[0] for text in texts for line in text.split()}
     distributions = metadata.packages_distributions()
@@ -82,7 +86,7 @@ def test_no_stage_depends_on_runtime_parameters() -> None:
     sections = {
         param.split(".")[0] for stage in STAGES.values() for param in stage.get("params", [])
     }
-    assert sections == set(Params.model_fields) - {"runtime"}
+    assert sections == set(params_model().model_fields) - {"runtime"}
 
 
 @pytest.mark.parametrize("preset", sorted((ROOT / "presets").glob("*.yaml")), ids=lambda p: p.stem)

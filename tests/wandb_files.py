@@ -23,9 +23,9 @@ class OfflineRun:
     steps: list[int] = field(default_factory=list)
 
 
-def offline_runs(folder: Path) -> list[OfflineRun]:
+def offline_runs(directory: Path) -> list[OfflineRun]:
     """The runs below `wandb/` of a folder by their age, one that went on as often as it did."""
-    return [_read(path) for path in sorted(folder.glob("wandb/offline-run-*/*.wandb"))]
+    return [_read(path) for path in sorted(directory.glob("wandb/offline-run-*/*.wandb"))]
 
 
 def _read(path: Path) -> OfflineRun:

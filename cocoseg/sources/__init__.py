@@ -1,13 +1,13 @@
-"""Where annotations and images come from (download, images).
+"""Where annotations and images come from.
 
-source    what a source is, which one params.yaml names, and an image folder brought up to date
-coco      COCO's own server, or a mirror of its layout
-files     people's own photos and annotation files
-exports   what labelling tools export, as one COCO instances file
-photos    which file of a folder an annotation file means
-transfer  files from HTTP(S) and file:// addresses, whatever the server does on the way
-attempt   one try at a file: what went wrong, and whether to try again
-sample    the built-in sample, drawn on the spot: a package that few need to open
+source       what a source is, which one params.yaml names, and updating the image directory
+coco_server  COCO's own server, or a mirror with its layout
+local_files  your own images and annotation files
+exports      the files that labeling tools export, merged into one COCO file
+matching     which image file an annotation file means
+transfer     files from HTTP(S) and file:// URLs
+retry        one try at a file: what failed, and whether to retry
+synthetic    the built-in sample, drawn locally
 
-Uses `common` and `annotations`; only the stages download and images use it.
+Imports `core`, `params` and `coco`.
 """

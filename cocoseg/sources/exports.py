@@ -17,9 +17,10 @@ from typing import Any
 
 import msgspec
 
-from cocoseg.annotations.instances import Fault, load_document
-from cocoseg.common.errors import UserError
-from cocoseg.common.files import flat_name
+from cocoseg.coco.instances import load_document
+from cocoseg.coco.rejections import Defect, Reason
+from cocoseg.core.errors import UserError
+from cocoseg.core.files import flat_name, free_name
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class Found:
     source: str
     width: int
     height: int
-    fault: Fault | None = None
+    defect: Defect | None = None
 
 
 def read_export(path: Path, split: str | None) -> Export:
@@ -147,7 +148,7 @@ def _merge_images(
     ]
     wanted = [_wanted(*entries[place]) for place in readable]
     found = dict(zip(readable, locate(wanted), strict=True))
-    times_used = Counter(photo.source for photo in found.values() if not photo.fault)
+    times_used = Counter(photo.source for photo in found.values() if not photo.defect)
     times_numbered = Counter((k, key) for (k, _), key in zip(entries, keys, strict=True))
     images: list[Any] = []
     taken: set[str] = set()
@@ -161,12 +162,16 @@ def _merge_images(
         if place in found:
             photo = found[place]
             same_id, same_photo = times_numbered[k, keys[place]], times_used[photo.source]
-            fault = photo.fault
-            if fault is None and same_id > 1:
-                fault = "duplicate_image", f"{same_id} images have the id {keys[place]}"
-            if fault is None and same_photo > 1:
-                fault = "photo_ambiguous", f"{photo.source} is the photo of {same_photo} images"
-            image |= _image_fields(entry, photo, fault, exports[k].split, taken)
+            defect = photo.defect
+            if defect is None and same_id > 1:
+                defect = Defect(
+                    Reason.DUPLICATE_IMAGE, f"{same_id} images have the id {keys[place]}"
+                )
+            if defect is None and same_photo > 1:
+                defect = Defect(
+                    Reason.IMAGE_AMBIGUOUS, f"{photo.source} is the photo of {same_photo} images"
+                )
+            image |= _image_fields(entry, photo, defect, exports[k].split, taken)
         images.append(image)
     numbers = {
         (k, key): id for (k, _), key, id in zip(entries, keys, ids, strict=True) if key is not None
@@ -185,11 +190,11 @@ def _wanted(export: int, entry: dict[str, Any]) -> Wanted:
 
 
 def _image_fields(
-    entry: dict[str, Any], photo: Found, fault: Fault | None, split: str | None, taken: set[str]
+    entry: dict[str, Any], photo: Found, defect: Defect | None, split: str | None, taken: set[str]
 ) -> dict[str, Any]:
     fields: dict[str, Any] = {"width": photo.width, "height": photo.height}
-    if fault:
-        reason, detail = fault
+    if defect:
+        reason, detail = defect
         return {
             **fields,
             "file_name": _text(entry["file_name"]),
@@ -202,15 +207,10 @@ def _image_fields(
 def _free_name(path: str, taken: set[str]) -> str:
     """A file name for a photo whose stem no other has: masks are named by the stem, on file systems
     that may not tell upper from lower case."""
-    stem, dot, ending = flat_name(path).rpartition(".")
+    stem, dot, extension = flat_name(path).rpartition(".")
     if not dot:
-        stem, ending = ending, ""
-    plain, number = stem, 1
-    while stem.casefold() in taken:
-        number += 1
-        stem = f"{plain}-{number}"
-    taken.add(stem.casefold())
-    return f"{stem}{dot}{ending}"
+        stem, extension = extension, ""
+    return f"{free_name(stem, taken)}{dot}{extension}"
 
 
 # --- Annotations and categories ------------------------------------------------------------------
@@ -234,7 +234,7 @@ def _annotation(
         annotation["iscrowd"] = int(entry.iscrowd)
     is_short = memoryview(entry.segmentation).nbytes < 16
     if is_short and entry.bbox and b"".join(bytes(entry.segmentation).split()) in _NOTHING:
-        annotation["rejected"] = ("bbox_only", "")
+        annotation["rejected"] = Defect(Reason.BBOX_ONLY)
     return annotation
 
 

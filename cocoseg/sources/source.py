@@ -11,12 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
-from cocoseg.annotations.instances import ImageRecord
-from cocoseg.common.files import remove
-from cocoseg.common.params import Params
-from cocoseg.sources.coco import CocoSource
-from cocoseg.sources.files import FilesSource
-from cocoseg.sources.sample import SampleSource
+from cocoseg.coco.instances import ImageRecord
+from cocoseg.core.files import remove
+from cocoseg.params.download import DownloadParams
+from cocoseg.params.runtime import RuntimeParams
+from cocoseg.sources.coco_server import CocoSource
+from cocoseg.sources.local_files import FilesSource
+from cocoseg.sources.synthetic import SampleSource
 
 logger = logging.getLogger(__name__)
 
@@ -27,13 +28,13 @@ class Source(Protocol):
     def write_annotations(self, path: Path) -> None:
         """Write the annotations as a COCO instances file. Raises UserError."""
 
-    def bring_images(self, images: Sequence[ImageRecord], folder: Path) -> int:
+    def fetch_images(self, images: Sequence[ImageRecord], directory: Path) -> int:
         """Bring those images into `folder` that are not there and right; return how many.
 
         Raises UserError when some could not be had; the others are kept.
         """
 
-    def dismiss_image(self, path: Path) -> None:
+    def discard_image(self, path: Path) -> None:
         """Take a file that is no longer selected out of its folder."""
 
 
@@ -42,7 +43,7 @@ class ImagesReport:
     """How many image files were there already, came, and were removed."""
 
     kept: int
-    brought: int
+    fetched: int
     removed: int
 
     def figures(self) -> dict[str, int]:
@@ -50,34 +51,34 @@ class ImagesReport:
         return {f"images_{name}": number for name, number in asdict(self).items()}
 
 
-def open_source(params: Params, downloads: Path) -> Source:
+def open_source(params: DownloadParams, runtime: RuntimeParams, downloads: Path) -> Source:
     """The source that `params` names; `downloads` keeps archives and dismissed images."""
-    connections, workers = params.runtime.connections, params.runtime.worker_count()
-    match params.download.source:
+    connections, workers = runtime.connections, runtime.worker_count()
+    match params.source:
         case "sample":
-            return SampleSource(params.download.sample, workers)
+            return SampleSource(params.sample, workers)
         case "coco":
-            return CocoSource(params.download.coco, connections, downloads)
+            return CocoSource(params.coco, connections, downloads)
         case "files":
-            return FilesSource(params.download.files, connections, workers, downloads)
+            return FilesSource(params.files, connections, workers, downloads)
 
 
-def update_images(source: Source, images: Sequence[ImageRecord], folder: Path) -> ImagesReport:
+def update_images(source: Source, images: Sequence[ImageRecord], directory: Path) -> ImagesReport:
     """Make `folder` hold exactly `images`: bring what is missing, dismiss what is not selected.
 
     Files are replaced, never written in place: they may be links into DVC's cache. Raises
     UserError as the source does; then nothing but half files of a killed run has been removed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for half_file in folder.glob(".*.tmp"):
+    directory.mkdir(parents=True, exist_ok=True)
+    for half_file in directory.glob(".*.tmp"):
         remove(half_file)
-    brought = source.bring_images(images, folder)
+    fetched = source.fetch_images(images, directory)
     selected = {image.file_name for image in images}
-    unselected = [path for path in folder.iterdir() if path.name not in selected]
+    unselected = [path for path in directory.iterdir() if path.name not in selected]
     for path in unselected:
         if path.is_file():
-            source.dismiss_image(path)
+            source.discard_image(path)
         remove(path)
-    report = ImagesReport(kept=len(images) - brought, brought=brought, removed=len(unselected))
-    logger.info("%s: %s", folder, ", ".join(f"{n} {what}" for what, n in asdict(report).items()))
+    report = ImagesReport(kept=len(images) - fetched, fetched=fetched, removed=len(unselected))
+    logger.info("%s: %s", directory, ", ".join(f"{n} {what}" for what, n in asdict(report).items()))
     return report

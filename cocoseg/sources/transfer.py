@@ -21,12 +21,12 @@ from typing import Any, NamedTuple
 import requests
 from tqdm import tqdm
 
-from cocoseg.common.errors import UserError
-from cocoseg.common.files import atomic_file
-from cocoseg.sources.attempt import (
-    DEFAULT_PATIENCE,
-    Fault,
-    Patience,
+from cocoseg.core.errors import UserError
+from cocoseg.core.files import atomic_file
+from cocoseg.sources.retry import (
+    DEFAULT_POLICY,
+    RetryPolicy,
+    TransferError,
     copy_local,
     fetch_whole,
     get_answer,
@@ -44,7 +44,7 @@ _FAILURES_IN_A_ROW = 8  # that one bad stretch of files does not explain
 
 
 def fetch_file(
-    url: str, path: Path, *, md5: str | None = None, patience: Patience = DEFAULT_PATIENCE
+    url: str, path: Path, *, md5: str | None = None, policy: RetryPolicy = DEFAULT_POLICY
 ) -> None:
     """Fetch one large file to `path`.
 
@@ -55,11 +55,11 @@ def fetch_file(
     part = path.with_name(path.name + ".part")
     part.parent.mkdir(parents=True, exist_ok=True)
     continued = part.exists()
-    _complete(url, part, patience)
+    _complete(url, part, policy)
     if md5 is not None and continued and md5_of(part) != md5:
         logger.warning("%s: the continued file is damaged; fetching it from the start", url)
         _drop(part)
-        _complete(url, part, patience)
+        _complete(url, part, policy)
     if md5 is not None and (found := md5_of(part)) != md5:
         _drop(part)
         raise UserError(
@@ -76,7 +76,7 @@ def md5_of(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def _complete(url: str, part: Path, patience: Patience) -> None:
+def _complete(url: str, part: Path, policy: RetryPolicy) -> None:
     """Make `part` whole. Failures are counted anew after each further mebibyte."""
     failures = furthest = 0
     with requests.Session() as session:
@@ -85,9 +85,9 @@ def _complete(url: str, part: Path, patience: Patience) -> None:
                 if url.startswith("file:"):
                     copy_local(url, part)
                 else:
-                    _continue(session, url, part, patience)
+                    _continue(session, url, part, policy)
                 return
-            except Fault as fault:
+            except TransferError as fault:
                 failures = 1 if _size(part) >= furthest + _MEBIBYTE else failures + 1
                 furthest = max(furthest, _size(part))
                 if failures >= fault.tries:
@@ -95,12 +95,12 @@ def _complete(url: str, part: Path, patience: Patience) -> None:
                         f"{url}: {fault}; check the address and the network, then run again: "
                         "what has come is kept"
                     ) from None
-                wait = seconds_to_wait(fault, failures, patience)
+                wait = seconds_to_wait(fault, failures, policy)
                 logger.warning("%s: %s; trying again in %.0f s", url, fault, wait)
                 time.sleep(wait)
 
 
-def _continue(session: requests.Session, url: str, part: Path, patience: Patience) -> None:
+def _continue(session: requests.Session, url: str, part: Path, policy: RetryPolicy) -> None:
     """Ask once for what `part` lacks, or for all where that cannot be had. Raises Fault."""
     offset = _size(part)
     headers = {"Range": f"bytes={offset}-"} if offset else {}
@@ -108,7 +108,7 @@ def _continue(session: requests.Session, url: str, part: Path, patience: Patienc
         # The server sends the whole file if it is no longer the one that was begun.
         headers["If-Range"] = _version(part).read_text()
     accepted = (200, 206, 416) if offset else (200,)
-    with get_answer(session, url, patience, headers, accepted) as answer:
+    with get_answer(session, url, policy, headers, accepted) as answer:
         content_range = answer.headers.get("Content-Range", "")
         if answer.status_code == 416 and content_range == f"bytes */{offset}":
             return
@@ -117,7 +117,7 @@ def _continue(session: requests.Session, url: str, part: Path, patience: Patienc
             part.write_bytes(b"")  # before the version is noted: they must never disagree
         elif not content_range.startswith(f"bytes {offset}-"):
             _drop(part)
-            raise Fault("the file cannot be continued where it stopped", patience.tries)
+            raise TransferError("the file cannot be continued where it stopped", policy.tries)
         _note_version(part, answer.headers.get("ETag"), answer.headers.get("Last-Modified"))
         length = answer.headers.get("Content-Length", "")
         total = offset + int(length) if length.isdecimal() else None
@@ -125,7 +125,7 @@ def _continue(session: requests.Session, url: str, part: Path, patience: Patienc
             part.open("ab") as file,
             _progress(part.stem, "B", total, offset) as progress,
         ):
-            receive(answer, file, patience, progress.update)
+            receive(answer, file, policy, progress.update)
 
 
 def _version(part: Path) -> Path:
@@ -166,7 +166,7 @@ def fetch_many(
     *,
     connections: int,
     label: str,
-    patience: Patience = DEFAULT_PATIENCE,
+    policy: RetryPolicy = DEFAULT_POLICY,
 ) -> None:
     """Fetch many small files, `connections` at once; a killed run leaves at most `.NAME.tmp` files.
 
@@ -181,7 +181,7 @@ def fetch_many(
     stop = threading.Event()
     # Daemons, since a thread that waits for a stalled server must not delay the process's end.
     threads = [
-        threading.Thread(target=_work, args=(waiting, outcomes, patience, stop), daemon=True)
+        threading.Thread(target=_work, args=(waiting, outcomes, policy, stop), daemon=True)
         for _ in range(min(connections, len(downloads)))
     ]
     try:
@@ -189,7 +189,7 @@ def fetch_many(
         with _progress(label, " files", len(downloads)) as progress:
             for thread in threads:
                 thread.start()
-            failures = _collect(outcomes, len(downloads), progress, patience)
+            failures = _collect(outcomes, len(downloads), progress, policy)
     finally:
         stop.set()
         deadline = time.monotonic() + 1
@@ -203,24 +203,24 @@ def fetch_many(
 
 
 def _collect(
-    outcomes: "queue.SimpleQueue[Outcome]", count: int, progress: "tqdm[Any]", patience: Patience
+    outcomes: "queue.SimpleQueue[Outcome]", count: int, progress: "tqdm[Any]", policy: RetryPolicy
 ) -> list[str]:
     """Wait for `count` outcomes; return the lasting failures as `address: reason`."""
     failures: list[str] = []
     in_a_row, last_success = 0, time.monotonic()
     for _ in range(count):
-        download, error = _next_outcome(outcomes, patience.standstill)
+        download, error = _next_outcome(outcomes, policy.standstill)
         if error is None:
             in_a_row, last_success = 0, time.monotonic()
             progress.update()
             continue
-        if not isinstance(error, Fault):
+        if not isinstance(error, TransferError):
             raise error
         failures.append(f"{download.url}: {error}")
         progress.set_postfix_str(f"{len(failures)} failed")
         in_a_row += error.tries > 1  # a plain "not found" says nothing about the server's state
         seconds = time.monotonic() - last_success
-        if in_a_row >= _FAILURES_IN_A_ROW and seconds > patience.give_up:
+        if in_a_row >= _FAILURES_IN_A_ROW and seconds > policy.give_up:
             raise UserError(
                 f"{progress.desc}: stopped after {seconds:.0f} s of nothing but failures "
                 f"({_first(failures[-in_a_row:])}); {progress.n} of {count} files came: check the "
@@ -248,7 +248,7 @@ def _first(failures: Sequence[str]) -> str:
 def _work(
     waiting: "queue.SimpleQueue[Download]",
     outcomes: "queue.SimpleQueue[Outcome]",
-    patience: Patience,
+    policy: RetryPolicy,
     stop: threading.Event,
 ) -> None:
     """Fetch one file after the other over one connection until none waits."""
@@ -259,7 +259,7 @@ def _work(
             except queue.Empty:
                 return
             try:
-                _fetch(session, download, patience, stop)
+                _fetch(session, download, policy, stop)
             except Exception as error:
                 outcomes.put((download, error))
             else:
@@ -267,22 +267,22 @@ def _work(
 
 
 def _fetch(
-    session: requests.Session, download: Download, patience: Patience, stop: threading.Event
+    session: requests.Session, download: Download, policy: RetryPolicy, stop: threading.Event
 ) -> None:
     """Fetch and check one file, in as many tries as its faults are worth. Raises Fault."""
     failures = 0
     while True:
         try:
             with atomic_file(download.path) as temporary:
-                fetch_whole(session, download.url, temporary, patience, stop.is_set)
+                fetch_whole(session, download.url, temporary, policy, stop.is_set)
                 try:
                     download.check(temporary)
                 except ValueError as error:
-                    raise Fault(str(error), patience.tries_damaged) from None
+                    raise TransferError(str(error), policy.tries_damaged) from None
             return
-        except Fault as fault:
+        except TransferError as fault:
             failures += 1
-            if failures >= fault.tries or stop.wait(seconds_to_wait(fault, failures, patience)):
+            if failures >= fault.tries or stop.wait(seconds_to_wait(fault, failures, policy)):
                 raise
 
 

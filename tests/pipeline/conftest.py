@@ -44,7 +44,7 @@ TINY = {
 class Project:
     """A clone of this project's files, a Git repository of its own."""
 
-    folder: Path
+    directory: Path
 
     def environment(self, **more: str) -> dict[str, str]:
         """What commands run in: this Python's programs are first on the path.
@@ -58,7 +58,7 @@ class Project:
     def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a command in the project."""
         env = self.environment(**environment)
-        return subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True)
+        return subprocess.run(command, cwd=self.directory, env=env, capture_output=True, text=True)
 
     def succeed(self, *command: str, **environment: str) -> str:
         """The standard output of a command that must succeed."""
@@ -68,7 +68,7 @@ class Project:
 
     def set_params(self, values: dict[str, Any]) -> None:
         """Change params.yaml: keys such as `filter.max_instances`."""
-        path = self.folder / "params.yaml"
+        path = self.directory / "params.yaml"
         params = yaml.safe_load(path.read_text(encoding="utf-8"))
         for key, value in values.items():
             *sections, name = key.split(".")
@@ -80,15 +80,15 @@ class Project:
 
     def results(self, *paths: str) -> dict[str, str]:
         """The MD5 of each file that stages have written, or of those at `paths`, by its name."""
-        roots = [self.folder / path for path in paths or ("data", "models", "metrics")]
+        roots = [self.directory / path for path in paths or ("data", "models", "metrics")]
         files = [file for root in roots for file in ([root] if root.is_file() else root.rglob("*"))]
         return {
-            file.relative_to(self.folder).as_posix(): hashlib.md5(file.read_bytes()).hexdigest()
+            file.relative_to(self.directory).as_posix(): hashlib.md5(file.read_bytes()).hexdigest()
             for file in sorted(files)
             if file.is_file() and file.name != ".gitignore"
         }
 
-    def copy(self, folder: Path) -> "Project":
+    def copy(self, directory: Path) -> "Project":
         """The same project in another folder. Its cache has links to this one's files, which DVC
         never changes."""
 
@@ -98,8 +98,8 @@ class Project:
             else:
                 shutil.copy2(source, target)
 
-        shutil.copytree(self.folder, folder, symlinks=True, copy_function=copy)
-        return Project(folder)
+        shutil.copytree(self.directory, directory, symlinks=True, copy_function=copy)
+        return Project(directory)
 
     def commit(self, message: str) -> None:
         self.succeed("git", "add", "-A")
@@ -108,7 +108,7 @@ class Project:
 
 def dvc(project: Project, command: str) -> int:
     """The status of a command of dvc's in this process, which is quicker than one of its own."""
-    with chdir(project.folder):
+    with chdir(project.directory):
         return int(main(command.split()))
 
 
@@ -122,17 +122,17 @@ def stages_restored(output: str) -> list[str]:
     return re.findall(r"Stage '(\w+)' is cached - skipping run", output)
 
 
-def make_project(folder: Path) -> Project:
+def make_project(directory: Path) -> Project:
     """Copy this project's tracked and new files, as they are now, into a new repository."""
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in names.splitlines():
         source = ROOT / name
         if source.is_file() and not name.startswith(("metrics/", "dvc.lock")):
-            target = folder / name
+            target = directory / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target)
-    project = Project(folder)
+    project = Project(directory)
     project.succeed("git", "init", "-q", "-b", "main")
     project.succeed("git", "config", "user.name", "test")
     project.succeed("git", "config", "user.email", "test@example.org")

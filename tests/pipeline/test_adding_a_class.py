@@ -95,12 +95,12 @@ def six(five: Project, tmp_path_factory: pytest.TempPathFactory) -> tuple[Projec
     return project, stages_run(project.succeed("dvc", "repro", "evaluate"))
 
 
-def stems_in(project: Project, folder: str) -> set[str]:
-    return {path.stem for path in (project.folder / folder).iterdir()}
+def stems_in(project: Project, directory: str) -> set[str]:
+    return {path.stem for path in (project.directory / directory).iterdir()}
 
 
 def read(project: Project, name: str) -> Any:
-    return json.loads((project.folder / name).read_text(encoding="utf-8"))
+    return json.loads((project.directory / name).read_text(encoding="utf-8"))
 
 
 def test_only_what_is_new_is_brought(five: Project, six: tuple[Project, list[str]]) -> None:
@@ -118,7 +118,7 @@ def test_the_images_are_those_that_coco_counts(six: tuple[Project, list[str]]) -
     stems = expected.stems(*SIX)
     assert expected.stems("dog") <= stems
     assert stems_in(project, "data/images") == stems_in(project, "data/masks") == stems
-    lists = [project.folder / f"data/splits/{name}.txt" for name in ("train", "val", "test")]
+    lists = [project.directory / f"data/splits/{name}.txt" for name in ("train", "val", "test")]
     assert sorted(stem for path in lists for stem in path.read_text().split()) == sorted(stems)
 
 
@@ -134,7 +134,7 @@ def test_the_counts_are_those_of_cocos_own_file(six: tuple[Project, list[str]]) 
     for name, found in counts["classes"].items():
         assert found["instances"] == expected.instances()[name], name
         assert found["images"] == len(expected.stems(name)), name
-    with (project.folder / "data/rejected.csv").open(encoding="utf-8", newline="") as file:
+    with (project.directory / "data/rejected.csv").open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["reason"] == "too_many_instances"]
     assert {int(row["image_id"]) for row in rows} == expected.too_many
 
@@ -144,7 +144,7 @@ def test_the_masks_show_dogs_where_pycocotools_does(six: tuple[Project, list[str
     expected = Expected(SIX)
     for id, stem in expected.stem.items():
         if id in expected.kept:
-            with Image.open(project.folder / f"data/masks/{stem}.png") as mask:
+            with Image.open(project.directory / f"data/masks/{stem}.png") as mask:
                 labels = np.asarray(mask)
             assert np.array_equal(labels, expected.labels(id, SIX)), stem
             assert (DOG in labels) == (stem in expected.stems("dog")), stem
@@ -154,8 +154,8 @@ def test_the_other_classes_keep_their_labels(five: Project, six: tuple[Project, 
     project, _ = six
     for stem in stems_in(five, "data/masks") & stems_in(project, "data/masks"):
         with (
-            Image.open(five.folder / f"data/masks/{stem}.png") as before,
-            Image.open(project.folder / f"data/masks/{stem}.png") as after,
+            Image.open(five.directory / f"data/masks/{stem}.png") as before,
+            Image.open(project.directory / f"data/masks/{stem}.png") as after,
         ):
             changed = np.asarray(before) != np.asarray(after)
             assert set(np.unique(np.asarray(after)[changed])) <= {DOG}, stem

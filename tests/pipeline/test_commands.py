@@ -39,7 +39,7 @@ def test_what_only_looks(
 def test_results_are_kept_as_an_experiment_and_code_is_called_unchanged(
     project: Project, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with (project.folder / "cocoseg/scoring/plots.py").open("a", encoding="utf-8") as file:
+    with (project.directory / "cocoseg/scoring/plots.py").open("a", encoding="utf-8") as file:
         file.write("# a comment\n")
     assert dvc(project, "status") == 0
     assert "evaluate" in capfd.readouterr().out

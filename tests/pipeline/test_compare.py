@@ -17,11 +17,13 @@ from dvc.api import DVCFileSystem
 from dvc.repo import Repo
 from PIL import Image
 
-from cocoseg.common.errors import UserError
-from cocoseg.common.images import read_rgb
-from cocoseg.common.labels import write_label_png
-from cocoseg.network.confusion import count_confusion
-from cocoseg.results.compare import (
+from cocoseg.core.errors import UserError
+from cocoseg.core.images import read_rgb
+from cocoseg.core.labels import write_mask
+from cocoseg.evaluation.label_errors import LabelError, read_label_errors
+from cocoseg.evaluation.statistics import ImageCounts, ScoredRun
+from cocoseg.evaluation.statistics import compare as compare_runs
+from cocoseg.experiments.compare import (
     Result,
     Side,
     as_json,
@@ -29,11 +31,9 @@ from cocoseg.results.compare import (
     compare_revisions,
     photo_pixels,
 )
-from cocoseg.results.revisions import WORKSPACE, Revision
-from cocoseg.results.runs import runs_table, suspects_page
-from cocoseg.scoring.comparison import ImageCounts, ScoredRun
-from cocoseg.scoring.comparison import compare as compare_runs
-from cocoseg.scoring.suspects import Suspect, read_suspects
+from cocoseg.experiments.revisions import WORKSPACE, Revision
+from cocoseg.experiments.runs import label_errors_page, runs_table
+from cocoseg.inference.confusion import count_confusion
 
 from .conftest import Project, Variants, stages_run
 
@@ -52,9 +52,11 @@ def state(project: Project) -> tuple[str, dict[str, str]]:
     return project.succeed("git", "status", "--short"), project.results()
 
 
-def compare(project: Project, *names: str, same_truth: bool = False) -> list[dict[str, Any]]:
-    with chdir(project.folder):
-        found: list[dict[str, Any]] = as_json(compare_revisions(names, same_truth=same_truth))
+def compare(project: Project, *names: str, same_ground_truth: bool = False) -> list[dict[str, Any]]:
+    with chdir(project.directory):
+        found: list[dict[str, Any]] = as_json(
+            compare_revisions(names, same_ground_truth=same_ground_truth)
+        )
     return found
 
 
@@ -76,7 +78,7 @@ def error_of(project: Project, *command: str) -> str:
 def test_scores_are_those_of_the_metrics_and_nothing_is_touched(varied: Project) -> None:
     before = state(varied)
     (found,) = json.loads(varied.succeed("cocoseg", "compare", "main", "seed-1", "--json"))
-    scores = json.loads((varied.folder / "metrics/test.json").read_text(encoding="utf-8"))
+    scores = json.loads((varied.directory / "metrics/test.json").read_text(encoding="utf-8"))
     assert found["images"] == scores["images"]
     assert found["only_first"] == found["only_second"] == found["other_truth"] == 0
     assert found["differences"][0]["first"] == pytest.approx(scores["miou"], abs=1e-6)
@@ -97,11 +99,11 @@ def test_the_workspace_is_a_side_and_equal_runs_are_the_same(varied: Project) ->
 
 
 def test_scores_that_are_older_than_the_parameters_are_told(varied: Project) -> None:
-    path = varied.folder / "params.yaml"
+    path = varied.directory / "params.yaml"
     before = path.read_text(encoding="utf-8")
     path.write_text(before.replace("  epochs: ", "  epochs: 1"), encoding="utf-8")
     try:
-        with chdir(varied.folder):
+        with chdir(varied.directory):
             (result,) = compare_revisions(["HEAD", "workspace"])
             notes = [note for note in result.notes() if "params.yaml" in note]
             table = runs_table(["workspace", "HEAD"])
@@ -125,7 +127,7 @@ def test_other_masks_are_another_truth_unless_both_are_scored_by_the_first(varie
     (found,) = compare(varied, "main", "void")
     assert found["other_truth"] > 0
     assert "WARNING" in varied.succeed("cocoseg", "compare", "main", "void")
-    (same,) = compare(varied, "main", "void", same_truth=True)
+    (same,) = compare(varied, "main", "void", same_ground_truth=True)
     assert same["other_truth"] == 0
     assert same["differences"][0]["first"] == found["differences"][0]["first"]
 
@@ -135,15 +137,15 @@ def test_with_the_same_truth_every_pixel_is_counted_against_the_first_masks(
 ) -> None:
     options = ("--same-truth", "--json")
     (found,) = json.loads(varied.succeed("cocoseg", "compare", "main", "void", *options))
-    void = DVCFileSystem(str(varied.folder), rev="void")
+    ignored = DVCFileSystem(str(varied.directory), rev="void")
     total = np.zeros((6, 6), np.int64)
-    for path in void.ls("data/predictions", detail=False):
+    for path in ignored.ls("data/predictions", detail=False):
         with (
-            void.open(path) as file,
+            ignored.open(path) as file,
             Image.open(file) as prediction,
-            Image.open(varied.folder / "data/masks" / Path(path).name) as truth,
+            Image.open(varied.directory / "data/masks" / Path(path).name) as ground_truth,
         ):
-            total += count_confusion(np.asarray(truth), np.asarray(prediction), 6)
+            total += count_confusion(np.asarray(ground_truth), np.asarray(prediction), 6)
     background = found["differences"][1]
     expected = total[0, 0] / (total[0].sum() + total[:, 0].sum() - total[0, 0])
     assert background["second"] == pytest.approx(expected)
@@ -153,7 +155,7 @@ def test_a_page_shows_the_images_that_differ(varied: Project, tmp_path: Path) ->
     page = tmp_path / "page.html"
     varied.succeed("cocoseg", "compare", "main", "seed-1", "void", "--html", str(page))
     text = page.read_text(encoding="utf-8")
-    counts = json.loads((varied.folder / "metrics/test_images.json").read_text(encoding="utf-8"))
+    counts = json.loads((varied.directory / "metrics/test_images.json").read_text(encoding="utf-8"))
     for stem in counts["confusions"]:
         assert text.count(f"photo of {stem}") == 2
     assert "<script" not in text and text.count('class="chart"') == 2
@@ -166,7 +168,7 @@ def test_runs_are_listed_with_what_was_changed(varied: Project) -> None:
     assert rows.keys() == {"HEAD", "seed-0", "seed-1", "void"}
     assert rows["void"].endswith("mask.overlap=void")
     assert rows["seed-1"].endswith("train.seed=1")
-    miou = json.loads((varied.folder / "metrics/test.json").read_text())["miou"]
+    miou = json.loads((varied.directory / "metrics/test.json").read_text())["miou"]
     assert f"{miou:.4f}" in rows["HEAD"]
 
 
@@ -174,24 +176,26 @@ def test_suspects_of_several_runs_are_ranked_together_and_can_be_excluded(
     varied: Project, tmp_path: Path
 ) -> None:
     project = varied.copy(tmp_path / "project")
-    table, page = project.folder / "all.csv", tmp_path / "page.html"
+    table, page = project.directory / "all.csv", tmp_path / "page.html"
     options = ["--csv", str(table), "--html", str(page), "--first", "3"]
     printed = project.succeed("cocoseg", "suspects", "main", "seed-*", *options).splitlines()
-    suspects = read_suspects(table.read_text(encoding="utf-8"))
-    scores = [suspect.score for suspect in suspects]
+    label_errors = read_label_errors(table.read_text(encoding="utf-8"))
+    scores = [label_error.score for label_error in label_errors]
     assert scores == sorted(scores, reverse=True)
-    alone = read_suspects((project.folder / "metrics/suspects.csv").read_text(encoding="utf-8"))
-    assert {s.annotation_id for s in alone} <= {s.annotation_id for s in suspects}
-    ids = [s.annotation_id for s in suspects if s.annotation_id is not None]
+    alone = read_label_errors(
+        (project.directory / "metrics/suspects.csv").read_text(encoding="utf-8")
+    )
+    assert {s.annotation_id for s in alone} <= {s.annotation_id for s in label_errors}
+    ids = [s.annotation_id for s in label_errors if s.annotation_id is not None]
     assert len(ids) == len(set(ids)) >= 3
     assert len(printed) == 4 and printed[1].split()[0] == f"{scores[0]:.3f}"
     assert page.read_text(encoding="utf-8").count('src="data:image/jpeg') == 9
 
     excluded = [row for row in table.read_text().splitlines()[1:] if row.split(",")[1]][:3]
-    list_of_mine = project.folder / "data/exclude.csv"
+    list_of_mine = project.directory / "data/exclude.csv"
     list_of_mine.write_text(list_of_mine.read_text() + "\n".join(excluded) + "\n")
     assert stages_run(project.succeed("dvc", "repro", "mask")) == ["filter", "mask"]
-    counts = json.loads((project.folder / "metrics/filter.json").read_text(encoding="utf-8"))
+    counts = json.loads((project.directory / "metrics/filter.json").read_text(encoding="utf-8"))
     assert counts["annotations_dropped"]["excluded"] >= 3
     list_of_mine.write_text("nonsense\n")
     message = error_of(project, "python", "-m", "stages.filter")
@@ -210,7 +214,7 @@ def test_what_is_not_there_is_one_line_that_says_what_to_do(
     with chdir(tmp_path), pytest.raises(UserError, match="no DVC project here"):
         runs_table([])
 
-    damaged = project.folder / "metrics/test_images.json"
+    damaged = project.directory / "metrics/test_images.json"
     content = damaged.read_bytes()
     for text in (
         b"{",
@@ -223,7 +227,7 @@ def test_what_is_not_there_is_one_line_that_says_what_to_do(
         assert "metrics/test_images.json is damaged" in refusal(project, "main", "workspace")
 
     damaged.write_bytes(content)
-    prediction = next((project.folder / "data/predictions").iterdir())
+    prediction = next((project.directory / "data/predictions").iterdir())
     picture = prediction.read_bytes()
     prediction.unlink()
     prediction.write_bytes(picture[: len(picture) // 2])
@@ -238,7 +242,7 @@ def test_runs_that_test_other_images_or_know_other_classes_are_one_line(
     varied: Project, tmp_path: Path
 ) -> None:
     project = varied.copy(tmp_path / "project")
-    path = project.folder / "metrics/test_images.json"
+    path = project.directory / "metrics/test_images.json"
     counts = msgspec.json.decode(path.read_bytes())
     path.unlink()
     names = {stem: f"other_{stem}" for stem in counts["confusions"]}
@@ -265,7 +269,7 @@ def test_what_is_only_in_a_remote_is_read_from_there_and_what_is_nowhere_is_name
     project.succeed("git", "push", "-q", "origin", "main")
     project.succeed("dvc", "push")
     project.succeed("dvc", "exp", "push", "origin", "seed-1")
-    shutil.rmtree(project.folder / ".dvc/cache")
+    shutil.rmtree(project.directory / ".dvc/cache")
     assert compare(project, "main", "seed-1") == here
     message = refusal(project, "main", "void")
     assert "void: metrics/test_images.json is neither in DVC's cache nor in a remote" in message
@@ -292,8 +296,8 @@ def test_a_bar_in_a_name_ends_no_cell_of_a_markdown_table() -> None:
 
 
 def test_a_photo_of_16_bits_is_shown_as_it_is_read_elsewhere(tmp_path: Path) -> None:
-    grey = np.linspace(0, 65535, 60 * 40).reshape(40, 60).astype(np.uint16)
-    Image.fromarray(grey).save(tmp_path / "grey.png")
+    gray = np.linspace(0, 65535, 60 * 40).reshape(40, 60).astype(np.uint16)
+    Image.fromarray(gray).save(tmp_path / "grey.png")
     with Image.open(tmp_path / "grey.png") as photo:
         shown = photo_pixels(photo, np.zeros((40, 60), np.uint8))
     assert np.array_equal(shown, read_rgb(tmp_path / "grey.png"))
@@ -301,12 +305,12 @@ def test_a_photo_of_16_bits_is_shown_as_it_is_read_elsewhere(tmp_path: Path) -> 
 
 def test_a_photo_whose_name_has_no_ending_is_shown(tmp_path: Path) -> None:
     labels = np.zeros((40, 60), np.uint8)
-    for folder in ("images", "masks", "predictions"):
-        (tmp_path / "data" / folder).mkdir(parents=True)
+    for directory in ("images", "masks", "predictions"):
+        (tmp_path / "data" / directory).mkdir(parents=True)
     Image.new("RGB", (60, 40)).save(tmp_path / "data/images/photo1", format="PNG")
-    write_label_png(tmp_path / "data/masks/photo1.png", labels)
-    write_label_png(tmp_path / "data/predictions/photo1.png", labels)
-    suspect = Suspect(1, 2, "photo1", "cat", "dog", "outline", 0.5, 5, 5, 20, 20, 400)
+    write_mask(tmp_path / "data/masks/photo1.png", labels)
+    write_mask(tmp_path / "data/predictions/photo1.png", labels)
+    label_error = LabelError(1, 2, "photo1", "cat", "dog", "outline", 0.5, 5, 5, 20, 20, 400)
     with chdir(tmp_path):
         Repo.init(no_scm=True).close()
-        assert "photo1" in suspects_page([(suspect, Revision(WORKSPACE, None))])
+        assert "photo1" in label_errors_page([(label_error, Revision(WORKSPACE, None))])

@@ -23,7 +23,7 @@ from tests.contract import (
     table,
     with_later_stages,
 )
-from tests.import_graph import imported_files, package_of
+from tests.import_graph import declared_dependencies, declared_dependency
 
 from .conftest import Project, stages_restored, stages_run
 
@@ -32,14 +32,11 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning"),  # dvc's own
 ]
 
-PACKAGES = {
-    stage: {package_of(file) for file in imported_files(ROOT / f"stages/{stage}.py", ROOT)}
-    for stage in STAGES
-}
+PACKAGES = {stage: declared_dependencies(ROOT / f"stages/{stage}.py", ROOT) for stage in STAGES}
 CODE = sorted(
     path.relative_to(ROOT).as_posix()
-    for folder in ("stages", "cocoseg")
-    for path in ROOT.glob(f"{folder}/**/*")
+    for directory in ("stages", "cocoseg")
+    for path in ROOT.glob(f"{directory}/**/*")
     if path.suffix in (".py", ".jinja", ".txt")
 )
 
@@ -72,7 +69,7 @@ def test_a_preset_has_no_key_that_the_table_leaves_out(preset: Path) -> None:
 @pytest.fixture(scope="module")
 def repo(asked: Project) -> Iterator[Repo]:
     """DVC in this process. While it is locked, it reads dvc.yaml and dvc.lock once only."""
-    with Repo(str(asked.folder)) as opened, lock_repo(opened):
+    with Repo(str(asked.directory)) as opened, lock_repo(opened):
         yield opened
 
 
@@ -88,7 +85,7 @@ def changed_text(path: Path) -> Iterator[str]:
 
 @contextmanager
 def changed_value(project: Project, key: str) -> Iterator[None]:
-    with changed_text(project.folder / "params.yaml") as text:
+    with changed_text(project.directory / "params.yaml") as text:
         project.set_params({key: other_value(yaml.safe_load(text), key)})
         yield
 
@@ -108,7 +105,7 @@ def test_only_later_stages_can_follow(asked: Project, repo: Repo, key: str) -> N
 
 
 def test_a_changed_list_of_exclusions_changes_the_filter(asked: Project, repo: Repo) -> None:
-    path = asked.folder / PARAMS["filter"]["exclude"]
+    path = asked.directory / PARAMS["filter"]["exclude"]
     with changed_text(path) as text:
         path.write_text(f"{text}1,\n", encoding="utf-8")
         assert changed_stages(repo) == {"filter"}
@@ -126,11 +123,11 @@ def test_the_command_line_says_the_same(changed: Project, key: str) -> None:
 def test_another_version_of_a_library_changes_the_stages_that_import_it(
     asked: Project, repo: Repo
 ) -> None:
-    path = asked.folder / "cocoseg/network/constraints.txt"
+    path = asked.directory / "cocoseg/models/constraints.txt"
     with changed_text(path) as text:
         path.write_text(re.sub(r"torch==.*", "torch==9.0.0", text), encoding="utf-8")
         assert changed_stages(repo) == {"train", "evaluate", "export"}
-    path = asked.folder / "constraints.txt"
+    path = asked.directory / "constraints.txt"
     with changed_text(path) as text:
         path.write_text(f"{text}zstandard==1.0.0\n", encoding="utf-8")
         assert changed_stages(repo) == set()
@@ -140,33 +137,36 @@ def test_another_version_of_a_library_changes_the_stages_that_import_it(
 def test_changed_code_changes_exactly_the_stages_that_import_its_package(
     asked: Project, repo: Repo, file: str
 ) -> None:
-    path = asked.folder / file
+    path = asked.directory / file
     with changed_text(path) as text:
         path.write_text(f"{text}# changed\n", encoding="utf-8")
-        expected = {stage for stage in STAGES if package_of(file) in PACKAGES[stage]}
+        expected = {stage for stage in STAGES if declared_dependency(file) in PACKAGES[stage]}
         assert changed_stages(repo) == expected
 
 
 @pytest.mark.parametrize(
     ("package", "stages"),
     [
-        ("sources/sample", ["download", "images"]),
+        ("sources/synthetic", ["download", "images"]),
         ("sources", ["download", "images"]),
-        ("scoring", ["evaluate"]),
-        ("deployment", ["export"]),
-        ("results", ["inspect", "report"]),
-        ("learning", ["train"]),
+        ("curation", ["filter", "near_duplicates", "split", "inspect"]),
+        ("evaluation", ["evaluate"]),
+        ("export", ["export"]),
+        ("reports", ["inspect", "report"]),
+        ("training", ["train"]),
+        ("experiments", []),
+        ("params", []),
     ],
 )
 def test_a_new_module_changes_these_stages_and_what_python_leaves_there_none(
     asked: Project, repo: Repo, package: str, stages: list[str]
 ) -> None:
-    folder = asked.folder / "cocoseg" / package
-    for left in (folder / "__pycache__/new.cpython-311.pyc", folder / ".new.py.swp"):
+    directory = asked.directory / "cocoseg" / package
+    for left in (directory / "__pycache__/new.cpython-311.pyc", directory / ".new.py.swp"):
         left.parent.mkdir(exist_ok=True)
         left.write_bytes(b"left by a program")
     assert changed_stages(repo) == set()
-    new = folder / "new.py"
+    new = directory / "new.py"
     new.write_text("", encoding="utf-8")
     assert changed_stages(repo) == set(stages)
     new.unlink()

@@ -147,9 +147,9 @@ def test_an_applied_experiment_compares_with_the_commit_before(
     assert "metrics/filter.json" not in metrics
 
     project.succeed("dvc", "plots", "diff", "HEAD~1", "HEAD", "--out", "shown")
-    page = (project.folder / "shown/index.html").read_text(encoding="utf-8")
+    page = (project.directory / "shown/index.html").read_text(encoding="utf-8")
     for name in ("loss.tsv", "IoU by class", "Confusion", "Reliability"):
         assert name in page
     for commit in ("HEAD~1", "HEAD"):
         assert f'"rev": "{commit}"' in page
-        assert len(list((project.folder / "shown/static").glob(f"{commit}_*.png"))) == 2
+        assert len(list((project.directory / "shown/static").glob(f"{commit}_*.png"))) == 2

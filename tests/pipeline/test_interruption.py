@@ -23,7 +23,7 @@ def kill_after(project: Project, line: str, *command: str) -> None:
     """
     process = subprocess.Popen(
         command,
-        cwd=project.folder,
+        cwd=project.directory,
         env=project.environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -42,15 +42,15 @@ def kill_after(project: Project, line: str, *command: str) -> None:
 
 
 def results(project: Project) -> dict[str, bytes]:
-    folder = project.folder
-    files = [folder / "models/model.safetensors", *(folder / "metrics/train").rglob("*.*")]
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+    directory = project.directory
+    files = [directory / "models/model.safetensors", *(directory / "metrics/train").rglob("*.*")]
+    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in files}
 
 
 def assert_finished(project: Project, expected: dict[str, bytes]) -> None:
     assert results(project) == expected
-    assert not list((project.folder / ".dvc/tmp/checkpoints").iterdir())
-    curve = (project.folder / "metrics/train/plots/metrics/loss.tsv").read_text().split()
+    assert not list((project.directory / ".dvc/tmp/checkpoints").iterdir())
+    curve = (project.directory / "metrics/train/plots/metrics/loss.tsv").read_text().split()
     assert curve[2::2] == ["0", "1"]
 
 
@@ -67,12 +67,12 @@ def test_a_killed_run_ends_with_the_bytes_of_an_uninterrupted_one(
 def test_a_killed_run_of_two_processes_ends_so_as_well(project: Project) -> None:
     """First torchrun is started, then the stage, which starts it."""
     project.set_params({"train.processes": 2})
-    torchrun = ("python", "-m", "cocoseg.learning.distributed", "--standalone")
+    torchrun = ("python", "-m", "cocoseg.training.distributed", "--standalone")
     two = (*torchrun, "--nproc-per-node=2", "-m", "stages.train")
     project.succeed(*two)
     uninterrupted = results(project)
-    for folder in ("models", "metrics/train/plots"):
-        shutil.rmtree(project.folder / folder)
+    for directory in ("models", "metrics/train/plots"):
+        shutil.rmtree(project.directory / directory)
     kill_after(project, FIRST_EPOCH, *two)
     project.succeed("python", "-m", "stages.train")
     assert_finished(project, uninterrupted)
@@ -82,7 +82,7 @@ def test_a_killed_run_of_two_processes_ends_so_as_well(project: Project) -> None
 def test_a_run_whose_wandb_server_dies_ends_with_the_bytes_of_an_unwatched_one(
     finished: Project, project: Project
 ) -> None:
-    (project.folder / "models/model.safetensors").unlink()
+    (project.directory / "models/model.safetensors").unlink()
     with WandbServer(dies_at=0) as server:
         watched = project.run("python", "-m", "stages.train", **server.environment)
     assert watched.returncode == 0

@@ -22,7 +22,7 @@ COUNT = 40
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Project:
+def directory(tmp_path: Path) -> Project:
     """What split reads: 40 photos of 8 videos; each of the last 8 is one of the first, mirrored."""
     project = Project(tmp_path)
     (tmp_path / "data/annotations").mkdir(parents=True)
@@ -48,55 +48,55 @@ def split(project: Project, **params: Any) -> tuple[dict[str, list[str]], dict[s
     """The splits that the stage writes with these parameters, and the near-duplicates it counts."""
     project.set_params({f"split.{name}": value for name, value in params.items()})
     project.set_params({"runtime.workers": 0})
-    with chdir(project.folder):
+    with chdir(project.directory):
         stage.main()
     splits = {
-        name: (project.folder / f"data/splits/{name}.txt").read_text().split()
+        name: (project.directory / f"data/splits/{name}.txt").read_text().split()
         for name in ("train", "val", "test")
     }
-    summary = json.loads((project.folder / "metrics/split.json").read_text())
+    summary = json.loads((project.directory / "metrics/split.json").read_text())
     assert {name: summary[name]["images"] for name in splits} == {
         name: len(stems) for name, stems in splits.items()
     }
     return splits, summary["near_duplicates"]
 
 
-def test_near_duplicates_are_counted_and_kept_together(folder: Project) -> None:
-    apart, counted = split(folder, keep_duplicates_together=False)
+def test_near_duplicates_are_counted_and_kept_together(directory: Project) -> None:
+    apart, counted = split(directory, keep_duplicates_together=False)
     split_of = {stem: name for name, stems in apart.items() for stem in stems}
     across = sum(split_of[str(id)] != split_of[str(id + 32)] for id in range(8))
     assert across > 0
     assert counted == {"pairs": 8, "across_splits": across}
-    with (folder.folder / "data/near_duplicates.csv").open(newline="") as file:
+    with (directory.directory / "data/near_duplicates.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert {(row["first"], row["second"]) for row in rows} == {
         tuple(sorted((str(id), str(id + 32)))) for id in range(8)
     }
     assert all(row["first_split"] == split_of[row["first"]] for row in rows)
 
-    together, counted = split(folder, keep_duplicates_together=True)
+    together, counted = split(directory, keep_duplicates_together=True)
     assert counted == {"pairs": 8, "across_splits": 0}
     assert sorted(stem for stems in together.values() for stem in stems) == sorted(split_of)
 
 
 @pytest.mark.parametrize("fold", [None, 0])
-def test_videos_are_not_divided(folder: Project, fold: int | None) -> None:
+def test_videos_are_not_divided(directory: Project, fold: int | None) -> None:
     splits, _ = split(
-        folder, group_by="video_id", keep_duplicates_together=False, fold=fold, folds=3
+        directory, group_by="video_id", keep_duplicates_together=False, fold=fold, folds=3
     )
     videos = [{int(stem) % 8 for stem in stems} for stems in splits.values()]
     assert all(videos)
     assert sum(map(len, videos)) == 8
 
 
-def test_a_field_that_is_not_there_is_one_line_and_changes_nothing(folder: Project) -> None:
-    split(folder)
-    before = folder.results("data", "metrics/split.json")
-    folder.set_params({"split.group_by": "scene"})
-    failed = folder.run("python", "-m", "stages.split", PYTHONPATH=str(ROOT))
+def test_a_field_that_is_not_there_is_one_line_and_changes_nothing(directory: Project) -> None:
+    split(directory)
+    before = directory.results("data", "metrics/split.json")
+    directory.set_params({"split.group_by": "scene"})
+    failed = directory.run("python", "-m", "stages.split", PYTHONPATH=str(ROOT))
     assert failed.returncode == 1
     assert failed.stderr == (
         "error: split.group_by: the entry of 0.jpg in data/annotations/instances.json has no "
         "'scene', but: id, file_name, width, height, video_id\n"
     )
-    assert folder.results("data", "metrics/split.json") == before
+    assert directory.results("data", "metrics/split.json") == before

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import yaml
 
-from cocoseg.common.stage import run_stage
+from cocoseg.core.stage import run_stage
 
 from .conftest import Project, stages_run
 
@@ -27,7 +27,7 @@ def only_line(result: "subprocess.CompletedProcess[str]") -> str:
 @pytest.fixture
 def refusal(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], str]]:
     """What a stage ends with that fails in this process, where PyTorch is imported already."""
-    monkeypatch.chdir(project.folder)
+    monkeypatch.chdir(project.directory)
     monkeypatch.setattr(logging, "raiseExceptions", logging.raiseExceptions)
     handler = signal.getsignal(signal.SIGTERM)
 
@@ -55,8 +55,8 @@ def refusal(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
 def test_a_stage_before_its_turn_names_what_is_missing_and_how_to_get_it(
     project: Project, refusal: Callable[[str], str], stage: str, missing: str
 ) -> None:
-    for folder in ("data", "models", "metrics"):
-        shutil.rmtree(project.folder / folder)
+    for directory in ("data", "models", "metrics"):
+        shutil.rmtree(project.directory / directory)
     said = refusal(stage)
     assert missing in said
     assert "`dvc repro" in said
@@ -65,8 +65,8 @@ def test_a_stage_before_its_turn_names_what_is_missing_and_how_to_get_it(
 def test_a_damaged_photo_is_brought_again_as_the_message_says(
     project: Project, refusal: Callable[[str], str]
 ) -> None:
-    stem = (project.folder / "data/splits/test.txt").read_text().split()[0]
-    path = project.folder / f"data/images/{stem}.jpg"
+    stem = (project.directory / "data/splits/test.txt").read_text().split()[0]
+    path = project.directory / f"data/images/{stem}.jpg"
     whole = path.read_bytes()
     path.write_bytes(whole[:300])
     said = refusal("export")
@@ -79,7 +79,7 @@ def test_a_damaged_photo_is_brought_again_as_the_message_says(
 
 @pytest.mark.parametrize("key", ["filter.max_images", "filter"])
 def test_a_key_that_is_not_there_is_named(project: Project, key: str) -> None:
-    path = project.folder / "params.yaml"
+    path = project.directory / "params.yaml"
     params = yaml.safe_load(path.read_text(encoding="utf-8"))
     section, _, name = key.partition(".")
     if name:
@@ -106,10 +106,10 @@ def test_training_in_processes_that_cannot_share_a_batch_is_refused_before_it_st
 def test_a_project_that_is_no_git_repository_says_how_to_make_one(
     project: Project, repository: str
 ) -> None:
-    shutil.rmtree(project.folder / ".git")
+    shutil.rmtree(project.directory / ".git")
     if repository == "without a commit":
         project.succeed("git", "init", "-q")
-    (project.folder / ".venv").mkdir()
+    (project.directory / ".venv").mkdir()
     pins = "pyproject.toml constraints.txt cocoseg/*/constraints.txt"
     project.succeed("sh", "-c", f"cat {pins} > .venv/installed")  # or make would install everything
     result = project.run("make", "repro")

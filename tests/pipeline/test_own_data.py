@@ -18,7 +18,7 @@ CLASSES = ["cow / 牛", """it's a "cat", 50%""", "dog"]
 PHOTOS = 24
 
 
-def write_export(folder: Path) -> None:
+def write_export(directory: Path) -> None:
     """Photos in two sub-folders whose names repeat, and their annotations."""
     rng = np.random.default_rng(0)
     images, annotations = [], []
@@ -26,20 +26,20 @@ def write_export(folder: Path) -> None:
         kind = id % 3
         box: Box = (int(rng.integers(4, 30)), int(rng.integers(4, 20)), 24, 20)
         name = f"camera {id % 2}/{id // 2}.png"
-        draw(folder / "images" / name, {box: ("cow / 牛", "cat", "dog")[kind]}, (64, 48))
+        draw(directory / "images" / name, {box: ("cow / 牛", "cat", "dog")[kind]}, (64, 48))
         images.append({"id": id, "file_name": name})
         annotation = {"id": id, "image_id": id, "category_id": kind, "iscrowd": 0}
         annotations.append({**annotation, "segmentation": polygon(box)})
     categories = [{"id": id, "name": name} for id, name in enumerate(CLASSES)]
     document = {"images": images, "annotations": annotations, "categories": categories}
-    write(folder / "annotations.json", document)
+    write(directory / "annotations.json", document)
 
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A finished run on an export that DVC tracks, with the published network."""
     project = make_project(tmp_path_factory.mktemp("own"))
-    write_export(project.folder / "data/own/farm")
+    write_export(project.directory / "data/own/farm")
     project.set_params(
         {
             "download.source": "files",
@@ -60,7 +60,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 def read_json(project: Project, name: str) -> dict[str, dict[str, object]]:
-    content: dict[str, dict[str, object]] = json.loads((project.folder / name).read_bytes())
+    content: dict[str, dict[str, object]] = json.loads((project.directory / name).read_bytes())
     return content
 
 
@@ -68,14 +68,14 @@ def test_every_figure_names_the_classes_of_the_file(own: Project) -> None:
     assert list(read_json(own, "metrics/filter.json")["classes"]) == CLASSES
     assert list(read_json(own, "metrics/mask.json")["share"])[2:] == CLASSES
     assert list(read_json(own, "metrics/test.json")["iou"]) == ["background", *CLASSES]
-    curves = sorted((own.folder / "metrics/train/plots/metrics/val/iou").iterdir())
+    curves = sorted((own.directory / "metrics/train/plots/metrics/val/iou").iterdir())
     assert [path.name for path in curves] == [
         "background.tsv",
         "cow + 牛.tsv",
         "dog.tsv",
         "it%27s a %22cat%22, 50%25.tsv",
     ]
-    page = (own.folder / "metrics/report.html").read_text(encoding="utf-8")
+    page = (own.directory / "metrics/report.html").read_text(encoding="utf-8")
     assert page.count("cow / 牛") > 5
     assert "it&#39;s a &#34;cat&#34;, 50%" in page
 
@@ -85,7 +85,7 @@ def test_dvc_shows_metrics_and_plots_of_such_classes(own: Project) -> None:
     scores = shown[""]["data"]["metrics/test.json"]["data"]
     assert list(scores["iou"]) == ["background", *CLASSES]
     own.succeed("dvc", "plots", "show")
-    page = (own.folder / "dvc_plots/index.html").read_text(encoding="utf-8")
+    page = (own.directory / "dvc_plots/index.html").read_text(encoding="utf-8")
     assert re.findall(r"vegaEmbed\('[^']*_iou_it[^']*', spec\)", page)
 
 
@@ -99,10 +99,10 @@ def test_a_changed_photo_and_a_changed_annotation_run_what_reads_them(
     own: Project, tmp_path: Path
 ) -> None:
     project = own.copy(tmp_path / "project")
-    farm = project.folder / "data/own/farm"
+    farm = project.directory / "data/own/farm"
     draw(farm / "images/camera 0/0.png", {(0, 0, 30, 30): "dog"}, (64, 48))
     assert stages_run(project.succeed("dvc", "repro", "images", "mask")) == ["download", "images"]
-    copy = project.folder / "data/images/camera 0+0.png"
+    copy = project.directory / "data/images/camera 0+0.png"
     assert copy.read_bytes() == (farm / "images/camera 0/0.png").read_bytes()
     path = farm / "annotations.json"
     document = json.loads(path.read_bytes())

@@ -29,7 +29,7 @@ def test_a_killed_experiment_goes_on_when_it_is_run_again(
     assert "going on after epoch" in again.stderr
     assert "epoch 1/" not in again.stderr
     assert hashes(project, "variant")[MODEL] == finished.results(MODEL)[MODEL]
-    assert not list((project.folder / ".dvc/tmp/checkpoints").iterdir())
+    assert not list((project.directory / ".dvc/tmp/checkpoints").iterdir())
 
 
 def test_an_experiment_is_shared_kept_and_removed(
@@ -61,10 +61,10 @@ def test_an_experiment_is_shared_kept_and_removed(
     assert dvc(clone, "pull") == 0
     assert "Data and pipelines are up to date." in clone.succeed("dvc", "repro")
     assert clone.results("data", "models") == project.results("data", "models")
-    assert "Another" in (clone.folder / "metrics/report.html").read_text(encoding="utf-8")
+    assert "Another" in (clone.directory / "metrics/report.html").read_text(encoding="utf-8")
 
     def cached(name: str) -> bool:
-        cache = project.folder / ".dvc/cache/files/md5"
+        cache = project.directory / ".dvc/cache/files/md5"
         return (cache / name[:2] / name[2:]).exists()
 
     [report] = lock_of(project, "titled")["stages"]["report"]["outs"]

@@ -34,9 +34,9 @@ class Team:
     origin: str
     key: dict[str, str]
 
-    def clone(self, folder: Path) -> Project:
-        self.project.succeed("git", "clone", "-q", self.origin, str(folder))
-        return Project(folder)
+    def clone(self, directory: Path) -> Project:
+        self.project.succeed("git", "clone", "-q", self.origin, str(directory))
+        return Project(directory)
 
     def add_remote(self, name: str, url: str) -> None:
         self.project.succeed("dvc", "remote", "add", "--local", name, url)
@@ -44,15 +44,15 @@ class Team:
 
 @pytest.fixture(scope="module")
 def team(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
-    folder = tmp_path_factory.mktemp("team")
-    project = finished.copy(folder / "project")
+    directory = tmp_path_factory.mktemp("team")
+    project = finished.copy(directory / "project")
     project.succeed("dvc", "remote", "add", "--default", "storage", "s3://team/cocoseg")
     project.commit("where the data lies")
     project.succeed("dvc", "exp", "run", "--temp", "-n", "void", "-S", "mask.overlap=void", "mask")
     project.succeed("gto", "register", "segmentation", "--version", "v1.0.0")
     project.succeed("git", "tag", "data-v1")
     project.succeed("git", "tag", "data-v2", experiments(project)["void"])
-    origin = str(folder / "origin")
+    origin = str(directory / "origin")
     project.succeed("git", "clone", "-q", "--bare", ".", origin)
     project.succeed("git", "remote", "add", "origin", origin)
     with s3_server("team") as key:
@@ -70,8 +70,8 @@ def test_another_clone_gets_runs_and_experiments_from_s3(team: Team, tmp_path: P
     clone.succeed("dvc", "exp", "apply", "void")
     assert clone.results("data/images") == team.project.results("data/images")
     assert clone.results("data/masks") != team.project.results("data/masks")
-    assert team.key["AWS_SECRET_ACCESS_KEY"] not in (clone.folder / ".dvc/config").read_text()
-    assert not (clone.folder / ".dvc/config.local").exists()
+    assert team.key["AWS_SECRET_ACCESS_KEY"] not in (clone.directory / ".dvc/config").read_text()
+    assert not (clone.directory / ".dvc/config.local").exists()
 
 
 def test_files_and_versions_of_the_model_are_had_without_a_clone(
@@ -90,7 +90,7 @@ def test_another_project_imports_the_masks_of_a_tag_and_goes_to_the_next(
     team: Team, tmp_path: Path
 ) -> None:
     other = Project(tmp_path / "other")
-    other.folder.mkdir()
+    other.directory.mkdir()
     other.succeed("git", "init", "-q")
     other.succeed("dvc", "init", "-q")
     masks = ("data/masks", "--rev", "data-v1", "-o", "masks")
@@ -121,7 +121,7 @@ def test_a_clone_without_data_fetches_only_what_a_change_needs(team: Team, tmp_p
     clone.set_params({"report.title": "Another"})
     fetching = clone.succeed("dvc", "repro", "--pull", "--allow-missing", **team.key)
     assert stages_run(fetching) == ["report"]
-    assert "Another" in (clone.folder / "metrics/report.html").read_text(encoding="utf-8")
+    assert "Another" in (clone.directory / "metrics/report.html").read_text(encoding="utf-8")
     assert not clone.results("data/images", "models")
 
 
@@ -163,7 +163,7 @@ def test_a_push_that_was_cut_off_is_completed_by_the_next(team: Team, tmp_path: 
     team.add_remote("second", "s3://team/second")
     push = ("dvc", "push", "--remote", "second")
     address = urlsplit(team.key["AWS_ENDPOINT_URL"])
-    half = (team.project.folder / MODEL).stat().st_size // 2
+    half = (team.project.directory / MODEL).stat().st_size // 2
     with cut_line((str(address.hostname), int(address.port or 0)), half) as (host, port):
         cut = team.project.run(*push, **{**team.key, "AWS_ENDPOINT_URL": f"http://{host}:{port}"})
     assert cut.returncode != 0

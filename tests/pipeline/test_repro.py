@@ -17,17 +17,19 @@ def read_json(path: Path) -> dict:
 
 
 def test_a_run_leaves_everything_that_is_promised(finished: Project) -> None:
-    folder = finished.folder
-    counts = read_json(folder / "metrics/filter.json")
+    directory = finished.directory
+    counts = read_json(directory / "metrics/filter.json")
     assert counts["images_kept"] == 40
     assert counts["images_kept"] + sum(counts["images_dropped"].values()) == counts["images_total"]
-    stems = {path.stem for path in (folder / "data/images").iterdir()}
+    stems = {path.stem for path in (directory / "data/images").iterdir()}
     assert len(stems) == 40
-    assert {path.stem for path in (folder / "data/masks").iterdir()} == stems
-    split = [(folder / f"data/splits/{name}.txt").read_text() for name in ("train", "val", "test")]
+    assert {path.stem for path in (directory / "data/masks").iterdir()} == stems
+    split = [
+        (directory / f"data/splits/{name}.txt").read_text() for name in ("train", "val", "test")
+    ]
     assert [text.count("\n") for text in split] == [32, 4, 4]
     assert sorted("".join(split).split()) == sorted(stems)
-    scores = read_json(folder / "metrics/test.json")
+    scores = read_json(directory / "metrics/test.json")
     assert scores["images"] == 4
     assert list(scores["iou"]) == [
         "background",
@@ -37,15 +39,15 @@ def test_a_run_leaves_everything_that_is_promised(finished: Project) -> None:
         "motorcycle",
         "airplane",
     ]
-    assert len(list((folder / "metrics/examples").iterdir())) == 2
-    assert (folder / "models/model.safetensors").is_file()
+    assert len(list((directory / "metrics/examples").iterdir())) == 2
+    assert (directory / "models/model.safetensors").is_file()
 
 
 def test_masks_fit_their_images_and_hold_labels_only(finished: Project) -> None:
-    for path in (finished.folder / "data/masks").iterdir():
+    for path in (finished.directory / "data/masks").iterdir():
         with (
             Image.open(path) as mask,
-            Image.open(finished.folder / f"data/images/{path.stem}.jpg") as image,
+            Image.open(finished.directory / f"data/images/{path.stem}.jpg") as image,
         ):
             assert mask.size == image.size
             assert set(np.unique(np.asarray(mask))) <= {0, 1, 2, 3, 4, 5, 255}
@@ -60,10 +62,10 @@ def test_a_second_run_does_nothing_and_says_so_whatever_runtime_says(project: Pr
 
 def test_the_plots_draw(project: Project) -> None:
     project.succeed("dvc", "plots", "show", "--out", "shown")
-    page = (project.folder / "shown/index.html").read_text(encoding="utf-8")
+    page = (project.directory / "shown/index.html").read_text(encoding="utf-8")
     for name in ("loss", "miou", "confusion.csv", "sizes_csv", "1_best.png"):
         assert name in page
-    rows = (project.folder / "metrics/plots/confusion.csv").read_text().splitlines()
+    rows = (project.directory / "metrics/plots/confusion.csv").read_text().splitlines()
     assert len(rows) == 1 + 6 * 6
 
 

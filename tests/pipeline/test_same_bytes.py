@@ -68,46 +68,49 @@ os.scandir = Scan
 @pytest.fixture(scope="module")
 def elsewhere(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A clone of the finished project in which all has run again, and all around it is another."""
-    folder = tmp_path_factory.mktemp("elsewhere")
-    finished.succeed("git", "clone", "-q", str(finished.folder), str(folder / "project"))
-    (folder / "python").mkdir()
-    (folder / "python/sitecustomize.py").write_text(ANOTHER_MACHINE, encoding="utf-8")
-    (folder / "home").mkdir()
-    project = Project(folder / "project")
+    directory = tmp_path_factory.mktemp("elsewhere")
+    finished.succeed("git", "clone", "-q", str(finished.directory), str(directory / "project"))
+    (directory / "python").mkdir()
+    (directory / "python/sitecustomize.py").write_text(ANOTHER_MACHINE, encoding="utf-8")
+    (directory / "home").mkdir()
+    project = Project(directory / "project")
     project.set_params({"runtime.workers": 3, "runtime.connections": 1})
     project.succeed("dvc", "config", "--local", "cache.type", "symlink")
-    images = project.folder / "data/images"
+    images = project.directory / "data/images"
     images.mkdir(parents=True)
     # Some images are there, and old; one is there that does not belong there.
-    for path in sorted((finished.folder / "data/images").iterdir(), reverse=True)[:15]:
+    for path in sorted((finished.directory / "data/images").iterdir(), reverse=True)[:15]:
         os.utime(shutil.copy(path, images), (1e9, 1e9))
     (images / "elsewhere.jpg").touch()
     output = project.succeed(
         "dvc",
         "repro",
-        HOME=str(folder / "home"),
+        HOME=str(directory / "home"),
         LC_ALL="C",
         LOGNAME="elsewhere-user",
         PYTHONCOERCECLOCALE="0",
         PYTHONHASHSEED="12345",
-        PYTHONPATH=str(folder / "python"),
+        PYTHONPATH=str(directory / "python"),
         PYTHONUTF8="0",
         TZ="LINT-14",
         USER="elsewhere-user",
     )
     assert stages_run(output) == STAGES
-    assert (project.folder / "metrics/test.json").stat().st_mode & 0o077 == 0  # the umask's doing
+    assert (
+        project.directory / "metrics/test.json"
+    ).stat().st_mode & 0o077 == 0  # the umask's doing
     return project
 
 
 def read_lock(project: Project) -> str:
-    return (project.folder / "dvc.lock").read_text(encoding="utf-8")
+    return (project.directory / "dvc.lock").read_text(encoding="utf-8")
 
 
 def output_files(project: Project) -> list[Path]:
     """All files that the stages wrote, but for machine figures and the report."""
     paths = [
-        project.folder / path for path in output_hashes(yaml.safe_load(read_lock(project)), STAGES)
+        project.directory / path
+        for path in output_hashes(yaml.safe_load(read_lock(project)), STAGES)
     ]
     files = [file for path in paths for file in ([path] if path.is_file() else path.rglob("*"))]
     return sorted(file for file in files if file.is_file())

@@ -55,9 +55,9 @@ def test_deleted_outputs_come_back_without_a_run(
     before = {out: whole.results(out) for out in outputs(stage)}
     assert all(before.values())
     for out in before:
-        delete(whole.folder / out)
+        delete(whole.directory / out)
     monkeypatch.setenv("PATH", "")  # no stage could run
-    with chdir(whole.folder), Repo() as repo:
+    with chdir(whole.directory), Repo() as repo:
         if stage == "images":
             repo.checkout(list(before))
         else:
@@ -67,8 +67,8 @@ def test_deleted_outputs_come_back_without_a_run(
 
 def test_everything_deleted_comes_back_without_a_run(whole: Project) -> None:
     before = whole.results()
-    for folder in ("data", "models", "metrics"):
-        delete(whole.folder / folder)
+    for directory in ("data", "models", "metrics"):
+        delete(whole.directory / directory)
     whole.succeed("git", "checkout", "data", "models", "metrics")
     whole.succeed("dvc", "checkout")
     assert "Data and pipelines are up to date." in whole.succeed("dvc", "repro")

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from torchvision.datasets import CocoDetection
 
-from cocoseg.annotations.splits import SPLITS
-from cocoseg.common.images import read_rgb
-from cocoseg.common.labels import read_label_png
+from cocoseg.core.images import read_rgb
+from cocoseg.core.labels import read_mask
+from cocoseg.curation.splits import SPLITS
 from tests.exports import (
     EXPORTS,
     Export,
@@ -47,7 +47,7 @@ def test_an_export_becomes_photos_with_masks_on_what_they_show(
     assert {path.name for path in Path("data/images").iterdir()} == set(export.objects)
     for image in selection["images"]:
         name = image["file_name"]
-        labels = read_label_png(Path("data/masks", name).with_suffix(".png"))
+        labels = read_mask(Path("data/masks", name).with_suffix(".png"))
         assert labels.shape == (image["height"], image["width"])
         assert np.array_equal(
             labels, expected_labels(export.objects[name], export.classes, labels.shape)
@@ -80,7 +80,7 @@ def test_pycocotools_and_torchvision_load_the_selection_as_it_is(
         for annotation in annotations:
             labels[dataset.coco.annToMask(annotation) > 0] = annotation["category_id"]
         stem = Path(image["file_name"]).stem
-        assert np.array_equal(labels, read_label_png(Path(f"data/masks/{stem}.png")))
+        assert np.array_equal(labels, read_mask(Path(f"data/masks/{stem}.png")))
 
 
 @needs_mirror

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from cocoseg.common.errors import UserError
-from cocoseg.sources.attempt import Fault, Patience, seconds_to_wait
+from cocoseg.core.errors import UserError
+from cocoseg.sources.retry import RetryPolicy, TransferError, seconds_to_wait
 from cocoseg.sources.transfer import Download, fetch_file, fetch_many, md5_of
 from tests import misbehaving_server as misbehave
 from tests import wait_until
 from tests.misbehaving_server import Answer, MisbehavingServer
 
-QUICK = Patience(tries=4, tries_damaged=2, backoff=0.002, longest_wait=0.05, give_up=0.1)
+QUICK = RetryPolicy(tries=4, tries_damaged=2, backoff=0.002, longest_wait=0.05, give_up=0.1)
 SHORT = replace(QUICK, timeout=0.5)
 """For servers that stall: each try takes so long. Others answer in time on any machine."""
 WORDS = [b"the whole file number %d\n" % number * 50 for number in range(12)]
@@ -59,7 +59,7 @@ STALLS = [
 ]
 
 
-def patience_for(fault: Answer) -> Patience:
+def policy_for(fault: Answer) -> RetryPolicy:
     return SHORT if fault in STALLS else QUICK
 
 
@@ -79,13 +79,13 @@ def check_words(path: Path) -> None:
         raise ValueError("is no file of words")
 
 
-def downloads_of(server_url: str, folder: Path, count: int = len(WORDS)) -> list[Download]:
+def downloads_of(server_url: str, directory: Path, count: int = len(WORDS)) -> list[Download]:
     names = [f"{number}.txt" for number in range(count)]
-    return [Download(f"{server_url}/{name}", folder / name, check_words) for name in names]
+    return [Download(f"{server_url}/{name}", directory / name, check_words) for name in names]
 
 
-def words_in(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+def words_in(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
 def all_words(count: int = len(WORDS)) -> dict[str, bytes]:
@@ -96,7 +96,7 @@ def all_words(count: int = len(WORDS)) -> dict[str, bytes]:
 
 
 def test_many_files_come_over_few_connections(server: MisbehavingServer, tmp_path: Path) -> None:
-    fetch_many(downloads_of(server.url, tmp_path), connections=3, label="files", patience=QUICK)
+    fetch_many(downloads_of(server.url, tmp_path), connections=3, label="files", policy=QUICK)
     assert words_in(tmp_path) == all_words()
     assert set(server.request_counts().values()) == {1}
     assert server.connections == 3
@@ -105,8 +105,8 @@ def test_many_files_come_over_few_connections(server: MisbehavingServer, tmp_pat
 @pytest.mark.parametrize("fault", PASSING_FAULTS, ids=name_of)
 def test_a_passing_fault_heals(server: MisbehavingServer, tmp_path: Path, fault: Answer) -> None:
     server.faults["/3.txt"] = iter([fault])
-    patience = patience_for(fault)
-    fetch_many(downloads_of(server.url, tmp_path), connections=2, label="files", patience=patience)
+    policy = policy_for(fault)
+    fetch_many(downloads_of(server.url, tmp_path), connections=2, label="files", policy=policy)
     assert words_in(tmp_path) == all_words()
     assert server.request_counts()["/3.txt"] == 2
 
@@ -137,9 +137,9 @@ def test_a_lasting_fault_is_summed_up_after_all_others_came(
 ) -> None:
     server.faults["/3.txt"] = itertools.repeat(fault)
     server.files["/elsewhere"] = b"something else"
-    patience = patience_for(fault)
+    policy = policy_for(fault)
     with pytest.raises(UserError) as caught:
-        fetch_many(downloads_of(server.url, tmp_path), connections=2, label="x", patience=patience)
+        fetch_many(downloads_of(server.url, tmp_path), connections=2, label="x", policy=policy)
     message = str(caught.value)
     assert message.startswith("x: 1 of 12 files could not be fetched")
     assert f"{server.url}/3.txt: " in message
@@ -158,7 +158,7 @@ def test_only_the_first_few_of_many_failures_are_named(
     for number in range(2, 12):
         server.faults[f"/{number}.txt"] = itertools.repeat(misbehave.status(404))
     with pytest.raises(UserError, match="10 of 12 files") as caught:
-        fetch_many(downloads_of(server.url, tmp_path), connections=1, label="x", patience=QUICK)
+        fetch_many(downloads_of(server.url, tmp_path), connections=1, label="x", policy=QUICK)
     assert str(caught.value).count("404") == 3
     assert words_in(tmp_path) == all_words(2)
 
@@ -167,14 +167,14 @@ def test_redirects_are_followed(server: MisbehavingServer, tmp_path: Path) -> No
     server.files["/moved/3.txt"] = WORDS[3]
     server.faults["/3.txt"] = iter([misbehave.redirect("/via"), misbehave.redirect("/via")])
     server.faults["/via"] = iter([misbehave.redirect(f"{server.url}/moved/3.txt", 307)])
-    fetch_many(downloads_of(server.url, tmp_path), connections=2, label="x", patience=QUICK)
+    fetch_many(downloads_of(server.url, tmp_path), connections=2, label="x", policy=QUICK)
     assert words_in(tmp_path) == all_words()
 
 
 def test_a_circle_of_redirects_ends(server: MisbehavingServer, tmp_path: Path) -> None:
     server.faults["/0.txt"] = itertools.repeat(misbehave.redirect("/0.txt"))
     with pytest.raises(UserError, match="redirects"):
-        fetch_many(downloads_of(server.url, tmp_path, 1), connections=1, label="x", patience=QUICK)
+        fetch_many(downloads_of(server.url, tmp_path, 1), connections=1, label="x", policy=QUICK)
 
 
 @pytest.fixture
@@ -191,7 +191,7 @@ def test_a_server_that_is_gone_stops_the_run_early(closed_port: int, tmp_path: P
         for n in range(8000)
     ]
     with pytest.raises(UserError, match=r"nothing but failures .*connection refused.*; 0 of 8000"):
-        fetch_many(downloads, connections=16, label="images", patience=QUICK)
+        fetch_many(downloads, connections=16, label="images", policy=QUICK)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -199,9 +199,9 @@ def test_a_server_that_stands_still_stops_the_run(
     server: MisbehavingServer, tmp_path: Path
 ) -> None:
     server.faults["/0.txt"] = itertools.repeat(misbehave.trickle)
-    endless = Patience(lowest_rate=0, standstill=1.5)
+    endless = RetryPolicy(lowest_rate=0, standstill=1.5)
     with pytest.raises(UserError, match=r"nothing has come for 2 s"):
-        fetch_many(downloads_of(server.url, tmp_path), connections=2, label="x", patience=endless)
+        fetch_many(downloads_of(server.url, tmp_path), connections=2, label="x", policy=endless)
     expected = all_words()
     del expected["0.txt"]
     assert words_in(tmp_path) == expected
@@ -209,13 +209,13 @@ def test_a_server_that_stands_still_stops_the_run(
 
 def test_many_missing_files_do_not_stop_the_run(server: MisbehavingServer, tmp_path: Path) -> None:
     missing = [Download(f"{server.url}/no{n}", tmp_path / f"{n}", check_words) for n in range(50)]
-    impatient = Patience(give_up=0.0)
+    impatient = RetryPolicy(give_up=0.0)
     with pytest.raises(UserError, match="50 of 62 files"):
         fetch_many(
             missing + downloads_of(server.url, tmp_path),
             connections=1,
             label="x",
-            patience=impatient,
+            policy=impatient,
         )
     assert words_in(tmp_path) == all_words()
 
@@ -234,12 +234,12 @@ def test_file_addresses_are_copied(tmp_path: Path) -> None:
 
 
 def test_waits_double_with_jitter_and_heed_the_server_within_reason() -> None:
-    patience = Patience(backoff=1.0, longest_wait=60.0)
+    policy = RetryPolicy(backoff=1.0, longest_wait=60.0)
     for failures, doubled in [(1, 1), (2, 2), (4, 8), (30, 60)]:
-        waits = [seconds_to_wait(Fault("x"), failures, patience) for _ in range(50)]
+        waits = [seconds_to_wait(TransferError("x"), failures, policy) for _ in range(50)]
         assert 0.5 * doubled <= min(waits) < max(waits) <= 1.5 * doubled
-    assert 7 <= seconds_to_wait(Fault("x", wait=7), 1, patience) <= 8
-    assert 60 <= seconds_to_wait(Fault("x", wait=86400), 1, patience) <= 61
+    assert 7 <= seconds_to_wait(TransferError("x", wait=7), 1, policy) <= 8
+    assert 60 <= seconds_to_wait(TransferError("x", wait=86400), 1, policy) <= 61
 
 
 # --- One large file -----------------------------------------------------------------------------
@@ -265,8 +265,8 @@ def test_a_passing_fault_of_a_large_file_heals(
 ) -> None:
     large_server.faults["/large.zip"] = iter([fault])
     path = tmp_path / "new" / "large.zip"
-    patience = patience_for(fault)
-    fetch_file(f"{large_server.url}/large.zip", path, md5=md5, patience=patience)
+    policy = policy_for(fault)
+    fetch_file(f"{large_server.url}/large.zip", path, md5=md5, policy=policy)
     assert path.read_bytes() == LARGE
     assert [path] == list(path.parent.iterdir())
 
@@ -279,9 +279,9 @@ def test_a_large_file_continues_where_it_stopped(
         [misbehave.cut_after(1000), *[misbehave.status(503)] * 3]
     )
     with pytest.raises(UserError, match=r"large\.zip: status 503 .* run again"):
-        fetch_file(url, path, md5=md5, patience=QUICK)
+        fetch_file(url, path, md5=md5, policy=QUICK)
     assert not path.exists()
-    fetch_file(url, path, md5=md5, patience=QUICK)
+    fetch_file(url, path, md5=md5, policy=QUICK)
     assert path.read_bytes() == LARGE
     assert {request.range for request in large_server.requests} == {None, "bytes=1000-"}
     assert not list(tmp_path.glob("*.part*"))
@@ -292,12 +292,12 @@ def test_tries_are_counted_anew_when_a_large_file_gets_further(
 ) -> None:
     cut = misbehave.cut_after(1_100_000)
     large_server.faults["/large.zip"] = iter([cut, misbehave.status(500), cut])
-    two_tries = Patience(tries=2, backoff=0.001)
+    two_tries = RetryPolicy(tries=2, backoff=0.001)
     # The second failure in a row would be one too many: each here follows a mebibyte of progress.
     with pytest.raises(UserError, match="status 500"):
-        fetch_file(f"{large_server.url}/large.zip", tmp_path / "large.zip", patience=two_tries)
+        fetch_file(f"{large_server.url}/large.zip", tmp_path / "large.zip", policy=two_tries)
     large_server.faults["/large.zip"] = iter([cut])
-    fetch_file(f"{large_server.url}/large.zip", tmp_path / "large.zip", patience=two_tries)
+    fetch_file(f"{large_server.url}/large.zip", tmp_path / "large.zip", policy=two_tries)
     assert (tmp_path / "large.zip").read_bytes() == LARGE
 
 
@@ -316,7 +316,7 @@ def test_what_a_server_makes_of_a_range_does_not_matter(
     else:
         path.with_name("large.zip.part").write_bytes(LARGE)
         large_server.faults.clear()
-    fetch_file(f"{large_server.url}/large.zip", path, patience=QUICK)
+    fetch_file(f"{large_server.url}/large.zip", path, policy=QUICK)
     assert path.read_bytes() == LARGE
 
 
@@ -328,10 +328,10 @@ def test_a_file_that_changed_on_the_server_is_fetched_from_the_start(
         [misbehave.cut_after(1000), *[misbehave.status(503)] * 3]
     )
     with pytest.raises(UserError):
-        fetch_file(url, path, patience=QUICK)
+        fetch_file(url, path, policy=QUICK)
     large_server.version = '"version 2"'
     large_server.files["/large.zip"] = LARGE[::-1]
-    fetch_file(url, path, patience=QUICK)
+    fetch_file(url, path, policy=QUICK)
     assert path.read_bytes() == LARGE[::-1]
 
 
@@ -343,10 +343,10 @@ def test_a_wrong_md5_is_named_and_the_next_run_starts_afresh(
     with pytest.raises(
         UserError, match=rf"MD5 is 795f3202b17cb6bc3d4b771d8c6c9eaf instead of {md5}"
     ):
-        fetch_file(url, path, md5=md5, patience=QUICK)
+        fetch_file(url, path, md5=md5, policy=QUICK)
     assert not list(path.parent.glob("*.part"))
     assert not path.exists()
-    fetch_file(url, path, md5=md5, patience=QUICK)
+    fetch_file(url, path, md5=md5, policy=QUICK)
     assert path.read_bytes() == LARGE
 
 
@@ -355,7 +355,7 @@ def test_a_damaged_part_is_replaced_in_the_same_run(
 ) -> None:
     path = tmp_path / "large.zip"
     path.with_name("large.zip.part").write_bytes(bytes(1000))
-    fetch_file(f"{large_server.url}/large.zip", path, md5=md5, patience=QUICK)
+    fetch_file(f"{large_server.url}/large.zip", path, md5=md5, policy=QUICK)
     assert path.read_bytes() == LARGE
 
 
@@ -364,7 +364,7 @@ def test_refused_connections_of_a_large_file_are_one_line(
 ) -> None:
     url = f"http://127.0.0.1:{closed_port}/large.zip"
     with caplog.at_level(logging.WARNING), pytest.raises(UserError) as caught:
-        fetch_file(url, tmp_path / "large.zip", patience=QUICK)
+        fetch_file(url, tmp_path / "large.zip", policy=QUICK)
     assert str(caught.value).startswith(f"{url}: connection refused; check the address")
     assert len(caplog.messages) == QUICK.tries - 1
 
@@ -374,8 +374,8 @@ def test_refused_connections_of_a_large_file_are_one_line(
 FETCH = """
 import sys
 from pathlib import Path
-from cocoseg.common.stage import run_stage
-from cocoseg.sources.attempt import Patience
+from cocoseg.core.stage import run_stage
+from cocoseg.sources.retry import Patience
 from cocoseg.sources.transfer import Download, fetch_file, fetch_many
 patience = Patience(timeout=3600)
 url, folder, kind = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
@@ -394,8 +394,8 @@ run_stage(main, folder.parent / "machine.json")
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
 
 
-def start_fetching(url: str, folder: Path, kind: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-c", FETCH, url, str(folder), kind]
+def start_fetching(url: str, directory: Path, kind: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", FETCH, url, str(directory), kind]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
@@ -411,27 +411,27 @@ def kill(process: "subprocess.Popen[str]", number: signal.Signals) -> None:
 def test_after_a_kill_only_the_missing_files_are_fetched(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    folder, content = tmp_path / "files", b"word " * 20_000
+    directory, content = tmp_path / "files", b"word " * 20_000
     files = {f"/{n}.txt": content for n in range(60)}
     with MisbehavingServer(files) as server:
         server.faults = {name: iter([misbehave.stall_in_mid_body]) for name in list(files)[25:]}
-        process = start_fetching(server.url, folder, "60")
+        process = start_fetching(server.url, directory, "60")
         server.wait_for_requests(25 + 4)  # each of the four connections stands still
         kill(process, number)
-        whole = {f"/{path.name}" for path in folder.glob("[0-9]*")}
+        whole = {f"/{path.name}" for path in directory.glob("[0-9]*")}
         assert len(whole) == 25
-        assert all((folder / name[1:]).read_bytes() == content for name in whole)
+        assert all((directory / name[1:]).read_bytes() == content for name in whole)
 
         server.requests.clear()
         server.faults.clear()
         missing = [
-            Download(f"{server.url}{name}", folder / name[1:], lambda path: None)
+            Download(f"{server.url}{name}", directory / name[1:], lambda path: None)
             for name in files
             if name not in whole
         ]
-        fetch_many(missing, connections=4, label="files", patience=QUICK)
+        fetch_many(missing, connections=4, label="files", policy=QUICK)
         assert server.request_counts().keys() == files.keys() - whole
-        assert words_in(folder) == {name[1:]: content for name in files}
+        assert words_in(directory) == {name[1:]: content for name in files}
 
 
 @pytest.mark.parametrize("number", SIGNALS[1:])
@@ -460,7 +460,7 @@ def test_a_killed_large_file_continues(tmp_path: Path, number: signal.Signals) -
         assert not path.exists()
         assert LARGE.startswith(part.read_bytes())
 
-        fetch_file(f"{server.url}/large.zip", path, patience=QUICK)
+        fetch_file(f"{server.url}/large.zip", path, policy=QUICK)
         assert server.requests[-1].range == f"bytes={size}-"
         assert path.read_bytes() == LARGE
 
@@ -474,38 +474,38 @@ def test_a_full_disk_stops_at_once_and_the_run_continues_when_there_is_room(
 ) -> None:
     content = b"word " * 8_000
     files = {f"/{n}.txt": content for n in range(200)}
-    folder = small_disk / "files"
+    directory = small_disk / "files"
     with MisbehavingServer(files) as server:
-        process = start_fetching(server.url, folder, "200")
+        process = start_fetching(server.url, directory, "200")
         _, messages = process.communicate()
         assert process.returncode == 1
         assert messages.splitlines()[-1].startswith("error: No space left on device")
         assert "Traceback" not in messages
         assert len(server.requests) < 40
-        kept = words_in(folder)
+        kept = words_in(directory)
         assert kept
         assert set(kept.values()) == {content}
 
         make_room(small_disk)
         server.requests.clear()
         missing = [
-            Download(server.url + name, folder / name[1:], lambda path: None)
+            Download(server.url + name, directory / name[1:], lambda path: None)
             for name in files
             if name[1:] not in kept
         ]
-        fetch_many(missing, connections=4, label="files", patience=QUICK)
+        fetch_many(missing, connections=4, label="files", policy=QUICK)
         assert len(server.requests) == 200 - len(kept)
 
 
 def test_a_large_file_continues_when_a_full_disk_has_room_again(small_disk: Path) -> None:
     with MisbehavingServer({"/large.zip": LARGE}) as server:
         with pytest.raises(OSError, match="No space left") as caught:
-            fetch_file(f"{server.url}/large.zip", small_disk / "large.zip", patience=QUICK)
+            fetch_file(f"{server.url}/large.zip", small_disk / "large.zip", policy=QUICK)
         assert caught.value.errno == errno.ENOSPC
         assert len(server.requests) == 1
         size = (small_disk / "large.zip.part").stat().st_size
         assert size > 100_000
         make_room(small_disk)
-        fetch_file(f"{server.url}/large.zip", small_disk / "large.zip", patience=QUICK)
+        fetch_file(f"{server.url}/large.zip", small_disk / "large.zip", policy=QUICK)
         assert server.requests[-1].range == f"bytes={size}-"
         assert (small_disk / "large.zip").read_bytes() == LARGE

@@ -1,0 +1,302 @@
+"""How well planted mistakes come up in the label audit.
+
+One in twenty objects of a sample is dropped, given another class, or shifted by 30% of its box's
+sides, in the images to train on and in those to test alike; one network learns from such labels, as
+`presets/sample.yaml` trains. Then the test images are planted anew, `--draws` times, and audited:
+which share of the first N suspects are planted mistakes, where N is the number of planted ones?
+Beside it: a random order of the annotations, images by their mean IoU, and images by cleanlab's
+score (softmin of the pixels' self-confidence; Lad and Mueller, 2023). These know no missing
+objects, and no order within an image: dropped objects are put in for them, mistakes spread evenly.
+
+    python -m benchmarks.suspects --draws 10
+    python -m benchmarks.suspects --folder /tmp/audit      # keeps the model for the next time
+"""
+
+import argparse
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.machine import machine
+from cocoseg.coco.instances import (
+    Annotation,
+    Instances,
+    RunLengths,
+    parse_segmentation,
+    read_instances,
+)
+from cocoseg.coco.rasterize import decode_region, encode_region, rasterize, write_masks
+from cocoseg.core.labels import IGNORE_INDEX, Labels
+from cocoseg.core.seeding import generator
+from cocoseg.curation.selection import select
+from cocoseg.curation.splits import split_images
+from cocoseg.evaluation.label_errors import LabelError, find, rank_label_errors
+from cocoseg.evaluation.object_recall import objects_by_stem
+from cocoseg.inference.batches import predict_with_confidence
+from cocoseg.inference.confusion import count_confusion, mean_iou
+from cocoseg.inference.dataset import Sample
+from cocoseg.models.weights import load_model, save_model
+from cocoseg.params.reader import load_params
+from cocoseg.sources.synthetic import SampleSource
+from cocoseg.training.checkpoint import CheckpointFile
+from cocoseg.training.trainer import train
+
+ROOT = Path(__file__).resolve().parents[1]
+IMAGES = 1150
+SIZES = {"train": 480, "val": 96, "test": 384}
+FRACTION = 0.05
+FIRST = 12
+"""As many as the report shows."""
+
+LEAST_IOU = 0.1
+"""Of the boxes of a dropped object and of what is shown: a person looks around, too."""
+SHIFT = 0.3
+"""Of the sides of an object's box, each way."""
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A mistake: what was done to an annotation of an image."""
+
+    kind: str
+    original: Annotation
+
+
+def plant(selection: Instances, seed: int) -> tuple[Instances, list[Planted]]:
+    """The selection with one in twenty of its objects dropped, relabelled or shifted."""
+    draw = generator(seed, "plant")
+    objects = [a for a in selection.annotations if not a.iscrowd]
+    chosen = draw.choice(len(objects), round(FRACTION * len(objects)), replace=False).tolist()
+    sizes = {image.id: (image.width, image.height) for image in selection.images}
+    changed: dict[int, Annotation | None] = {}
+    planted = []
+    for place, index in enumerate(chosen):
+        annotation = objects[index]
+        kind = ("dropped", "relabelled", "shifted")[place % 3]
+        planted.append(Planted(kind, annotation))
+        if kind == "dropped":
+            changed[annotation.id] = None
+        elif kind == "relabelled":
+            others = [c.id for c in selection.categories if c.id != annotation.category_id]
+            changed[annotation.id] = msgspec.structs.replace(
+                annotation, category_id=int(draw.choice(others))
+            )
+        else:
+            changed[annotation.id] = _shifted(annotation, *sizes[annotation.image_id], draw)
+    annotations = [changed.get(a.id, a) for a in selection.annotations]
+    kept = [a for a in annotations if a is not None]
+    return Instances(selection.images, kept, selection.categories), planted
+
+
+def _shifted(
+    annotation: Annotation, width: int, height: int, draw: np.random.Generator
+) -> Annotation:
+    """Moved by SHIFT of its box's sides, into the picture rather than out of it."""
+    polygons = parse_segmentation(annotation.segmentation, width, height)
+    assert not isinstance(polygons, RunLengths)  # the sample has those for crowds only
+    points = [np.array(polygon).reshape(-1, 2) for polygon in polygons]
+    low = np.min([p.min(axis=0) for p in points], axis=0)
+    high = np.max([p.max(axis=0) for p in points], axis=0)
+    size = np.array([width, height])
+    step = SHIFT * (high - low)
+    fits = np.stack([low - step >= 0, high + step <= size], axis=1)
+    sign = [-1 if (f[0] and (not f[1] or draw.random() < 0.5)) else 1 for f in fits]
+    moved = [np.clip(p + step * sign, 0, size).round(2).ravel().tolist() for p in points]
+    return msgspec.structs.replace(annotation, segmentation=msgspec.Raw(msgspec.json.encode(moved)))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the network sees in a test image: labels (H, W), probabilities (classes, H, W)."""
+
+    labels: Labels
+    probabilities: NDArray[np.float16]
+
+
+def prepare(directory: Path) -> tuple[Instances, dict[str, Seen], list[str]]:
+    """Draw the sample, plant mistakes, train unless that was done, look at the test images.
+
+    Returns the true test part of the selection, what is seen of it by stem, and the classes.
+    """
+    params = load_params(ROOT / "presets/sample.yaml")
+    sample = params.download.sample.model_copy(update={"images": IMAGES})
+    source = SampleSource(sample, params.runtime.worker_count())
+    source.write_annotations(directory / "instances.json")
+    options = params.filter
+    selection = select(
+        read_instances(directory / "instances.json"),
+        options.classes,
+        max_instances=options.max_instances,
+        max_images=sum(SIZES.values()),
+        prefer=options.prefer,
+        seed=options.seed,
+    ).instances
+    images, masks = directory / "images", directory / "masks"
+    for path in (images, masks):
+        path.mkdir(exist_ok=True)
+    source.fetch_images(selection.images, images)
+    noisy, _ = plant(selection, seed=0)
+    write_masks(noisy, masks, overlap="last", crowd="ignore", workers=1)
+    splits = split_images(selection, SIZES, params.split.seed)
+    samples = {
+        name: [Sample(images / f"{stem}.jpg", masks / f"{stem}.png") for stem in stems]
+        for name, stems in splits.items()
+    }
+    cpu, file = torch.device("cpu"), directory / "model.safetensors"
+    if not file.exists():
+        result = train(
+            options.classes,
+            samples["train"],
+            samples["val"],
+            params.train,
+            device=cpu,
+            workers=0,
+            checkpoint=CheckpointFile(directory / "checkpoint.pt", "suspects"),
+            report_epoch=lambda epoch, figures, again: print(
+                f"epoch {epoch}: mean IoU {figures['val']['miou']:.3f}", flush=True
+            ),
+        )
+        save_model(file, result.model, result.card)
+    model, card = load_model(file)
+    seen = {
+        splits["test"][found.index]: Seen(
+            found.labels.numpy(), found.probabilities.numpy().astype(np.float16)
+        )
+        for found in predict_with_confidence(
+            model, card, samples["test"], batch_size=16, workers=0, device=cpu
+        )
+    }
+    kept = [image for image in selection.images if image.stem in seen]
+    ids = {image.id for image in kept}
+    annotations = [a for a in selection.annotations if a.image_id in ids]
+    return Instances(kept, annotations, selection.categories), seen, list(card.classes)
+
+
+def points_at(label_error: LabelError, planted: Planted, box: tuple[int, int, int, int]) -> bool:
+    """Whether a person who is shown the suspect sees the mistake, whose box was this."""
+    if planted.kind != "dropped" or label_error.image_id != planted.original.image_id:
+        return label_error.annotation_id == planted.original.id
+    left, top, width, height = box
+    across = min(label_error.x + label_error.width, left + width) - max(label_error.x, left)
+    down = min(label_error.y + label_error.height, top + height) - max(label_error.y, top)
+    both = max(across, 0) * max(down, 0)
+    return both / (width * height + label_error.width * label_error.height - both) >= LEAST_IOU
+
+
+def audit(
+    test: Instances, seen: Mapping[str, Seen], classes: list[str], seed: int
+) -> tuple[dict[str, float], Counter[str], Counter[str]]:
+    """The share of planted mistakes among the first N of each order; then, by kind, how many were
+    found and planted."""
+    noisy, planted = plant(test, seed)
+    of_image: dict[int, list[Annotation]] = defaultdict(list)
+    for annotation in noisy.annotations:
+        of_image[annotation.image_id].append(annotation)
+    objects = objects_by_stem(noisy)
+    findings, by_iou, by_cleanlab = [], {}, {}
+    for image in test.images:
+        ground_truth = rasterize(
+            of_image[image.id], image.width, image.height, overlap="last", crowd="ignore"
+        )
+        labels = seen[image.stem].labels
+        probabilities = seen[image.stem].probabilities.astype(np.float32)
+        findings.append(find(objects[image.stem], ground_truth, labels, probabilities))
+        by_iou[image.id] = mean_iou(count_confusion(ground_truth, labels, len(classes)))
+        by_cleanlab[image.id] = softmin_score(ground_truth, probabilities)
+    label_errors = rank_label_errors(
+        [(image.id, image.file_name) for image in test.images], findings, classes
+    )
+    count = len(planted)
+    boxes = [_box(p.original, test) for p in planted]
+    left = dict(enumerate(planted))
+    found: Counter[str] = Counter()
+    hits = []
+    for label_error in label_errors[:count]:
+        number = next((n for n, p in left.items() if points_at(label_error, p, boxes[n])), None)
+        hits.append(number is not None)
+        if number is not None:
+            found[left.pop(number).kind] += 1
+    mistakes = Counter(p.original.image_id for p in planted)
+    dropped = Counter(p.original.image_id for p in planted if p.kind == "dropped")
+    things = {i.id: len(objects[i.stem]) + dropped[i.id] for i in test.images}
+    precision = {
+        f"the first {FIRST} suspects": mean(hits[:FIRST]),
+        "suspects": mean(hits),
+        "cleanlab's image score": _by_image(by_cleanlab, mistakes, things, count),
+        "images by mean IoU": _by_image(by_iou, mistakes, things, count),
+        "random": count / sum(things.values()),
+    }
+    return precision, found, Counter(p.kind for p in planted)
+
+
+def softmin_score(ground_truth: Labels, probabilities: NDArray[np.float32]) -> float:
+    """Cleanlab's label quality of an image: its pixels' probabilities of their labels, weighted by
+    softmin at the temperature 0.1."""
+    counted = ground_truth != IGNORE_INDEX
+    labels = np.where(counted, ground_truth, 0)[None].astype(np.intp)
+    own = np.take_along_axis(probabilities, labels, axis=0)[0][counted].astype(np.float64)
+    weights = np.exp((1 - own) / 0.1)
+    return float((own * weights).sum() / weights.sum())
+
+
+def _by_image(
+    quality: Mapping[int, float], mistakes: Counter[int], things: Mapping[int, int], count: int
+) -> float:
+    """The share of mistakes among the first `count` objects of the images of lowest quality, the
+    mistakes of the last image spread evenly over its objects."""
+    found = looked_at = 0.0
+    for image_id in sorted(quality, key=lambda i: (quality[i], i)):
+        part = min(1.0, (count - looked_at) / max(things[image_id], 1))
+        found += part * mistakes[image_id]
+        looked_at += part * things[image_id]
+        if looked_at >= count:
+            break
+    return found / count
+
+
+def _box(annotation: Annotation, test: Instances) -> tuple[int, int, int, int]:
+    image = next(i for i in test.images if i.id == annotation.image_id)
+    segmentation = parse_segmentation(annotation.segmentation, image.width, image.height)
+    region = decode_region(encode_region(segmentation, image.width, image.height))
+    height, width = region.pixels.shape
+    return region.left, region.top, width, height
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--draws", type=int, default=10)
+    parser.add_argument("--folder", type=Path)
+    options = parser.parse_args()
+    print(machine("torch", "scipy"), flush=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        directory = options.directory or Path(temporary)
+        directory.mkdir(parents=True, exist_ok=True)
+        test, seen, classes = prepare(directory)
+    rows, found, planted = [], Counter[str](), Counter[str]()
+    for seed in range(1, options.draws + 1):
+        precision, found_now, planted_now = audit(test, seen, classes, seed)
+        rows.append(precision)
+        found += found_now
+        planted += planted_now
+    print(
+        f"{len(test.images)} test images, {planted.total() // len(rows)} mistakes planted in each"
+    )
+    for order in rows[0]:
+        values = [row[order] for row in rows]
+        spread = f"{min(values):.2f} to {max(values):.2f}"
+        print(f"{order:<24} {mean(values):.2f}   ({spread})")
+    print("found:", ", ".join(f"{found[kind]} of {planted[kind]} {kind}" for kind in planted))
+
+
+if __name__ == "__main__":
+    main()

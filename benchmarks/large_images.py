@@ -1,0 +1,64 @@
+"""A photo of 100 megapixels through `cocoseg predict --tiles`: seconds, and the process's peak.
+
+Blotches of 12,000 x 8,400 pixels, as JPEG and as PNG, by the sample's model in PyTorch and as ONNX;
+wants `models/` of a finished run.
+
+    python -m benchmarks.large_photos
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.machine import machine
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--size", nargs=2, type=int, default=[12_000, 8_400])
+    parser.add_argument("--tiles", default="full")
+    parser.add_argument("--models", type=Path, default=Path("models"))
+    options = parser.parse_args()
+    print(machine("torch", "onnxruntime"), flush=True)
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        coarse = np.random.default_rng(0).integers(0, 256, (84, 120, 3)).astype(np.uint8)
+        photo = Image.fromarray(coarse).resize(options.size)
+        photo.save(directory / "photo.jpg")
+        photo.save(directory / "photo.png", compress_level=1)
+        for model in ("model.safetensors", "onnx/float32.onnx"):
+            for file in ("photo.jpg", "photo.png"):
+                command = ["predict", directory / file, "--model", options.models / model]
+                command += ["--out", directory / "out", "--tiles", options.tiles]
+                seconds, peak = run_child([str(part) for part in command])
+                print(f"{model:<18} {file} {seconds:5.0f} s   peak {peak:,} MiB", flush=True)
+
+
+def run_child(arguments: list[str]) -> tuple[float, int]:
+    """Run `cocoseg`: seconds, and the child's peak memory in MiB.
+
+    The kernel tells the highest peak of all children, so a child of its own waits for it.
+    """
+    code = (
+        "import resource, subprocess, sys;"
+        "subprocess.run([sys.executable, '-m', 'cocoseg.cli', *sys.argv[1:]],"
+        " check=True, stdout=subprocess.DEVNULL);"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    started = time.perf_counter()
+    command = [sys.executable, "-c", code, *arguments]
+    result = subprocess.run(command, check=True, capture_output=True, text=True)
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return time.perf_counter() - started, int(result.stdout) // unit
+
+
+if __name__ == "__main__":
+    main()

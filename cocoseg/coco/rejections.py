@@ -1,0 +1,266 @@
+"""Why an image or an annotation of a COCO file is not used: every reason, its meaning and remedy.
+
+`data/rejected.csv` lists each rejected entry, `metrics/filter.json` counts them by reason, the data
+page shows examples, and docs/your-data.md has the table.
+"""
+
+import csv
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from cocoseg.core.errors import UserError
+from cocoseg.core.files import atomic_file
+
+
+class Reason(StrEnum):
+    """A reason for rejection: the value in files, with its `meaning` and what to do (`remedy`)."""
+
+    meaning: str
+    remedy: str
+
+    def __new__(cls, value: str, meaning: str, remedy: str) -> "Reason":
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.meaning = meaning
+        member.remedy = remedy
+        return member
+
+    # Images: not selected.
+    NO_SELECTED_CLASS = (
+        "no_selected_class",
+        "No annotation of the selected classes.",
+        "Add classes to `filter.classes`.",
+    )
+    NO_VALID_ANNOTATION = (
+        "no_valid_annotation",
+        "Annotations of the selected classes, but none of them is valid.",
+        "See the reasons of its annotations.",
+    )
+    TOO_MANY_INSTANCES = (
+        "too_many_instances",
+        "More valid annotations than `filter.max_instances`.",
+        "Raise `filter.max_instances`.",
+    )
+    OVER_MAX_IMAGES = (
+        "over_max_images",
+        "Usable, but `filter.max_images` is reached; `filter.prefer` chose others.",
+        "Raise `filter.max_images`.",
+    )
+    EXCLUDED = (
+        "excluded",
+        "Listed in the file of `filter.exclude`.",
+        "Remove its row from that file.",
+    )
+    # Images: no usable file.
+    IMAGE_NOT_FOUND = (
+        "image_not_found",
+        "No image file has this name.",
+        "Add the file, or correct `images` in `download.files.pairs`.",
+    )
+    IMAGE_AMBIGUOUS = (
+        "image_ambiguous",
+        "Several files fit the name, or several entries name the same file.",
+        "Make the paths in the annotations unique.",
+    )
+    IMAGE_DAMAGED = (
+        "image_damaged",
+        "The image file cannot be decoded.",
+        "Replace the file.",
+    )
+    IMAGE_SIZE = (
+        "image_size",
+        "The image file has another size than its entry says.",
+        "Use the images that were annotated, not resized copies.",
+    )
+    ORIENTATION_UNKNOWN = (
+        "orientation_unknown",
+        "EXIF rotates or mirrors the image, and its size does not tell whether the annotations "
+        "follow the stored or the displayed pixels.",
+        "Apply the EXIF orientation to the pixels, then export again.",
+    )
+    SIZE_MISSING = (
+        "size_missing",
+        "The entry has no width and height, and the image is not in a local directory.",
+        "Add `width` and `height`, or copy the images into a directory.",
+    )
+    # Images: unusable entries.
+    MALFORMED_IMAGE = (
+        "malformed_image",
+        "The entry is unreadable, or its size is impossible.",
+        "Correct the entry.",
+    )
+    UNSAFE_FILE_NAME = (
+        "unsafe_file_name",
+        "The file name contains a directory or characters that some file systems reject.",
+        "Rename the file.",
+    )
+    DUPLICATE_IMAGE = (
+        "duplicate_image",
+        "An earlier entry has the same id or file name.",
+        "Give each image its own id and name.",
+    )
+    # Annotations.
+    UNKNOWN_IMAGE = (
+        "unknown_image",
+        "No image has the `image_id` of this annotation.",
+        "Correct `image_id`, or add the image.",
+    )
+    DUPLICATE_ANNOTATION = (
+        "duplicate_annotation",
+        "An earlier annotation has the same id.",
+        "Give each annotation its own id.",
+    )
+    MALFORMED_ANNOTATION = (
+        "malformed_annotation",
+        "The entry is unreadable.",
+        "Correct the entry.",
+    )
+    BBOX_ONLY = (
+        "bbox_only",
+        "A box without an outline.",
+        "Export polygons or masks.",
+    )
+    SEGMENTATION_MISSING = (
+        "segmentation_missing",
+        "No segmentation.",
+        "Export polygons or masks.",
+    )
+    SEGMENTATION_EMPTY = (
+        "segmentation_empty",
+        "The segmentation is empty.",
+        "Export polygons or masks.",
+    )
+    SEGMENTATION_MALFORMED = (
+        "segmentation_malformed",
+        "The segmentation is neither polygons nor a run-length encoding.",
+        "Correct the segmentation.",
+    )
+    POLYGON_ODD = (
+        "polygon_odd",
+        "A polygon has an odd number of coordinates.",
+        "Correct the polygon.",
+    )
+    POLYGON_TOO_SHORT = (
+        "polygon_too_short",
+        "A polygon has fewer than three points.",
+        "Remove the polygon, or add points.",
+    )
+    COORDINATE_BEYOND_IMAGE = (
+        "coordinate_beyond_image",
+        "The outline extends beyond the right or bottom edge of the image.",
+        "Move the points into the image.",
+    )
+    COORDINATE_NEGATIVE = (
+        "coordinate_negative",
+        "The outline extends beyond the left or top edge of the image.",
+        "Move the points into the image.",
+    )
+    COORDINATE_NOT_FINITE = (
+        "coordinate_not_finite",
+        "A coordinate is not a finite number.",
+        "Correct the coordinate.",
+    )
+    OUTLINE_TOO_LONG = (
+        "outline_too_long",
+        "The outline is longer than 1,048,576 pixels.",
+        "Simplify the outline.",
+    )
+    RLE_MALFORMED = (
+        "rle_malformed",
+        "The run-length encoding is unreadable.",
+        "Export the mask again.",
+    )
+    RLE_SIZE = (
+        "rle_size",
+        "The run-length encoding has another size than the image.",
+        "Export the mask at the size of the image.",
+    )
+    RLE_COUNTS = (
+        "rle_counts",
+        "The counts of the run-length encoding do not fill the image.",
+        "Export the mask again.",
+    )
+
+
+UNUSABLE_IMAGES = frozenset(
+    {
+        Reason.IMAGE_NOT_FOUND,
+        Reason.IMAGE_AMBIGUOUS,
+        Reason.IMAGE_DAMAGED,
+        Reason.IMAGE_SIZE,
+        Reason.ORIENTATION_UNKNOWN,
+        Reason.SIZE_MISSING,
+        Reason.MALFORMED_IMAGE,
+        Reason.UNSAFE_FILE_NAME,
+        Reason.DUPLICATE_IMAGE,
+    }
+)
+"""Reasons that are about an image's file or entry, not about a choice of the user."""
+
+
+class Defect(NamedTuple):
+    """A reason for rejection and a detail in words."""
+
+    reason: Reason
+    detail: str = ""
+
+
+class Rejection(msgspec.Struct, gc=False):
+    """A rejected entry; an id is None where the entry has none."""
+
+    kind: Literal["image", "annotation"]
+    image_id: int | None
+    annotation_id: int | None
+    reason: Reason
+    detail: str = ""
+    category_id: int | None = None
+
+
+def invalid_annotations(rejections: Sequence[Rejection]) -> list[Rejection]:
+    """The annotations that were rejected for a defect of their own.
+
+    Not those of rejected images, and not those of `filter.exclude`.
+    """
+    by_image = {r.image_id: r.reason for r in rejections if r.kind == "image"}
+    return [
+        r
+        for r in rejections
+        if r.kind == "annotation" and r.reason not in (Reason.EXCLUDED, by_image.get(r.image_id))
+    ]
+
+
+def write_rejections(path: Path, rejections: Sequence[Rejection]) -> None:
+    """Write a CSV file with a row for each rejection; those of images have no annotation id."""
+    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["image_id", "annotation_id", "reason", "detail"])
+        writer.writerows([r.image_id, r.annotation_id, r.reason, r.detail] for r in rejections)
+
+
+def read_rejections(path: Path) -> list[Rejection]:
+    """Read the file that `write_rejections` wrote.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return [_read_row(row) for row in csv.DictReader(file)]
+    except (csv.Error, KeyError, TypeError, ValueError):
+        raise UserError(f"{path} is damaged: remove it, then run `dvc repro`") from None
+
+
+def _read_row(row: dict[str, str]) -> Rejection:
+    image_id, annotation_id = (
+        int(row[key]) if row[key] else None for key in ("image_id", "annotation_id")
+    )
+    reason = Reason(row["reason"])  # type: ignore[call-arg]
+    # An annotation that is not an object has no id.
+    of_image = annotation_id is None and reason is not Reason.MALFORMED_ANNOTATION
+    return Rejection(
+        "image" if of_image else "annotation", image_id, annotation_id, reason, row["detail"]
+    )

@@ -1,0 +1,31 @@
+"""Section `export`: which ONNX files are written and how much accuracy they may lose."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from cocoseg.params.reader import NonNegativeFloat, PositiveInt, Section
+
+
+class MaxLoss(Section):
+    float32: NonNegativeFloat
+    float16: NonNegativeFloat
+    int8: NonNegativeFloat
+
+
+class ExportParams(Section):
+    opset: Annotated[int, Field(ge=13, le=20)]
+    variants: list[Literal["float32", "float16", "int8"]]
+    max_loss: MaxLoss
+    calibration_images: PositiveInt
+    batch_size: PositiveInt
+    threads: PositiveInt
+
+    @field_validator("variants")
+    @classmethod
+    def _float32_among_them(cls, variants: list[str]) -> list[str]:
+        if "float32" not in variants or len(set(variants)) < len(variants):
+            raise ValueError(
+                "should name each once, and float32 among them, of which the others are made"
+            )
+        return variants

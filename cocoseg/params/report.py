@@ -1,0 +1,11 @@
+"""Section `report`: how the report is titled."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from cocoseg.params.reader import Section
+
+
+class ReportParams(Section):
+    title: Annotated[str, Field(min_length=1)]

@@ -1,0 +1,48 @@
+"""Print the test scores as a table, and where everything lies: the end of `make repro`.
+
+python -m cocoseg.reports.summary
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+_RESULTS = {
+    "model": "models/model.safetensors",
+    "ONNX": "models/onnx/",
+    "scores": "metrics/test.json",
+    "examples": "metrics/examples/",
+    "report": "metrics/report.html",
+}
+
+
+def format_scores(scores: dict[str, Any]) -> str:
+    """The content of `metrics/test.json` as a table of text, a line for each class."""
+    rows = [(name, value) for name, value in scores["iou"].items()]
+    rows.append(("mean IoU", scores["miou"]))
+    width = max(len(name) for name, _ in rows)
+    lines = [f"Test scores over {scores['images']} images (IoU)", ""]
+    for name, value in rows:
+        if name == "mean IoU":
+            lines.append("  " + "-" * (width + 28))
+        shown = "   none" if value is None else f"{value:7.3f}  {'#' * round(value * 20)}"
+        lines.append(f"  {name:<{width}}{shown}")
+    lines.append(
+        f"  pixel accuracy {scores['pixel_accuracy']:.3f}, mean {scores['mean_accuracy']:.3f}"
+    )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    try:
+        scores = json.loads(Path("metrics/test.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        sys.exit("error: metrics/test.json not found: run `make repro`, which makes it")
+    print(f"\n{format_scores(scores)}\n")
+    for name, path in _RESULTS.items():
+        print(f"  {name:<16} {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""What is trained on: augmented crops of photos, in an order that seed and epoch decide."""
+
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as transforms
+
+from cocoseg.core.errors import UserError
+from cocoseg.core.labels import IGNORE_INDEX
+from cocoseg.core.parallel import in_processes
+from cocoseg.core.seeding import generator
+from cocoseg.inference.dataset import Sample
+
+logger = logging.getLogger(__name__)
+
+
+def check_training_data(
+    splits: Mapping[str, Sequence[Sample]], classes: Sequence[str], workers: int
+) -> None:
+    """Say before training what would spoil it.
+
+    A class without a training pixel is a warning; a split without images raises UserError.
+    """
+    for name, samples in splits.items():
+        if not samples:
+            raise UserError(f"split.ratios.{name}: the split has no images, training needs some")
+    pixels = count_pixels(splits["train"], workers)
+    for label, name in enumerate(classes, start=1):
+        if not pixels[label]:
+            logger.warning("no training image shows a pixel of class %s", name)
+
+
+def count_pixels(samples: Sequence[Sample], workers: int) -> NDArray[np.int64]:
+    """How many pixels of all label maps have each label: (256,)."""
+    counts = np.zeros(256, np.int64)
+    for histogram in in_processes(_histogram, [sample.mask for sample in samples], workers):
+        counts += histogram
+    return counts
+
+
+def _histogram(mask: Path) -> list[int]:
+    with Image.open(mask) as image:
+        return image.histogram()
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How training crops of `crop` x `crop` pixels are drawn.
+
+    `scale` is the range of the enlargement of a photo whose shorter side was resized to `size`;
+    `colour` the largest relative change of brightness, contrast and saturation.
+    """
+
+    size: int
+    crop: int
+    scale: Sequence[float]
+    color: float
+
+    def __call__(self, sample: Sample, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Draw a crop of a photo, uint8 (3, crop, crop), and of its labels, uint8 (crop, crop).
+
+        Where the crop reaches beyond the photo, the image is grey and the labels are void.
+        """
+        shorter_side = np.exp(random.uniform(*np.log(self.scale))) * self.size
+        image, labels = sample.read(shorter_side=math.ceil(shorter_side))
+        height, width = labels.shape
+        scale = shorter_side / min(height, width)
+        top, crop_height, pad_top, out_height = self._place(height, scale, random.random())
+        left, crop_width, pad_left, out_width = self._place(width, scale, random.random())
+        box = top, left, crop_height, crop_width
+        out_size = [out_height, out_width]
+        crop_image = transforms.resized_crop(image, *box, size=out_size, antialias=True)
+        crop_labels = transforms.resized_crop(
+            labels[None], *box, size=out_size, interpolation=InterpolationMode.NEAREST
+        )[0]
+        if random.random() < 0.5:
+            crop_image, crop_labels = crop_image.flip(-1), crop_labels.flip(-1)
+        if self.color:
+            for adjust in (
+                transforms.adjust_brightness,
+                transforms.adjust_contrast,
+                transforms.adjust_saturation,
+            ):
+                factor = float(random.uniform(1 - self.color, 1 + self.color))
+                crop_image = adjust(crop_image, factor)
+        canvas = torch.full((3, self.crop, self.crop), 127, dtype=torch.uint8)
+        ignored = torch.full((self.crop, self.crop), IGNORE_INDEX, dtype=torch.uint8)
+        inside = (
+            slice(pad_top, pad_top + out_height),
+            slice(pad_left, pad_left + out_width),
+        )
+        canvas[:, *inside] = crop_image
+        ignored[inside] = crop_labels
+        return canvas, ignored
+
+    def _place(self, length: int, scale: float, where: float) -> tuple[int, int, int, int]:
+        """Along one axis: start and length in the photo, start and length on the canvas."""
+        taken = max(1, round(self.crop / scale))
+        if taken > length:
+            on_canvas = max(1, min(self.crop, round(length * scale)))
+            return 0, length, int(where * (self.crop - on_canvas + 1)), on_canvas
+        return int(where * (length - taken + 1)), taken, 0, self.crop
+
+
+class TrainingCrops(Dataset[tuple[Tensor, Tensor]]):
+    """Augmented crops by (epoch, index): what is drawn depends on nothing else but the seed."""
+
+    def __init__(self, samples: Sequence[Sample], augmentation: Augmentation, seed: int) -> None:
+        self.samples = samples
+        self.augmentation = augmentation
+        self.seed = seed
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        epoch, index = key
+        return self.augmentation(self.samples[index], generator(self.seed, "augment", epoch, index))
+
+
+def training_batches(
+    length: int, batch_size: int, epochs: range, seed: int
+) -> Iterator[list[tuple[int, int]]]:
+    """The keys of every batch of the epochs, each epoch in an order of its own.
+
+    The incomplete batch at an epoch's end is left out; a set smaller than a batch is one batch.
+    """
+    for epoch in epochs:
+        order = generator(seed, "order", epoch).permutation(length).tolist()
+        for start in range(0, max(1, length - batch_size + 1), batch_size):
+            yield [(epoch, index) for index in order[start : start + batch_size]]
+
+
+def batches_per_epoch(length: int, batch_size: int) -> int:
+    """How many batches of one epoch `training_batches` yields."""
+    return max(1, length // batch_size)

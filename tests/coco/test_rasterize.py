@@ -1,0 +1,269 @@
+"""Masks are COCO's own pixels, and overlaps follow the rules."""
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+from pycocotools.coco import COCO
+
+from cocoseg.coco.instances import Category, ImageRecord, Instances, read_instances
+from cocoseg.coco.rasterize import decode_region, encode_region, rasterize, write_masks
+from cocoseg.core.labels import PALETTE
+from cocoseg.sources.synthetic.scenes import annotations_json
+from tests.coco_files import painted, select_from
+from tests.mirror import MIRROR_SPLITS, mirror_document, needs_mirror
+
+Overlap = Literal["last", "small", "ignore"]
+Crowd = Literal["ignore", "paint", "drop"]
+OVERLAPS: list[Overlap] = ["last", "small", "ignore"]
+CROWDS: list[Crowd] = ["ignore", "paint", "drop"]
+CLASSES = ("person", "bicycle", "car", "motorcycle", "airplane")
+EVERYTHING = 10_000
+
+
+def render(
+    regions: list[tuple[NDArray[Any], int, bool]],
+    shape: tuple[int, int],
+    overlap: Overlap,
+    crowd: Crowd,
+) -> NDArray[Any]:
+    """The rules of DESIGN.md, pixel by pixel: each looks at the regions that cover it.
+
+    A region is (mask, label, is crowd).
+    """
+    labels = np.zeros(shape, np.uint8)
+    areas = [int(mask.sum()) for mask, _, _ in regions]
+    covered = np.zeros(shape, bool)
+    for mask, _, _ in regions:
+        covered |= mask.astype(bool)
+    for y, x in np.argwhere(covered):
+        over = [n for n, (mask, _, _) in enumerate(regions) if mask[y, x]]
+        crowds = [n for n in over if regions[n][2]]
+        instances = over if crowd == "paint" else [n for n in over if n not in crowds]
+        if not instances:
+            labels[y, x] = 255 if crowds and crowd == "ignore" else 0
+        elif overlap == "ignore" and len(instances) > 1:
+            labels[y, x] = 255
+        elif overlap == "small":
+            smallest = min(areas[n] for n in instances)
+            labels[y, x] = regions[max(n for n in instances if areas[n] == smallest)][1]
+        else:
+            labels[y, x] = regions[instances[-1]][1]
+    return labels
+
+
+def render_whole(
+    regions: list[tuple[NDArray[Any], int, bool]],
+    shape: tuple[int, int],
+    overlap: Overlap,
+    crowd: Crowd,
+) -> NDArray[Any]:
+    """`render` for large images: whole masks at once, and a sum to find overlaps."""
+    labels = np.zeros(shape, np.uint8)
+    instances = [(mask, label) for mask, label, is_crowd in regions if not is_crowd]
+    if crowd == "paint":
+        instances = [(mask, label) for mask, label, _ in regions]
+    if crowd == "ignore":
+        for mask, _, is_crowd in regions:
+            if is_crowd:
+                labels[mask == 1] = 255
+    order = list(range(len(instances)))
+    if overlap == "small":
+        order.sort(key=lambda n: (-int(instances[n][0].sum()), n))
+    for n in order:
+        labels[instances[n][0] == 1] = instances[n][1]
+    if overlap == "ignore" and instances:
+        labels[sum(mask.astype(int) for mask, _ in instances) > 1] = 255
+    return labels
+
+
+@needs_mirror
+@pytest.mark.parametrize("split", MIRROR_SPLITS)
+def test_every_mask_of_the_mirror_has_the_pixels_of_pycocotools(split: str, tmp_path: Path) -> None:
+    file = tmp_path / "instances.json"
+    file.write_text(json.dumps(mirror_document(split)))
+    selection = select_from(file, CLASSES, max_instances=EVERYTHING, max_images=EVERYTHING)
+    with contextlib.redirect_stdout(None):
+        coco = COCO(file)
+    label_of = {coco.getCatIds(catNms=[name])[0]: n for n, name in enumerate(CLASSES, start=1)}
+    of_image: dict[int, list[Any]] = {image.id: [] for image in selection.instances.images}
+    for annotation in selection.instances.annotations:
+        of_image[annotation.image_id].append(annotation)
+    assert len(of_image) == {"train2017": 119, "val2017": 52}[split]
+    for image in selection.instances.images:
+        size = image.width, image.height
+        regions = [
+            (coco.annToMask(theirs), label_of[theirs["category_id"]], bool(theirs["iscrowd"]))
+            for theirs in coco.dataset["annotations"]
+            if theirs["image_id"] == image.id and theirs["category_id"] in label_of
+        ]
+        for overlap in OVERLAPS:
+            for crowd in CROWDS:
+                ours = rasterize(of_image[image.id], *size, overlap=overlap, crowd=crowd)
+                expected = render_whole(regions, size[::-1], overlap, crowd)
+                assert np.array_equal(ours, expected), (image.id, overlap, crowd)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_mask_files_are_palette_pngs_that_give_the_labels(tmp_path: Path, workers: int) -> None:
+    file = tmp_path / "instances.json"
+    file.write_text(annotations_json(40, 96, 64, seed=0))
+    selection = select_from(file, CLASSES).instances
+    summary = write_masks(selection, tmp_path, overlap="last", crowd="ignore", workers=workers)
+    pixels = np.zeros(256, int)
+    for image in selection.images:
+        annotations = [a for a in selection.annotations if a.image_id == image.id]
+        labels = rasterize(annotations, 96, 64, overlap="last", crowd="ignore")
+        with Image.open(tmp_path / f"{image.stem}.png") as mask:
+            assert (mask.format, mask.mode) == ("PNG", "P")
+            assert mask.getpalette() == PALETTE.ravel().tolist()
+            assert np.array_equal(np.asarray(mask), labels)
+        pixels += np.bincount(labels.ravel(), minlength=256)
+    assert len(list(tmp_path.glob("*.png"))) == len(selection.images) == summary["masks"]
+    names = ["background", *CLASSES]
+    fractions = {name: pixels[n] / pixels.sum() for n, name in enumerate(names)}
+    assert summary["pixels"] == pixels.sum()
+    assert summary["share"] == pytest.approx(
+        fractions | {"void": pixels[255] / pixels.sum()}, abs=1e-6
+    )
+
+
+def left(columns: int) -> dict[str, Any]:
+    """The left columns of a 6x4 image."""
+    return {"size": [4, 6], "counts": [0, columns * 4, (6 - columns) * 4]}
+
+
+def right(columns: int) -> dict[str, Any]:
+    return {"size": [4, 6], "counts": [(6 - columns) * 4, columns * 4]}
+
+
+def row(annotations: list[Any], overlap: Overlap = "last", crowd: Crowd = "void") -> list[int]:
+    """What is painted in a 6x4 image whose rows are all the same."""
+    labels = rasterize(annotations, 6, 4, overlap=overlap, crowd=crowd)
+    assert labels.dtype == np.uint8
+    assert np.array_equal(labels, np.tile(labels[0], (4, 1)))
+    return list(map(int, labels[0]))
+
+
+def test_an_overlap_belongs_to_the_last_painted() -> None:
+    assert row([painted(left(4), 1), painted(right(3), 2)]) == [1, 1, 1, 2, 2, 2]
+    assert row([painted(right(3), 2), painted(left(4), 1)]) == [1, 1, 1, 1, 2, 2]
+
+
+def test_an_overlap_belongs_to_the_smaller_area_in_either_order() -> None:
+    big, small = painted(left(4), 1), painted(right(3), 2)
+    assert row([big, small], "small") == row([small, big], "small") == [1, 1, 1, 2, 2, 2]
+
+
+def test_of_equal_areas_the_last_painted_wins() -> None:
+    one, two = painted(left(4), 1), painted(right(4), 2)
+    assert row([one, two], "small") == [1, 1, 2, 2, 2, 2]
+    assert row([two, one], "small") == [1, 1, 1, 1, 2, 2]
+
+
+def test_an_overlap_becomes_void_even_of_one_class_and_under_a_third() -> None:
+    assert row([painted(left(4), 1), painted(right(4), 1)], "void") == [1, 1, 255, 255, 1, 1]
+    three = [painted(left(4), 1), painted(right(4), 2), painted(left(6), 3)]
+    assert row(three, "void") == [255] * 6
+
+
+def test_a_crowd_is_void_beneath_all_instances_wherever_it_stands_in_the_file() -> None:
+    crowd, instance = painted(left(4), 1, iscrowd=1), painted(right(4), 2)
+    for overlap in OVERLAPS:
+        for annotations in ([crowd, instance], [instance, crowd]):
+            assert row(annotations, overlap, "void") == [255, 255, 2, 2, 2, 2]
+
+
+def test_a_crowd_is_painted_as_an_instance_or_left_out() -> None:
+    crowd, instance = painted(left(5), 1, iscrowd=1), painted(right(3), 2)
+    assert row([instance, crowd], "last", "paint") == [1, 1, 1, 1, 1, 2]
+    assert row([instance, crowd], "small", "paint") == [1, 1, 1, 2, 2, 2]
+    assert row([instance, crowd], "void", "paint") == [1, 1, 1, 255, 255, 2]
+    assert row([instance, crowd], "last", "drop") == [0, 0, 0, 2, 2, 2]
+
+
+@st.composite
+def run_lengths(draw: st.DrawFn, width: int, height: int) -> dict[str, Any]:
+    """Any runs that fill the image, empty ones included."""
+    marks = sorted(draw(st.lists(st.integers(0, width * height), max_size=6)))
+    counts = np.diff([0, *marks, width * height]).tolist()
+    return {"size": [height, width], "counts": counts}
+
+
+def pixels_of(segmentation: dict[str, Any]) -> NDArray[Any]:
+    """Run lengths, column by column, written out."""
+    counts = segmentation["counts"]
+    flat = np.repeat(np.arange(len(counts)) % 2, counts)
+    return flat.reshape(segmentation["size"], order="F").astype(np.uint8)
+
+
+@given(st.data(), st.sampled_from(OVERLAPS), st.sampled_from(CROWDS))
+@settings(max_examples=150, deadline=None)
+def test_painting_follows_the_rules_at_every_pixel(
+    data: st.DataObject, overlap: Overlap, crowd: Crowd
+) -> None:
+    width, height = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 6))
+    drawn = data.draw(
+        st.lists(
+            st.tuples(run_lengths(width, height), st.integers(1, 3), st.integers(0, 1)), max_size=5
+        )
+    )
+    annotations = [painted(runs, label, iscrowd=crowded) for runs, label, crowded in drawn]
+    regions = [(pixels_of(runs), label, bool(crowded)) for runs, label, crowded in drawn]
+    ours = rasterize(annotations, width, height, overlap=overlap, crowd=crowd)
+    assert np.array_equal(ours, render(regions, (height, width), overlap, crowd))
+    assert np.array_equal(ours, render_whole(regions, (height, width), overlap, crowd))
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_a_polygon_has_the_pixels_of_ann_to_mask(data: st.DataObject) -> None:
+    width, height = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 40))
+    x = st.floats(0, width).map(lambda value: min(round(value, 2), width))
+    y = st.floats(0, height).map(lambda value: min(round(value, 2), height))
+    points = st.lists(st.tuples(x, y), min_size=3, max_size=8)
+    polygons = [
+        [coordinate for point in polygon for coordinate in point]
+        for polygon in data.draw(st.lists(points, min_size=1, max_size=3))
+    ]
+    coco = COCO()
+    coco.imgs = {1: {"width": width, "height": height}}
+    expected = coco.annToMask({"image_id": 1, "segmentation": polygons})
+    region = decode_region(encode_region(polygons, width, height))
+    found = np.zeros((height, width), np.uint8)
+    region.of(found)[region.pixels] = 1
+    assert np.array_equal(found, expected)
+
+
+def test_a_large_image_is_painted_and_counted_exactly(tmp_path: Path) -> None:
+    # Larger than any 16-bit count of pixels or of columns.
+    width, height = 70_000, 30
+    right_half = {"size": [height, width], "counts": [35_000 * height, 35_000 * height]}
+    selection = Instances(
+        [ImageRecord(1, "wide.jpg", width, height)],
+        [painted(right_half, 1)],
+        [Category(1, "person")],
+    )
+    summary = write_masks(selection, tmp_path, overlap="ignore", crowd="ignore", workers=1)
+    assert summary["share"] == {"background": 0.5, "person": 0.5, "void": 0}
+
+
+def test_masks_of_a_selection_read_from_its_file_are_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "instances.json"
+    file.write_text(annotations_json(40, 96, 64, seed=0))
+    selection = select_from(file, CLASSES).instances
+    again = tmp_path / "selection.json"
+    again.write_bytes(msgspec.json.encode(selection))
+    for name, source in {"a": selection, "b": read_instances(again).instances}.items():
+        (tmp_path / name).mkdir()
+        write_masks(source, tmp_path / name, overlap="small", crowd="paint", workers=1)
+    for path in (tmp_path / "a").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()

@@ -1,0 +1,238 @@
+"""Is one run better than another: on which images, by how much, and how sure."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from cocoseg.core.errors import UserError
+from cocoseg.evaluation.statistics import Comparison, ImageCounts, ScoredRun, compare_runs
+from cocoseg.inference.confusion import iou_scores, mean_iou
+
+CLASSES = ["background", "person", "car"]
+Counts = NDArray[np.int64]
+
+
+def scored(
+    counts: Counts | dict[str, Counts],
+    name: str = "run",
+    classes: Sequence[str] = CLASSES,
+    trained_on: Sequence[str] = (),
+    ground_truth: str = "t",
+) -> ScoredRun:
+    """A run with these confusions (images, classes, classes), by stem or named 0, 1, …"""
+    if not isinstance(counts, dict):
+        counts = {str(number): matrix for number, matrix in enumerate(counts)}
+    confusions = {stem: matrix.tolist() for stem, matrix in counts.items()}
+    return ScoredRun(
+        name,
+        ImageCounts(list(classes), confusions, dict.fromkeys(confusions, ground_truth)),
+        frozenset(trained_on),
+    )
+
+
+class World:
+    """Images of different content and difficulty, and models that get some pixels of them right."""
+
+    def __init__(self, seed: int, images: int) -> None:
+        self.random = np.random.default_rng(seed)
+        self.pixels = self.random.integers(50, 400, (images, 3))
+        self.pixels[:, 2] *= self.random.random(images) < 0.4  # not every image shows a car
+        self.ease = self.random.normal(0, 0.08, (images, 3))
+
+    def run(self, quality: Sequence[float], seed_noise: float) -> Counts:
+        """The confusions (images, 3, 3) of one training: it has luck of its own, and each image."""
+        luck = self.random.normal(0, 0.04, self.ease.shape) + self.random.normal(0, seed_noise, 3)
+        right = self.random.binomial(self.pixels, (quality + self.ease + luck).clip(0.02, 0.98))
+        wrong = self.pixels - right
+        counts = np.zeros((len(right), 3, 3), np.int64)
+        for label in range(3):
+            counts[:, label, label] = right[:, label]
+            counts[:, label, (label + 1) % 3] = wrong[:, label] // 2
+            counts[:, label, (label + 2) % 3] = wrong[:, label] - wrong[:, label] // 2
+        return counts
+
+
+A, B = [0.9, 0.6, 0.55], [0.9, 0.64, 0.6]
+
+
+def true_difference(seed_noise: float) -> float:
+    """Of the mean IoU, over thousands of images and many trainings."""
+    world = World(99, 4000)
+    scores = [
+        np.mean([mean_iou(world.run(quality, seed_noise).sum(axis=0)) for _ in range(60)])
+        for quality in (A, B)
+    ]
+    return float(scores[1] - scores[0])
+
+
+@pytest.mark.parametrize(
+    ("images", "runs", "seed_noise", "folds"),
+    [(60, 1, 0.0, False), (60, 3, 0.03, False), (100, 5, 0.03, True)],
+    ids=["one run a side", "three seeds a side", "five folds a side"],
+)
+def test_the_interval_holds_the_true_difference_as_often_as_it_says(
+    images: int, runs: int, seed_noise: float, folds: bool
+) -> None:
+    ground_truth = true_difference(seed_noise)
+    held = 0
+    for seed in range(1000):
+        world = World(seed, images)
+        sides = []
+        for quality in (A, B):
+            trained = [world.run(quality, seed_noise) for _ in range(runs)]
+            tested = [
+                {str(i): counts[i] for i in range(images) if not folds or i % runs == number}
+                for number, counts in enumerate(trained)
+            ]
+            sides.append([scored(counts) for counts in tested])
+        found = compare_runs(*sides).differences[0]
+        held += found.low <= ground_truth <= found.high
+    assert 930 <= held <= 970
+
+
+def compared(first: Counts, second: Counts) -> Comparison:
+    return compare_runs([scored(first)], [scored(second)])
+
+
+def test_two_identical_runs_differ_by_exactly_nothing() -> None:
+    counts = World(0, 20).run(A, 0)
+    for found in compared(counts, counts).differences:
+        assert (found.difference, found.low, found.high) == (0, 0, 0)
+        assert found.verdict == "the same"
+
+
+def test_scores_are_those_of_all_pixels() -> None:
+    world = World(1, 30)
+    first, second = world.run(A, 0), world.run(B, 0)
+    whole, *classes = compared(first, second).differences
+    assert whole.name == "mean IoU"
+    assert whole.first == mean_iou(first.sum(axis=0))
+    assert whole.second == mean_iou(second.sum(axis=0))
+    assert whole.difference == whole.second - whole.first
+    assert [d.name for d in classes] == CLASSES
+    assert [d.second for d in classes] == iou_scores(second.sum(axis=0)).tolist()
+
+
+def test_the_order_of_images_makes_no_difference() -> None:
+    world = World(2, 30)
+    first, second = world.run(A, 0), world.run(B, 0)
+    backwards = {str(i): second[i] for i in reversed(range(30))}
+    assert compare_runs([scored(first)], [scored(backwards)]) == compared(first, second)
+
+
+def test_a_clear_difference_is_told_and_which_way() -> None:
+    world = World(3, 200)
+    first, second = world.run(A, 0), world.run([0.95, 0.9, 0.9], 0)
+    assert compared(first, second).differences[0].verdict == "better"
+    assert compared(second, first).differences[0].verdict == "worse"
+    again = world.run(A, 0)
+    assert compared(first, again).differences[0].verdict == "cannot tell"
+
+
+def test_seeds_are_averaged_and_their_spread_widens_the_interval() -> None:
+    world = World(4, 200)
+    first = [world.run(A, 0.05) for _ in range(3)]
+    second = [world.run(B, 0.05) for _ in range(3)]
+    found = compare_runs([scored(c) for c in first], [scored(c) for c in second])
+    assert found.differences[0].first == pytest.approx(
+        np.mean([mean_iou(counts.sum(axis=0)) for counts in first])
+    )
+    alone = compared(first[0], second[0])
+    width = [c.differences[0].high - c.differences[0].low for c in (found, alone)]
+    assert width[0] > 2 * width[1]
+    assert found.covered[1:] == [
+        "the training seed of A (3 runs)",
+        "the training seed of B (3 runs)",
+    ]
+    assert not found.not_covered
+    assert alone.not_covered == [
+        "the training seed of A (one run)",
+        "the training seed of B (one run)",
+    ]
+
+
+def test_folds_are_pooled_into_one_test_of_all_images() -> None:
+    counts = World(5, 30).run(A, 0)
+    folds = [scored({str(i): counts[i] for i in range(30) if i % 5 == fold}) for fold in range(5)]
+    found = compare_runs(folds, [scored(counts)])
+    assert len(found.images) == 30
+    assert found.differences[0].difference == 0
+    assert "5 folds" in found.covered[0]
+
+
+def test_only_folds_with_a_shared_image_count_as_folds() -> None:
+    counts = World(5, 50).run(A, 0)
+    folds = [scored({str(i): counts[i] for i in range(50) if i % 5 == fold}) for fold in range(5)]
+    in_one = World(6, 50).run(B, 0)
+    found = compare_runs(folds, [scored({str(i): in_one[i] for i in range(0, 50, 5)})])
+    assert found.covered == ["which images are tested (10, paired bootstrap)"]
+    assert np.isfinite([found.differences[0].low, found.differences[0].high]).all()
+    found = compare_runs(folds, folds[:3])
+    assert "3 folds" in found.covered[0]
+
+
+def test_only_images_that_both_test_count_and_the_others_are_named() -> None:
+    counts = World(6, 6).run(A, 0)
+    first = scored(dict.fromkeys("abcd", counts[0]), trained_on="ef")
+    second = scored(dict.fromkeys("cde", counts[0]), trained_on="a")
+    found = compare_runs([first], [second])
+    assert found.images == ["c", "d"]
+    assert (found.only_first, found.only_second) == (["a", "b"], ["e"])
+    assert found.trained_on == ["a", "e"]
+
+
+def test_classes_are_matched_by_name_and_others_count_as_background() -> None:
+    counts = World(7, 30).run(A, 0)
+    order = [0, 2, 1]  # the second run lists car before person
+    swapped = counts[:, order][:, :, order]
+    found = compare_runs(
+        [scored(counts)], [scored(swapped, classes=["background", "car", "person"])]
+    )
+    assert all(d.difference == 0 for d in found.differences)
+    assert not found.other_ground_truth
+
+    fewer = counts.copy()
+    fewer[:, 0] += fewer[:, 2]
+    fewer[:, :, 0] += fewer[:, :, 2]
+    fewer = fewer[:, :2, :2]
+    found = compare_runs([scored(counts)], [scored(fewer, classes=["background", "person"])])
+    assert [d.name for d in found.differences] == ["mean IoU", "background", "person"]
+    assert all(d.difference == 0 for d in found.differences)
+
+
+def test_other_true_labels_are_noticed() -> None:
+    counts = World(8, 5).run(A, 0)
+    assert compare_runs(
+        [scored(counts)], [scored(counts, ground_truth="u")]
+    ).other_ground_truth == list("01234")
+    dropped = counts[:, :2, :2]
+    found = compare_runs([scored(counts)], [scored(dropped, classes=["background", "person"])])
+    assert found.other_ground_truth == [
+        str(i) for i in range(5) if counts[i, :, 2].any() or counts[i, 2].any()
+    ]
+
+
+def test_a_class_in_one_image_only_has_a_score_but_no_interval() -> None:
+    world = World(9, 10)
+    world.pixels[1:, 2] = 0
+    world.pixels[0, 2] = 100
+    first, second = world.run(A, 0), world.run(B, 0)
+    car = compared(first, second).differences[-1]
+    assert car.name == "car" and not np.isnan(car.difference)
+    assert np.isnan(car.low) and np.isnan(car.high) and car.verdict == "cannot tell"
+
+
+def test_one_shared_image_says_nothing_of_others() -> None:
+    world = World(10, 1)
+    found = compared(world.run(A, 0), world.run(B, 0)).differences[0]
+    assert np.isnan(found.low) and found.verdict == "cannot tell"
+
+
+def test_nothing_in_common_is_one_line() -> None:
+    counts = World(11, 3).run(A, 0)
+    with pytest.raises(UserError, match="no test image is shared"):
+        compare_runs([scored(counts)], [scored({"x": counts[0]})])
+    with pytest.raises(UserError, match="no class in common"):
+        compare_runs([scored(counts)], [scored(counts, classes=["background", "cat", "dog"])])

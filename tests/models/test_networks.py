@@ -1,0 +1,246 @@
+"""The network: exact shortcuts, pretrained weights, files that explain themselves."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torchvision.models import MobileNet_V3_Large_Weights, Weights, WeightsEnum, get_model
+from torchvision.models.segmentation import DeepLabV3_MobileNet_V3_Large_Weights
+
+from cocoseg.core.errors import UserError
+from cocoseg.models.heads import DilatedConv2d
+from cocoseg.models.networks import (
+    OUTPUT_STRIDES,
+    ModelCard,
+    _download,
+    build_model,
+    estimate_norms,
+    fold_batch_norms,
+)
+from cocoseg.models.weights import load_model, load_pretrained, save_model
+from tests import ROOT
+
+ARCHITECTURE = "deeplabv3_mobilenet_v3_large"
+NAMES = ("background", "person", "bicycle", "car", "motorcycle", "airplane")
+CARD = ModelCard(ARCHITECTURE, NAMES, 64)
+BACKBONE = ROOT.parent / "shared/weights/mobilenet_v3_large_features.safetensors"
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (12, 30), (30, 12), (13, 13)])
+def test_leaving_out_taps_that_see_padding_changes_nothing(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    plain = nn.Conv2d(3, 4, 3, padding=12, dilation=12, bias=False).double()
+    short = DilatedConv2d(3, 4, 3, padding=12, dilation=12, bias=False).double()
+    short.load_state_dict(plain.state_dict())
+    images = torch.randn(2, 3, *shape, dtype=torch.float64)
+    expected, result = plain(images), short(images)
+    torch.testing.assert_close(result, expected)
+    weights = torch.randn_like(expected)
+    (expected * weights).sum().backward()
+    (result * weights).sum().backward()
+    torch.testing.assert_close(short.weight.grad, plain.weight.grad)
+
+
+def test_leaving_them_out_of_the_convolutions_of_single_channels_changes_nothing() -> None:
+    torch.manual_seed(0)
+    short = DilatedConv2d(4, 4, 3, padding=12, dilation=12, groups=4)
+    images = torch.randn(2, 4, 5, 30)
+    torch.testing.assert_close(short(images), nn.Conv2d.forward(short, images))
+
+
+def test_the_network_equals_torchvisions() -> None:
+    ours = build_model(ARCHITECTURE, 6).eval()
+    theirs = get_model(
+        ARCHITECTURE, weights=None, weights_backbone=None, num_classes=6, aux_loss=True
+    ).eval()
+    theirs.load_state_dict(ours.state_dict())
+    images = torch.randn(1, 3, 96, 128)
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(images)["out"], theirs(images)["out"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", OUTPUT_STRIDES)
+def test_folding_the_batch_norms_away_changes_nothing(architecture: str) -> None:
+    torch.manual_seed(0)
+    model = build_model(architecture, 6).double()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.running_mean, module.bias):
+                nn.init.normal_(tensor, std=0.1)
+            for tensor in (module.running_var, module.weight):
+                nn.init.uniform_(tensor, 0.5, 1.5)
+    folded = fold_batch_norms(model)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    images = torch.randn(2, 3, 64, 96, dtype=torch.float64)
+    with torch.inference_mode():
+        torch.testing.assert_close(folded(images)["out"], model.eval()(images)["out"])
+
+
+def test_estimated_norms_are_those_of_the_batches_alone() -> None:
+    norm = nn.BatchNorm2d(3)
+    norm.running_mean = torch.full((3,), 100.0)
+    batches = [torch.rand(4, 3, 8, 8) for _ in range(2)]
+    model = nn.Sequential(nn.Dropout(0.5), norm)
+    estimate_norms(model, batches)
+    torch.testing.assert_close(norm.running_mean, torch.cat(batches).mean((0, 2, 3)))
+    variances = torch.stack([batch.var((0, 2, 3)) for batch in batches])
+    torch.testing.assert_close(norm.running_var, variances.mean(0))
+    assert not any(module.training for module in model.modules())
+
+
+def test_a_saved_model_comes_back_and_explains_itself(tmp_path: Path) -> None:
+    model = build_model(ARCHITECTURE, len(NAMES)).eval()
+    save_model(tmp_path / "a.safetensors", model, CARD)
+    save_model(tmp_path / "b.safetensors", model, CARD)
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    loaded, card = load_model(tmp_path / "a.safetensors")
+    assert card == CARD
+    assert not loaded.training
+    for key, value in model.state_dict().items():
+        assert torch.equal(value.float(), loaded.state_dict()[key].float()), key
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no safetensors"])
+def test_a_missing_or_damaged_model_is_one_line(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "model.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"^[^\n]*model\.safetensors[^\n]*$"):
+        load_model(path)
+
+
+def test_a_foreign_safetensors_file_is_no_model(tmp_path: Path) -> None:
+    save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match="not written by the train stage"):
+        load_model(tmp_path / "x.safetensors")
+
+
+@pytest.mark.skipif(not BACKBONE.is_file(), reason="needs ../shared/weights")
+def test_a_backbone_file_replaces_all_of_the_backbone() -> None:
+    model = build_model(ARCHITECTURE, len(NAMES))
+    assert "random heads" in load_pretrained(model, str(BACKBONE), CARD)
+    for key, value in load_file(BACKBONE).items():
+        assert torch.equal(model.state_dict()[f"backbone.{key}"].float(), value.float()), key
+
+
+def test_a_whole_model_file_replaces_everything(tmp_path: Path) -> None:
+    trained = build_model(ARCHITECTURE, len(NAMES))
+    save_model(tmp_path / "trained.safetensors", trained, CARD)
+    model = build_model(ARCHITECTURE, len(NAMES))
+    started_from = load_pretrained(model, str(tmp_path / "trained.safetensors"), CARD)
+    assert started_from == "whole model from trained.safetensors"
+    for key, value in trained.state_dict().items():
+        assert torch.equal(model.state_dict()[key], value), key
+
+
+@pytest.mark.parametrize("auxiliary", [True, False])
+def test_a_model_is_read_back_with_the_heads_it_had(auxiliary: bool, tmp_path: Path) -> None:
+    model = build_model(ARCHITECTURE, len(NAMES), auxiliary=auxiliary)
+    save_model(tmp_path / "model.safetensors", model, CARD)
+    again, _ = load_model(tmp_path / "model.safetensors")
+    assert (again.aux_classifier is not None) is auxiliary
+    assert again.state_dict().keys() == model.state_dict().keys()
+
+
+def test_a_network_without_the_auxiliary_head_starts_from_one_that_has_it(tmp_path: Path) -> None:
+    trained = build_model(ARCHITECTURE, len(NAMES))
+    save_model(tmp_path / "trained.safetensors", trained, CARD)
+    model = build_model(ARCHITECTURE, len(NAMES), auxiliary=False)
+    load_pretrained(model, str(tmp_path / "trained.safetensors"), CARD)
+    for key, value in model.state_dict().items():
+        assert torch.equal(trained.state_dict()[key], value), key
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    save_model(tmp_path / "two.safetensors", build_model(ARCHITECTURE, 2), CARD)
+    save_file({"0.0.weight": torch.zeros(16, 3, 3, 3)}, tmp_path / "part.safetensors")
+    model = build_model(ARCHITECTURE, len(NAMES))
+    for name in ("two", "part"):
+        with pytest.raises(UserError, match=r"train\.weights: .*does not fit"):
+            load_pretrained(model, str(tmp_path / f"{name}.safetensors"), CARD)
+
+
+def test_weights_that_are_no_file_say_what_there_is() -> None:
+    with pytest.raises(UserError, match="none of none, imagenet, coco, and no such file"):
+        load_pretrained(build_model(ARCHITECTURE, 6), "image-net", CARD)
+
+
+def test_imagenet_weights_become_the_backbone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = get_model("mobilenet_v3_large", weights=None)
+    url = MobileNet_V3_Large_Weights.IMAGENET1K_V1.url
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    (tmp_path / "hub/checkpoints").mkdir(parents=True)
+    torch.save(theirs.state_dict(), tmp_path / "hub/checkpoints" / url.rsplit("/", 1)[1])
+    model = build_model(ARCHITECTURE, 6)
+    assert load_pretrained(model, "imagenet", CARD) == "backbone from ImageNet, random heads"
+    expected = theirs.state_dict()["features.16.0.weight"]
+    assert torch.equal(model.state_dict()["backbone.16.0.weight"], expected)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "cannot download .*; check the network"), (b"a web page", "invalid hash value")],
+)
+def test_weights_that_cannot_be_downloaded_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, message: str
+) -> None:
+    file = tmp_path / "weights-01234567.pth"
+    if content:
+        file.write_bytes(content)
+
+    class Elsewhere(WeightsEnum):
+        DEFAULT = Weights(url=file.as_uri(), transforms=lambda: None, meta={})
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
+    with pytest.raises(UserError, match=message):
+        _download(Elsewhere.DEFAULT)
+
+
+def test_a_model_of_an_architecture_of_another_version_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    model = build_model(ARCHITECTURE, 6)
+    save_model(path, model, ModelCard("vision_transformer", NAMES, 64))
+    with pytest.raises(UserError, match="holds a vision_transformer, which this version"):
+        load_model(path)
+
+
+def test_coco_weights_that_nobody_has_are_one_line() -> None:
+    architecture = "deeplabv3plus_mobilenet_v3_large"
+    model = build_model(architecture, 2)
+    with pytest.raises(UserError, match=f"no coco weights of {architecture}: imagenet"):
+        load_pretrained(model, "coco", ModelCard(architecture, ("background", "red"), 64))
+
+
+def test_coco_weights_give_each_class_the_row_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torchvision looks into torch's hub folder before it downloads: put a file there."""
+    theirs = get_model(
+        ARCHITECTURE, weights=None, weights_backbone=None, num_classes=21, aux_loss=True
+    )
+    enum = DeepLabV3_MobileNet_V3_Large_Weights.COCO_WITH_VOC_LABELS_V1
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    (tmp_path / "hub/checkpoints").mkdir(parents=True)
+    torch.save(theirs.state_dict(), tmp_path / "hub/checkpoints" / enum.url.rsplit("/", 1)[1])
+    names = ("background", "person", "giraffe", "airplane")
+    model = build_model(ARCHITECTURE, len(names))
+    giraffe = model.state_dict()["classifier.4.weight"][2].clone()
+    said = load_pretrained(model, "coco", ModelCard(ARCHITECTURE, names, 64))
+    assert said.endswith("background, person, airplane")
+    for head in ("classifier", "aux_classifier"):
+        ours, source = (
+            model.state_dict()[f"{head}.4.weight"],
+            theirs.state_dict()[f"{head}.4.weight"],
+        )
+        categories = enum.meta["categories"]
+        assert torch.equal(ours[0], source[0])
+        assert torch.equal(ours[1], source[categories.index("person")])
+        assert torch.equal(ours[3], source[categories.index("aeroplane")])
+    assert torch.equal(model.state_dict()["classifier.4.weight"][2], giraffe)
+    assert torch.equal(
+        model.state_dict()["backbone.0.0.weight"], theirs.state_dict()["backbone.0.0.weight"]
+    )

@@ -1,0 +1,43 @@
+"""The table at the end of `make repro`."""
+
+from pathlib import Path
+
+import pytest
+
+from cocoseg.core.files import write_json
+from cocoseg.reports.summary import format_scores, main
+
+
+def test_the_table_has_a_line_for_each_class_and_the_mean() -> None:
+    scores = {
+        "miou": 0.625,
+        "pixel_accuracy": 0.9,
+        "mean_accuracy": 0.8,
+        "iou": {"background": 0.75, "person": 0.5, "car": None},
+        "images": 60,
+    }
+    lines = format_scores(scores).splitlines()
+    assert "60 images" in lines[0]
+    assert any(line.split()[:2] == ["person", "0.500"] for line in lines)
+    assert any(line.split() == ["car", "none"] for line in lines)
+    assert any(line.split()[:3] == ["mean", "IoU", "0.625"] for line in lines)
+
+
+def test_it_prints_the_scores_and_where_everything_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    scores = {"miou": 0.5, "pixel_accuracy": 0.9, "mean_accuracy": 0.8, "iou": {"car": 0.5}}
+    write_json(Path("metrics/test.json"), {**scores, "images": 60})
+    main()
+    said = capsys.readouterr().out
+    assert "car       0.500" in said
+    assert "metrics/report.html" in said
+
+
+def test_without_scores_it_says_how_to_get_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="run `make repro`"):
+        main()

@@ -1,0 +1,296 @@
+"""One's own files: where they are looked for, what is copied, what comes from addresses."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cocoseg.coco.instances import ImageRecord, Instances, read_instances
+from cocoseg.core.errors import UserError
+from cocoseg.params.download import FilesExport, FilesParams
+from cocoseg.sources.local_files import FilesSource
+from cocoseg.sources.matching import ImageDirectory, NoMatch
+from cocoseg.sources.retry import RetryPolicy
+from cocoseg.sources.source import ImagesReport, update_images
+from tests.exports import LEFT, RIGHT, Box, draw, polygon, write
+from tests.misbehaving_server import MisbehavingServer
+
+QUICK = RetryPolicy(tries=2, tries_damaged=2, backoff=0.002, longest_wait=0.05, timeout=0.3)
+
+
+def document(*names: str, **size: int) -> dict[str, Any]:
+    """An export with one cat in each image."""
+    return {
+        "images": [{"id": id, "file_name": name, **size} for id, name in enumerate(names)],
+        "annotations": [
+            {"id": id, "image_id": id, "category_id": 3, "segmentation": polygon(LEFT)}
+            for id in range(len(names))
+        ],
+        "categories": [{"id": 3, "name": "cat"}],
+    }
+
+
+def source_of(
+    directory: Path, *pairs: tuple[str, str], downloads: Path | None = None
+) -> FilesSource:
+    params = FilesParams(
+        directory=str(directory), pairs=[FilesExport(annotations=a, images=i) for a, i in pairs]
+    )
+    return FilesSource(params, 2, 0, downloads or directory / "downloads", QUICK)
+
+
+def written(source: FilesSource, directory: Path) -> Instances:
+    source.write_annotations(directory / "instances.json")
+    return read_instances(directory / "instances.json").instances
+
+
+def names_and_reasons(instances: Instances) -> dict[str, str | None]:
+    return {i.file_name: i.rejected[0] if i.rejected else None for i in instances.images}
+
+
+# --- Locations --------------------------------------------------------------------------------
+
+
+def test_locations_are_below_the_folder_absolute_at_home_or_file_addresses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    draw(tmp_path / "own/a b/1.png", {LEFT: "cat"})
+    write(tmp_path / "own/a b/x.json", document("1.png"))
+    absolute = tmp_path / "own/a b"
+    for base in ("a b", str(absolute), "~/own/a b", absolute.as_uri()):
+        source = source_of(tmp_path / "own", (f"{base}/x.json", base))
+        instances = written(source, tmp_path)
+        assert names_and_reasons(instances) == {"1.png": None}
+        images = tmp_path / "images"
+        update_images(source, instances.images, images)
+        assert (images / "1.png").read_bytes() == (absolute / "1.png").read_bytes()
+        (images / "1.png").unlink()
+
+
+@pytest.mark.parametrize(
+    ("annotations", "images", "said"),
+    [
+        ("none.json", "photos", r"none.json is no file: see .*; there is .*/x\.json"),
+        ("photos", "photos", "photos is no file: see download.files"),
+        ("x.json", "none", "none is no folder: see download.files"),
+    ],
+)
+def test_what_is_not_there_is_named(
+    tmp_path: Path, annotations: str, images: str, said: str
+) -> None:
+    draw(tmp_path / "photos/1.png", {})
+    write(tmp_path / "x.json", document("1.png"))
+    with pytest.raises(UserError, match=said):
+        written(source_of(tmp_path, (annotations, images)), tmp_path)
+
+
+# --- Names and ids ----------------------------------------------------------------------------
+
+
+def test_no_two_photos_get_the_same_name_and_the_first_keeps_it(tmp_path: Path) -> None:
+    names = ["a/b.png", "a+b.png", "A/B.png", "c.png", "c.bmp", "c-2.png", ".x.png"]
+    for name in names:
+        draw(tmp_path / name, {})
+    draw(tmp_path / "other/a/b.png", {})
+    write(tmp_path / "x.json", document(*names))
+    write(tmp_path / "y.json", document("a/b.png"))
+    pairs = ("x.json", str(tmp_path)), ("y.json", "other")
+    images = written(source_of(tmp_path, *pairs), tmp_path).images
+    assert [(i.file_name, i.source.removeprefix(f"{tmp_path}/")) for i in images] == [
+        ("a+b.png", "a/b.png"),
+        ("a%2Bb.png", "a+b.png"),
+        ("A+B-2.png", "A/B.png"),
+        ("c.png", "c.png"),
+        ("c-2.bmp", "c.bmp"),
+        ("c-2-2.png", "c-2.png"),
+        ("%2Ex.png", ".x.png"),
+        ("a+b-3.png", "other/a/b.png"),
+    ]
+    assert [image.id for image in images] == list(range(1, 9))
+
+
+def test_ids_stay_where_they_can_and_categories_of_one_name_become_one(tmp_path: Path) -> None:
+    draw(tmp_path / "1.png", {})
+    draw(tmp_path / "2.png", {})
+    first, second = document("1.png"), document("2.png")
+    second["images"][0]["id"] = second["annotations"][0]["image_id"] = "70"
+    second["annotations"][0] |= {"id": 9, "category_id": 0}
+    second["categories"] = [{"id": 0, "name": " cat"}, {"id": 3, "name": "dog"}]
+    write(tmp_path / "x.json", first)
+    write(tmp_path / "y.json", second)
+    instances = written(source_of(tmp_path, ("x.json", "."), ("y.json", ".")), tmp_path)
+    assert [image.id for image in instances.images] == [0, 70]
+    assert [(a.id, a.image_id, a.category_id) for a in instances.annotations] == [
+        (0, 0, 3),
+        (9, 70, 3),
+    ]
+    assert [(c.id, c.name) for c in instances.categories] == [(3, "cat"), (4, "dog")]
+
+
+def test_an_id_of_two_categories_is_one_line(tmp_path: Path) -> None:
+    content = document("1.png")
+    content["categories"].append({"id": "3", "name": "dog"})
+    write(tmp_path / "x.json", content)
+    with pytest.raises(UserError, match="file 1 has two categories of the id 3, 'dog'"):
+        written(source_of(tmp_path, ("x.json", ".")), tmp_path)
+
+
+def test_other_fields_of_an_image_are_kept(tmp_path: Path) -> None:
+    draw(tmp_path / "1.png", {})
+    content = document("1.png", video=7)
+    content["images"][0] |= {"source": "https://elsewhere", "tags": ["a"], "rejected": True}
+    write(tmp_path / "x.json", content)
+    written(source_of(tmp_path, ("x.json", ".")), tmp_path)
+    [image] = json.loads((tmp_path / "instances.json").read_bytes())["images"]
+    assert image["video"] == 7
+    assert image["tags"] == ["a"]
+    assert image["source"] == f"{tmp_path}/1.png"
+    assert "rejected" not in image
+
+
+def test_fields_that_utf8_cannot_spell_are_left_out(tmp_path: Path) -> None:
+    draw(tmp_path / "1.png", {})
+    content = document("1.png")
+    content["annotations"][0]["half \ud800"] = content["images"][0]["half \ud800"] = "\udfff"
+    write(tmp_path / "x.json", content)
+    instances = written(source_of(tmp_path, ("x.json", ".")), tmp_path)
+    assert names_and_reasons(instances) == {"1.png": None}
+    assert len(instances.annotations) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("1.png", "1.png"),
+        ("./a//1.png", "a/1.png"),
+        ("A\\a\\1.png", "a/1.png"),
+        ("/srv/x/a/1.png", "a/1.png"),
+        ("2.png", "b/2.png"),
+        ("b%2F2.png", "b/2.png"),
+        ("../../b/2.png", "b/2.png"),
+        ("../../upload/4/2.png", "b/2.png"),
+        ("https://bucket/b/2.png?sign=1", "b/2.png"),
+        ("/data/local-files/?d=x%2Fb%2F2.png", "b/2.png"),
+        ("images/1234abcd-2.png", None),
+        ("1234abcd-2.png", "b/2.png"),
+        ("c/2.png", None),
+        ("3.png", "a/3.png and b/3.png"),
+        ("b/3.png", "b/3.png"),
+        ("e\u0301.png", "\u00e9.png"),
+        ("../secret.png", None),
+        ("b", None),
+        ("", None),
+    ],
+)
+def test_a_name_means_the_photo_it_agrees_with(
+    tmp_path: Path, name: str, found: str | None
+) -> None:
+    for path in ("1.png", "a/1.png", "b/2.png", "a/3.png", "b/3.png", "\u00e9.png"):
+        (tmp_path / "photos" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / path).touch()
+    (tmp_path / "secret.png").touch()
+    directory = ImageDirectory(tmp_path / "photos")
+    if found is None or " and " in found:
+        with pytest.raises(NoMatch) as error:
+            directory.find(name)
+        assert error.value.reason == ("photo_ambiguous" if found else "photo_not_found")
+    else:
+        assert directory.find(name) == found
+
+
+# --- Images -----------------------------------------------------------------------------------
+
+
+def test_only_what_has_changed_is_copied_again(tmp_path: Path) -> None:
+    for name in ("1.png", "2.png"):
+        draw(tmp_path / "own" / name, {LEFT: "cat"})
+    write(tmp_path / "own/x.json", document("1.png", "2.png"))
+    source, directory = source_of(tmp_path / "own", ("x.json", ".")), tmp_path / "images"
+    images = written(source, tmp_path).images
+    assert update_images(source, images, directory) == ImagesReport(0, 2, 0)
+    draw(tmp_path / "own/2.png", {RIGHT: "dog"})
+    assert update_images(source, images, directory) == ImagesReport(1, 1, 0)
+    assert (directory / "2.png").read_bytes() == (tmp_path / "own/2.png").read_bytes()
+    assert update_images(source, images[:1], directory) == ImagesReport(1, 0, 1)
+    (tmp_path / "own/1.png").unlink()
+    (directory / "1.png").unlink()
+    with pytest.raises(UserError, match=r"1 of 1 files could not be fetched .*1\.png: no such"):
+        update_images(source, images[:1], directory)
+
+
+def test_images_of_another_source_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"1\.jpg is of another source: run `dvc repro`"):
+        source_of(tmp_path, ("x.json", ".")).fetch_images([ImageRecord(1, "1.jpg", 9, 9)], tmp_path)
+
+
+# --- Addresses --------------------------------------------------------------------------------
+
+
+def photo_bytes(directory: Path, objects: dict[Box, str]) -> bytes:
+    draw(directory / "drawn.png", objects)
+    return (directory / "drawn.png").read_bytes()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[MisbehavingServer]:
+    content = document("sub/a b.png", "c.png", "../../c.png", width=60, height=40)
+    content["images"].append({"id": 9, "file_name": "sizeless.png"})
+    files = {
+        "/x/annotations.json": json.dumps(content).encode(),
+        "/x/images/sub/a b.png": photo_bytes(tmp_path, {LEFT: "cat"}),
+        "/x/images/c.png": photo_bytes(tmp_path, {RIGHT: "dog"}),
+    }
+    with MisbehavingServer(files) as running:
+        yield running
+
+
+def test_annotations_and_photos_come_from_addresses_and_photos_only_once(
+    server: MisbehavingServer, tmp_path: Path
+) -> None:
+    pair = f"{server.url}/x/annotations.json", f"{server.url}/x/images/"
+    source, directory = source_of(tmp_path, pair), tmp_path / "images"
+    instances = written(source, tmp_path)
+    assert names_and_reasons(instances) == {
+        "sub+a b.png": None,
+        "c.png": None,
+        "../../c.png": "photo_not_found",
+        "sizeless.png": "size_missing",
+    }
+    images = instances.images[:2]
+    assert update_images(source, images, directory) == ImagesReport(0, 2, 0)
+    assert (directory / "c.png").read_bytes() == server.files["/x/images/c.png"]
+    server.requests.clear()
+    (directory / "c.png").unlink()
+    assert update_images(source, images, directory) == ImagesReport(1, 1, 0)
+    assert server.requests == []
+
+
+def test_an_address_may_be_longer_than_a_file_name(
+    server: MisbehavingServer, tmp_path: Path
+) -> None:
+    name = "/x/" + "\N{CAT FACE}" * 90 + ".json"
+    server.files[name] = server.files["/x/annotations.json"]
+    source = source_of(tmp_path, (f"{server.url}{name}", f"{server.url}/x/images/"))
+    assert "c.png" in names_and_reasons(written(source, tmp_path))
+
+
+def test_a_name_that_utf8_cannot_spell_is_at_no_address(tmp_path: Path) -> None:
+    write(tmp_path / "x.json", document("\ud800.png", "a.png", width=60, height=40))
+    instances = written(source_of(tmp_path, ("x.json", "http://localhost/images")), tmp_path)
+    assert names_and_reasons(instances) == {"?.png": "photo_not_found", "a.png": None}
+
+
+def test_photos_of_the_same_names_at_another_address_replace_those_that_are_there(
+    server: MisbehavingServer, tmp_path: Path
+) -> None:
+    server.files["/y/images/c.png"] = photo_bytes(tmp_path, {RIGHT: "cat"})
+    directory = tmp_path / "images"
+    for base in "xy":
+        pair = f"{server.url}/x/annotations.json", f"{server.url}/{base}/images"
+        source = source_of(tmp_path, pair)
+        [image] = written(source, tmp_path).images[1:2]
+        update_images(source, [image], directory)
+        assert (directory / "c.png").read_bytes() == server.files[f"/{base}/images/c.png"]

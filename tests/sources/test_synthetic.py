@@ -1,0 +1,224 @@
+"""The drawn data set: what its annotations say is what its pictures show."""
+
+import json
+import math
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pycocotools.mask
+import pytest
+from numpy.typing import NDArray
+
+from cocoseg.sources.synthetic.scenes import (
+    annotate,
+    annotations_json,
+    compose_scene,
+    draw_image,
+    render,
+)
+
+WIDTH, HEIGHT = 256, 192
+CLASSES = {1: "person", 2: "bicycle", 3: "car", 4: "motorcycle", 5: "airplane"}
+Document = dict[str, Any]
+
+
+def load(images: int, width: int = WIDTH, height: int = HEIGHT, seed: int = 0) -> Document:
+    document: Document = json.loads(annotations_json(images, width, height, seed))
+    return document
+
+
+@pytest.fixture(scope="module")
+def document() -> Document:
+    return load(200)
+
+
+def defects(annotation: Document, image: Document | None) -> set[str]:
+    """Why a reader must reject this annotation; empty for a good one."""
+    if image is None:
+        return {"no such image"}
+    width, height = image["width"], image["height"]
+    segmentation = annotation.get("segmentation")
+    if segmentation is None or segmentation == []:
+        return {"missing" if segmentation is None else "empty"}
+    if isinstance(segmentation, dict):
+        counts = segmentation["counts"]
+        if segmentation["size"] != [height, width]:
+            return {"wrong size"}
+        if isinstance(counts, str):
+            return set() if all(48 <= ord(letter) < 112 for letter in counts) else {"undecodable"}
+        found = {"negative count"} if min(counts) < 0 else set()
+        return found | ({"wrong sum"} if sum(counts) != width * height else set())
+    found = set()
+    for polygon in segmentation:
+        xs, ys = polygon[::2], polygon[1::2]
+        found |= {"odd"} if len(polygon) % 2 else set()
+        found |= {"few points"} if len(polygon) < 6 else set()
+        found |= {"not finite"} if not all(map(math.isfinite, polygon)) else set()
+        found |= {"negative"} if min(polygon) < 0 else set()
+        found |= {"too wide"} if math.isfinite(max(xs)) and max(xs) > width else set()
+        found |= {"too high"} if max(ys) > height else set()
+    return found
+
+
+def all_defects(document: Document) -> list[tuple[Document, set[str]]]:
+    images = {image["id"]: image for image in document["images"]}
+    return [(a, defects(a, images.get(a["image_id"]))) for a in document["annotations"]]
+
+
+def good_annotations(document: Document) -> list[Document]:
+    return [annotation for annotation, found in all_defects(document) if not found]
+
+
+def decode(segmentation: Any) -> NDArray[np.bool_]:
+    if isinstance(segmentation, list):
+        region = pycocotools.mask.merge(pycocotools.mask.frPyObjects(segmentation, HEIGHT, WIDTH))
+    elif isinstance(segmentation["counts"], list):
+        region = pycocotools.mask.frPyObjects(segmentation, HEIGHT, WIDTH)
+    else:
+        region = {**segmentation, "counts": segmentation["counts"].encode()}
+    return np.asarray(pycocotools.mask.decode(region), dtype=bool)
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others() -> None:
+    assert annotations_json(20, 128, 96, 3) == annotations_json(20, 128, 96, 3)
+    assert annotations_json(20, 128, 96, 3) != annotations_json(20, 128, 96, 4)
+    first = draw_image(7, 128, 96, 3)
+    assert first.tobytes() == draw_image(7, 128, 96, 3).tobytes()
+    assert first.tobytes() != draw_image(7, 128, 96, 4).tobytes()
+    assert (first.mode, first.size) == ("RGB", (128, 96))
+
+
+def test_an_image_does_not_depend_on_how_many_there_are(document: Document) -> None:
+    few = load(20)
+    assert document["images"][:20] == few["images"]
+    assert document["annotations"][: len(few["annotations"])] == few["annotations"]
+
+
+@pytest.mark.parametrize(("width", "height"), [(64, 48), (97, 131), (1024, 768)])
+def test_other_sizes_show_the_same_kind_of_scene(width: int, height: int) -> None:
+    assert draw_image(3, width, height, 0).size == (width, height)
+    good = good_annotations(load(40, width, height))
+    fractions = [a["area"] / (width * height) for a in good if a["category_id"] in CLASSES]
+    assert len(fractions) > 60
+    assert 0.02 < np.mean(fractions) < 0.2
+
+
+def test_the_document_is_in_cocos_form(document: Document) -> None:
+    assert set(document) == {"info", "licenses", "images", "annotations", "categories"}
+    names = {category["id"]: category["name"] for category in document["categories"]}
+    assert len(names) == 80
+    assert max(names) == 90
+    assert CLASSES.items() <= names.items()
+    assert {10: "traffic light", 18: "dog", 62: "chair", 90: "toothbrush"}.items() <= names.items()
+    assert document["categories"][0] == {"supercategory": "person", "id": 1, "name": "person"}
+    image = document["images"][6]
+    assert (image["id"], image["file_name"]) == (7, "sample_000000000007.jpg")
+    assert {"width", "height", "license", "date_captured", "coco_url"} <= set(image)
+    identifiers = [annotation["id"] for annotation in document["annotations"]]
+    assert len(set(identifiers)) == len(identifiers)
+    fields = {"segmentation", "area", "iscrowd", "image_id", "bbox", "category_id", "id"}
+    assert all(set(annotation) == fields for annotation in good_annotations(document))
+
+
+def test_areas_and_boxes_are_those_of_the_masks(document: Document) -> None:
+    for annotation in good_annotations(document):
+        mask = decode(annotation["segmentation"])
+        assert annotation["area"] == mask.sum() >= 16
+        rows, columns = np.nonzero(mask)
+        left, top, width, height = annotation["bbox"]
+        seen = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+        assert np.allclose(
+            seen, (left, top, left + width, top + height), atol=3
+        )  # tips are thinner than a pixel
+
+
+@pytest.mark.parametrize("image_id", [3, 8, 10, 13, 16, 22])
+def test_an_object_changes_the_picture_inside_its_mask_and_nowhere_else(image_id: int) -> None:
+    scene = compose_scene(image_id, WIDTH, HEIGHT, seed=0)
+    *others, nearest = scene.things
+    unshadowed = replace(scene, things=[*others, replace(nearest, on_ground=False)])
+    with_it = np.asarray(render(unshadowed, seed=0), dtype=np.int64)
+    without_it = np.asarray(render(replace(scene, things=others), seed=0), dtype=np.int64)
+    changed = np.abs(with_it - without_it).max(axis=2) > 20
+    [annotation] = [a for a in annotate(scene) if a["id"] == image_id * 100 + len(others)]
+    mask = decode(annotation["segmentation"])
+    least = 0.35 if nearest.category == "bicycle" else 0.85  # one looks through its wheels
+    assert (changed & mask).sum() > least * mask.sum()
+    assert (changed & ~grown(mask)).sum() <= 0.005 * mask.sum()
+
+
+def grown(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The mask and all pixels beside it."""
+    padded = np.pad(mask, 1)
+    shifts = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
+    near = np.zeros_like(padded)
+    for shift in shifts:
+        near |= np.roll(padded, shift, (0, 1))
+    return near[1:-1, 1:-1]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_forty_images_hold_every_kind_of_malformed_annotation(seed: int) -> None:
+    malformed = [(a, found) for a, found in all_defects(load(40, seed=seed)) if found]
+    assert all(a["category_id"] in CLASSES for a, _ in malformed)
+    assert set().union(*(found for _, found in malformed)) == {
+        "missing",
+        "empty",
+        "few points",
+        "odd",
+        "not finite",
+        "negative",
+        "too wide",
+        "too high",
+        "wrong size",
+        "wrong sum",
+        "negative count",
+        "undecodable",
+        "no such image",
+    }
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_forty_images_hold_every_reason_to_drop_an_image(seed: int) -> None:
+    document = load(40, seed=seed)
+    good: Counter[int] = Counter()
+    bad: Counter[int] = Counter()
+    for annotation, found in all_defects(document):
+        if annotation["category_id"] in CLASSES:
+            (bad if found else good)[annotation["image_id"]] += 1
+    images = [image["id"] for image in document["images"]]
+    assert any(good[image] == bad[image] == 0 for image in images)  # nothing of interest
+    assert any(good[image] == 0 < bad[image] for image in images)  # nothing valid
+    assert any(good[image] > 10 for image in images)  # too many
+    assert sum(1 <= good[image] <= 10 for image in images) >= 32
+
+
+def test_one_number_is_out_of_range_and_the_rest_is_strict_json() -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    text = annotations_json(40, WIDTH, HEIGHT, 0)
+    assert text.count("1e999") == 1
+    json.loads(text, parse_constant=refuse)
+
+
+def test_crowds_are_regions_in_both_forms_of_run_lengths(document: Document) -> None:
+    crowds = [a for a in good_annotations(document) if a["iscrowd"]]
+    forms = Counter(type(a["segmentation"]["counts"]).__name__ for a in crowds)
+    assert forms == {"list": 8, "str": 2}
+    assert {a["category_id"] for a in crowds} == {1, 3}
+    assert all(a["area"] > 0.02 * WIDTH * HEIGHT for a in crowds)
+
+
+def test_every_class_is_frequent_enough_to_be_learned() -> None:
+    good = good_annotations(load(400, seed=1))
+    instances = Counter(CLASSES.get(a["category_id"], "other") for a in good)
+    assert [name for name, _ in instances.most_common() if name != "other"][:2] == ["person", "car"]
+    for number, name in CLASSES.items():
+        images = {a["image_id"] for a in good if a["category_id"] == number}
+        assert len(images) >= 0.22 * 400, name
+    assert 2 <= sum(instances[name] for name in CLASSES.values()) / 400 <= 3.2
+    others = {a["category_id"] for a in good} - set(CLASSES)
+    assert len(others) >= 6

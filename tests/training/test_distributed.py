@@ -1,0 +1,149 @@
+"""Several processes compute what one computes on the same global batch."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from cocoseg.inference.batches import normalize
+from cocoseg.models.networks import ModelCard, estimate_norms
+from cocoseg.training.distributed import process_count, rank
+from cocoseg.training.trainer import Trainer
+from tests import ROOT
+from tests.learning.test_training import DEVICE, params
+
+pytestmark = pytest.mark.xdist_group("distributed")
+
+NAMES = ("background", "red", "blue")
+PROCESSES = 2 if DEVICE.type == "cpu" else min(4, torch.cuda.device_count())
+
+
+def gradients() -> dict[str, Tensor]:
+    """The loss and the gradients of one step, on this process's share of the batch."""
+    torch.backends.cudnn.allow_tf32 = False  # its rounding depends on the share's size
+    card = ModelCard("deeplabv3_mobilenet_v3_large", NAMES, 48)
+    trainer = Trainer(card, params(), DEVICE)
+    random = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (4, 3, 48, 48), generator=random, dtype=torch.uint8)
+    labels = torch.randint(0, 3, (4, 48, 48), generator=random, dtype=torch.uint8)
+    labels[1, :40] = 255  # unequal shares of void: the mean must be over all pixels
+    images, labels = images.to(DEVICE), labels.to(DEVICE)
+    trainer.in_parallel.train()
+    # Dropout and batch statistics differ between processes by their nature: hold them still, the
+    # latter at those of the whole batch.
+    estimate_norms(trainer.averaged_model(), [normalize(images, card)])
+    trainer.model.load_state_dict(trainer.averaged_model().state_dict())
+    for module in trainer.model.modules():
+        if isinstance(module, (torch.nn.Dropout, torch.nn.BatchNorm2d, torch.nn.SyncBatchNorm)):
+            module.eval()
+    fraction = slice(rank(), None, process_count())
+    loss = trainer.loss(images[fraction], labels[fraction])
+    (loss * process_count()).backward()
+    found = {name: p.grad.contiguous().cpu() for name, p in trainer.model.named_parameters()}
+    return {"loss": loss.detach().cpu(), **found}
+
+
+def two_steps() -> None:
+    """Train a network without the auxiliary head."""
+    card = ModelCard("deeplabv3_mobilenet_v3_large", NAMES, 48)
+    trainer = Trainer(card, params(aux_weight=0.0), DEVICE)
+    trainer.in_parallel.train()
+    for _ in range(2):
+        images = torch.zeros(2, 3, 48, 48, dtype=torch.uint8)
+        trainer.optimize(images, torch.zeros(2, 48, 48, dtype=torch.uint8))
+
+
+IN_PROCESSES = """
+import sys
+from safetensors.torch import save_file
+from cocoseg.training.distributed import process_group, rank
+from tests.learning.test_distributed import DEVICE, gradients, two_steps
+
+with process_group(DEVICE):
+    found = gradients()
+    if rank() == 0:
+        save_file(found, sys.argv[1])
+    two_steps()
+    if rank() == 0:
+        print("two steps")
+"""
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> "subprocess.CompletedProcess[str]":
+    """What two processes said that torchrun started; the last of `args` is the gradients' file."""
+    directory = tmp_path_factory.mktemp("two")
+    (directory / "steps.py").write_text(IN_PROCESSES, encoding="utf-8")
+    launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={PROCESSES}"]
+    program = [str(directory / "steps.py"), str(directory / "gradients.safetensors")]
+    return subprocess.run(
+        [sys.executable, "-m", *launcher, *program],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_gradients_of_two_processes_equal_those_of_one(
+    two: "subprocess.CompletedProcess[str]",
+) -> None:
+    assert Path(two.args[-1]).exists(), two.stderr
+    found, expected = load_file(two.args[-1]), gradients()
+    assert found.keys() == expected.keys()
+    assert found["loss"].item() == pytest.approx(expected["loss"].item(), rel=1e-5)
+    assert expected["classifier.4.weight"].abs().max() > 1e-3
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_processes_agree_on_a_network_without_the_auxiliary_head(
+    two: "subprocess.CompletedProcess[str]",
+) -> None:
+    """DistributedDataParallel fails in the second step where a parameter has no gradient."""
+    assert (two.returncode, two.stdout) == (0, "two steps\n"), two.stderr
+
+
+FAIL = """
+import os, signal, sys, time
+from pathlib import Path
+from cocoseg.core.errors import UserError
+from cocoseg.core.stage import run_stage
+
+def main():
+    if "RANK" not in os.environ:
+        from cocoseg.training.distributed import relaunch
+        relaunch("failing", 2)
+    if os.environ["RANK"] == "1":
+        {body}
+    time.sleep(3600)
+
+run_stage(main, None)
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("raise UserError('train.weights: no such file')", "error: train.weights: no such file"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "error: training process 1 was ended by SIGKILL"),
+    ],
+)
+def test_a_process_that_fails_ends_all_with_one_line(
+    tmp_path: Path, body: str, message: str
+) -> None:
+    (tmp_path / "failing.py").write_text(FAIL.format(body=body), encoding="utf-8")
+    result = subprocess.run(
+        [sys.executable, "-m", "failing"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1
+    assert result.stderr.startswith(message)
+    assert result.stderr.count("\n") == 1
