@@ -16,8 +16,8 @@ from cocoseg.core.errors import UserError
 from cocoseg.core.labels import read_mask
 from cocoseg.export.onnx import write_onnx
 from cocoseg.models.weights import save_model
-from tests.deployment.test_export import NAMES, blotches, lively_model
 from tests.exports import run_data_stages
+from tests.networks import NAMES, blotches, lively_model
 
 
 @pytest.fixture(scope="module")

@@ -84,7 +84,7 @@ def make_report(metrics: Path, params: Mapping[str, Any], lock: Path, title: str
     label_errors = _read_rows(metrics / "label_errors.csv")
     machine = read_machine_figures(metrics / "machine")
     return render_page(
-        Path(__file__).with_name("report.html.jinja"),
+        Path(__file__).with_name("run.html.jinja"),
         title=title,
         params=params,
         test=test,

@@ -23,7 +23,7 @@ from cocoseg.inference.confusion import count_confusion, iou_scores
 from cocoseg.inference.dataset import Sample
 from cocoseg.models.networks import ModelCard, SegmentationNetwork, build_model
 from tests import ROOT
-from tests.network.test_photos import make_sample
+from tests.samples import make_sample
 
 CARD = ModelCard("deeplabv3_mobilenet_v3_large", ("background", "red", "blue"), 32)
 CPU = torch.device("cpu")

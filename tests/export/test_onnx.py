@@ -1,6 +1,5 @@
 """The ONNX file does what the model does, explains itself, and is not written where it does not."""
 
-import functools
 import json
 import math
 from pathlib import Path
@@ -11,7 +10,6 @@ import pytest
 import torch
 import yaml
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 import cocoseg
@@ -28,54 +26,13 @@ from cocoseg.export.onnx import (
     write_onnx,
 )
 from cocoseg.export.quantize import drop_lossy, write_int8
-from cocoseg.inference.batches import normalize
 from cocoseg.inference.dataset import Sample
-from cocoseg.models.networks import ModelCard, SegmentationNetwork, build_model
 from cocoseg.models.weights import save_model
 from stages import export
 from tests import ROOT
-from tests.learning.test_training import draw_samples, run
-from tests.network.test_photos import make_sample
-
-NAMES = ("background", "red", "blue")
-CPU = torch.device("cpu")
-
-
-def blotches(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
-    """A photo (H, W, 3) of soft random colours."""
-    small = np.random.default_rng(seed).integers(0, 256, (9, 9, 3)).astype(np.uint8)
-    return np.array(Image.fromarray(small).resize((width, height)))
-
-
-LAST_LAYERS = {
-    "deeplabv3_mobilenet_v3_large": "classifier.4",
-    "deeplabv3plus_mobilenet_v3_large": "classifier.refine.2",
-    "lraspp_mobilenet_v3_large": "classifier.high_classifier",
-}
-
-
-@functools.cache
-def lively_model(
-    architecture: str = "deeplabv3_mobilenet_v3_large",
-) -> tuple[SegmentationNetwork, ModelCard]:
-    """A random model that sees every class in blotches.
-
-    Its batch norms have seen some, and its classifier's bias makes the classes as frequent.
-    """
-    torch.manual_seed(0)
-    model = build_model(architecture, len(NAMES))
-    card = ModelCard(architecture, NAMES, 96)
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = None  # statistics are a plain mean over all batches
-    photos = torch.from_numpy(np.stack([blotches(96, 96, seed) for seed in range(8)]))
-    with torch.no_grad():
-        images = normalize(photos.permute(0, 3, 1, 2), card)
-        model(images)
-        logits = model.eval()(images[:1])["out"]
-        last = LAST_LAYERS[architecture]
-        model.get_parameter(f"{last}.bias").sub_(logits.mean(dim=(0, 2, 3)))
-    return model, card
+from tests.networks import CPU, LAST_LAYERS, NAMES, blotches, lively_model
+from tests.samples import draw_samples, make_sample
+from tests.training_runs import run
 
 
 @pytest.fixture(scope="module")

@@ -2,15 +2,14 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from cocoseg.core.errors import UserError
-from cocoseg.core.labels import IGNORE_INDEX, write_mask
+from cocoseg.core.labels import IGNORE_INDEX
 from cocoseg.core.seeding import generator
-from cocoseg.inference.dataset import Sample, WholeImages, batches_of_equal_size, read_samples
+from cocoseg.inference.dataset import WholeImages, batches_of_equal_size, read_samples
 from cocoseg.training.augmentation import (
     Augmentation,
     TrainingCrops,
@@ -18,23 +17,7 @@ from cocoseg.training.augmentation import (
     check_training_data,
     training_batches,
 )
-
-COLORS = np.array([[20, 20, 20], [220, 40, 40], [40, 40, 220]], np.uint8)
-
-
-def make_sample(
-    directory: Path, stem: str = "photo", width: int = 64, height: int = 48, kind: str = "png"
-) -> Sample:
-    """A photo whose colours tell its labels: bands of 0, 1 and 2."""
-    labels = np.repeat(np.arange(3, dtype=np.uint8), (width + 2) // 3)[:width]
-    labels = np.broadcast_to(labels, (height, width)).copy()
-    labels[: height // 4] = 0
-    for name in ("images", "masks"):
-        (directory / name).mkdir(exist_ok=True)
-    sample = Sample(directory / f"images/{stem}.{kind}", directory / f"masks/{stem}.png")
-    Image.fromarray(COLORS[labels]).save(sample.image, quality=95)
-    write_mask(sample.mask, labels)
-    return sample
+from tests.samples import COLORS, make_sample
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,8 @@ from cocoseg.models.networks import (
     fold_batch_norms,
 )
 from cocoseg.models.weights import save_model
-from tests.deployment.test_export import NAMES, blotches, lively_model
-from tests.network.test_photos import make_sample
+from tests.networks import NAMES, blotches, lively_model
+from tests.samples import make_sample
 
 
 @pytest.fixture(scope="module")

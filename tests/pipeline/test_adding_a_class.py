@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from tests.annotations.test_masks import render_whole
 from tests.mirror import MIRROR, mirror_document, needs_mirror
+from tests.reference_masks import render_whole
 
 from .conftest import Project, make_project, stages_run
 

@@ -15,7 +15,7 @@ from cocoseg.models.networks import ModelCard, estimate_norms
 from cocoseg.training.distributed import process_count, rank
 from cocoseg.training.trainer import Trainer
 from tests import ROOT
-from tests.learning.test_training import DEVICE, params
+from tests.training_runs import DEVICE, params
 
 pytestmark = pytest.mark.xdist_group("distributed")
 
@@ -62,7 +62,7 @@ IN_PROCESSES = """
 import sys
 from safetensors.torch import save_file
 from cocoseg.training.distributed import process_group, rank
-from tests.learning.test_distributed import DEVICE, gradients, two_steps
+from tests.training.test_distributed import DEVICE, gradients, two_steps
 
 with process_group(DEVICE):
     found = gradients()

@@ -1,106 +1,28 @@
 """The training loop: it learns, keeps the best epoch, and does the same thing twice."""
 
 import itertools
-import os
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-import yaml
-from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cocoseg.core.errors import UserError
-from cocoseg.core.labels import write_mask
 from cocoseg.inference.batches import confusion_of_samples
 from cocoseg.inference.confusion import mean_iou
 from cocoseg.inference.dataset import Sample
-from cocoseg.models.devices import find_device
 from cocoseg.models.networks import ModelCard, build_model
-from cocoseg.params.train import TrainParams
-from cocoseg.training.checkpoint import CheckpointFile
 from cocoseg.training.trainer import (
     Trainer,
-    TrainingResult,
     learning_rate_factor,
     parameter_groups,
     torch_seed,
-    train,
 )
-from tests import ROOT
-from tests.network.test_photos import COLORS
+from tests.samples import draw_samples
+from tests.training_runs import DEVICE, Run, params, run
 
 pytestmark = pytest.mark.xdist_group("training")
-
-PRESET = ROOT / "presets/sample.yaml"
-
-DEVICE = find_device(os.environ.get("TEST_DEVICE", "cpu"))
-"""`TEST_DEVICE=cuda` asks the same of a GPU, as `python -m benchmarks.gpu` does."""
-
-Run = tuple[TrainingResult, list[Any]]
-"""What a training gives, and the figures of each epoch."""
-
-
-def params(**changes: Any) -> TrainParams:
-    preset = yaml.safe_load(PRESET.read_text(encoding="utf-8"))["train"]
-    tiny = {"size": 48, "crop": 32, "epochs": 3, "batch_size": 4, "threads": 1}
-    whole = {  # every part of it, whatever the sample leaves out
-        "architecture": "deeplabv3_mobilenet_v3_large",
-        "aux_weight": 0.5,
-        "ema_decay": 0.97,
-        "warmup": 0.3,
-        "colour": 0.3,
-    }
-    return TrainParams.model_validate({**preset, **tiny, **whole, **changes})
-
-
-def run(
-    samples: list[Sample],
-    workers: int = 0,
-    after_epoch: Callable[[int], None] = int,
-    **changes: Any,
-) -> Run:
-    """Train on `pairs`, validate on two of them; `after_epoch` gets each epoch's number."""
-    checkpoint = CheckpointFile(samples[0].image.parent, "test")
-    epochs: list[Mapping[str, Any]] = []
-
-    def report(epoch: int, figures: Mapping[str, Any], again: bool) -> None:
-        epochs.append(figures)
-        after_epoch(epoch)
-
-    result = train(
-        ["red", "blue"],
-        samples,
-        samples[:2],
-        params(**changes),
-        device=DEVICE,
-        workers=workers,
-        checkpoint=checkpoint,
-        report_epoch=report,
-    )
-    checkpoint.remove()
-    return result, epochs
-
-
-def draw_samples(directory: Path) -> list[Sample]:
-    """Eight photos with a red and a blue rectangle each, of various sizes and places."""
-    random = np.random.default_rng(0)
-    samples = []
-    for number in range(8):
-        labels = np.zeros((96, 96), np.uint8)
-        for label in (1, 2):
-            top, left = random.integers(0, 56, 2)
-            height, width = random.integers(30, 60, 2)
-            labels[top : top + height, left : left + width] = label
-        sample = Sample(directory / f"{number}.jpg", directory / f"{number}.png")
-        noise = random.integers(-20, 20, (96, 96, 3))
-        Image.fromarray((COLORS[labels] + noise).clip(0, 255).astype(np.uint8)).save(sample.image)
-        write_mask(sample.mask, labels)
-        samples.append(sample)
-    return samples
 
 
 @pytest.fixture

@@ -1,0 +1,51 @@
+"""Small networks with random weights that predict every class."""
+
+import functools
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from cocoseg.inference.backends import normalize
+from cocoseg.models.networks import ModelCard, SegmentationNetwork, build_model
+
+NAMES = ("background", "red", "blue")
+CPU = torch.device("cpu")
+
+
+def blotches(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
+    """A photo (H, W, 3) of soft random colours."""
+    small = np.random.default_rng(seed).integers(0, 256, (9, 9, 3)).astype(np.uint8)
+    return np.array(Image.fromarray(small).resize((width, height)))
+
+
+LAST_LAYERS = {
+    "deeplabv3_mobilenet_v3_large": "classifier.4",
+    "deeplabv3plus_mobilenet_v3_large": "classifier.refine.2",
+    "lraspp_mobilenet_v3_large": "classifier.high_classifier",
+}
+
+
+@functools.cache
+def lively_model(
+    architecture: str = "deeplabv3_mobilenet_v3_large",
+) -> tuple[SegmentationNetwork, ModelCard]:
+    """A random model that sees every class in blotches.
+
+    Its batch norms have seen some, and its classifier's bias makes the classes as frequent.
+    """
+    torch.manual_seed(0)
+    model = build_model(architecture, len(NAMES))
+    card = ModelCard(architecture, NAMES, 96)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # statistics are a plain mean over all batches
+    photos = torch.from_numpy(np.stack([blotches(96, 96, seed) for seed in range(8)]))
+    with torch.no_grad():
+        images = normalize(photos.permute(0, 3, 1, 2), card)
+        model(images)
+        logits = model.eval()(images[:1])["out"]
+        last = LAST_LAYERS[architecture]
+        model.get_parameter(f"{last}.bias").sub_(logits.mean(dim=(0, 2, 3)))
+    return model, card
