@@ -43,7 +43,7 @@ def main() -> None:
     name, document = original_document()
     print(machine("numpy", "pycocotools", "msgspec"))
     print(
-        f"annotations: {name}; seconds and MiB are medians of {arguments.samples} pairs of processes"
+        f"annotations: {name}; seconds and MiB are medians of {arguments.pairs} pairs of processes"
     )
     print(
         f"{'images':>7} {'MiB':>5} {'':12} {'read':>6} {'select':>6} {'write':>6} {'peak MiB':>8}"
@@ -52,7 +52,7 @@ def main() -> None:
         for images in arguments.images:
             file = Path(directory) / "instances.json"
             write_repeated(file, document, images)
-            _compare(file, images, arguments.samples)
+            _compare(file, images, arguments.pairs)
 
 
 def _compare(file: Path, images: int, samples: int) -> None:
@@ -101,7 +101,7 @@ def measure_cocoseg(file: Path) -> dict[str, Any]:
         seed=SEED,
     )
     selected = time.perf_counter()
-    write_selection(file.with_suffix(".cocoseg"), selection)
+    write_selection(file.with_suffix(".cocoseg"), selection.instances)
     times = [started, was_read, selected, time.perf_counter()]
     return _result(times, [image.id for image in selection.instances.images])
 

@@ -13,7 +13,9 @@ from cocoseg.coco.rejections import write_rejections
 from cocoseg.core.files import write_json
 from cocoseg.core.stage import run_stage
 from cocoseg.curation.selection import (
-    log_rejections,
+    NothingSelected,
+    log_selection,
+    mostly_crowd,
     read_exclusions,
     select,
     warn_of_unknown,
@@ -28,19 +30,25 @@ def main() -> None:
     read = read_instances(Path("data/annotations/instances.json"))
     exclude = read_exclusions(Path(params.exclude))
     warn_of_unknown(read, exclude, Path(params.exclude))
-    selection = select(
-        read,
-        params.classes,
-        max_instances=params.max_instances,
-        max_images=params.max_images,
-        prefer=params.prefer,
-        seed=params.seed,
-        exclude=exclude,
-    )
-    log_rejections(selection)
-    write_selection(Path("data/selection.json"), selection)
+    try:
+        selection = select(
+            read,
+            params.class_specs(),
+            max_instances=params.max_instances,
+            max_images=params.max_images,
+            prefer=params.prefer,
+            seed=params.seed,
+            exclude=exclude,
+            out_of_bounds=params.out_of_bounds,
+            empty_fraction=params.empty_fraction,
+        )
+    except NothingSelected as error:
+        write_rejections(Path("data/rejected.csv"), error.rejections, read.instances)
+        raise
+    log_selection(selection, mostly_crowd(selection.instances))
+    write_selection(Path("data/selection.json"), selection.instances)
     write_json(Path("data/classes.json"), [c.name for c in selection.instances.categories])
-    write_rejections(Path("data/rejected.csv"), selection.rejections)
+    write_rejections(Path("data/rejected.csv"), selection.rejections, read.instances)
     write_json(Path("metrics/filter.json"), selection.summary())
 
 

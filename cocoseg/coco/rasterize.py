@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from cocoseg.coco.bounds import Box
 from cocoseg.coco.instances import (
     Annotation,
     ImageRecord,
@@ -58,7 +59,7 @@ def encode_region(
         encoded = coco_mask.frPyObjects(counts, height, width)
     else:
         rightmost = max(max(polygon[0::2]) for polygon in segmentation)
-        columns = width if whole else min(width, int(rightmost) + 1)
+        columns = width if whole else max(1, min(width, int(rightmost) + 1))
         encoded = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, columns))
     return encoded
 
@@ -77,6 +78,7 @@ def rasterize(
     *,
     overlap: Literal["last", "small", "ignore"],
     crowd: Literal["ignore", "paint", "drop"],
+    ignored: Iterable[Box] = (),
 ) -> Labels:
     """Paint one image's annotations, whose category ids are labels, into a map (height, width).
 
@@ -84,6 +86,8 @@ def rasterize(
     or void. Crowd regions become void beneath all instances, are painted as instances, or left out.
     """
     labels = np.zeros((height, width), np.uint8)
+    for left, top, right, bottom in ignored:
+        labels[top:bottom, left:right] = IGNORE_INDEX
     instances: list[tuple[int, Polygons | RunLengths]] = []
     for annotation in annotations:
         if annotation.iscrowd and crowd == "drop":
@@ -170,7 +174,12 @@ class _MaskJob:
 def _write_mask(job: _MaskJob) -> dict[int, int]:
     """Paint and write one mask; returns its pixel count by label."""
     labels = rasterize(
-        job.annotations, job.image.width, job.image.height, overlap=job.overlap, crowd=job.crowd
+        job.annotations,
+        job.image.width,
+        job.image.height,
+        overlap=job.overlap,
+        crowd=job.crowd,
+        ignored=job.image.ignored,
     )
     write_mask(job.path, labels)
     painted = {annotation.category_id for annotation in job.annotations} | {IGNORE_INDEX}

@@ -8,12 +8,15 @@ import csv
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 
 from cocoseg.core.errors import UserError
 from cocoseg.core.files import atomic_file
+
+if TYPE_CHECKING:
+    from cocoseg.coco.instances import Annotation, ImageRecord, Instances
 
 
 class Reason(StrEnum):
@@ -33,7 +36,7 @@ class Reason(StrEnum):
     NO_SELECTED_CLASS = (
         "no_selected_class",
         "No annotation of the selected classes.",
-        "Add classes to `filter.classes`.",
+        "Add classes to `filter.classes`, or keep such images with `filter.empty_fraction`.",
     )
     NO_VALID_ANNOTATION = (
         "no_valid_annotation",
@@ -49,6 +52,11 @@ class Reason(StrEnum):
         "over_max_images",
         "Usable, but `filter.max_images` is reached; `filter.prefer` chose others.",
         "Raise `filter.max_images`.",
+    )
+    OVER_EMPTY_FRACTION = (
+        "over_empty_fraction",
+        "No annotation of the selected classes, and `filter.empty_fraction` is reached.",
+        "Raise `filter.empty_fraction`.",
     )
     EXCLUDED = (
         "excluded",
@@ -93,6 +101,11 @@ class Reason(StrEnum):
         "The entry is unreadable, or its size is impossible.",
         "Correct the entry.",
     )
+    IMAGE_TOO_LARGE = (
+        "image_too_large",
+        "The image has more than 67,108,864 pixels (8,192 x 8,192).",
+        "Cut the image into tiles, or scale it down together with its annotations.",
+    )
     UNSAFE_FILE_NAME = (
         "unsafe_file_name",
         "The file name contains a directory or characters that some file systems reject.",
@@ -108,6 +121,11 @@ class Reason(StrEnum):
         "unknown_image",
         "No image has the `image_id` of this annotation.",
         "Correct `image_id`, or add the image.",
+    )
+    UNKNOWN_CATEGORY = (
+        "unknown_category",
+        "No category has the `category_id` of this annotation.",
+        "Correct `category_id`, or add the category.",
     )
     DUPLICATE_ANNOTATION = (
         "duplicate_annotation",
@@ -149,15 +167,10 @@ class Reason(StrEnum):
         "A polygon has fewer than three points.",
         "Remove the polygon, or add points.",
     )
-    COORDINATE_BEYOND_IMAGE = (
-        "coordinate_beyond_image",
-        "The outline extends beyond the right or bottom edge of the image.",
-        "Move the points into the image.",
-    )
-    COORDINATE_NEGATIVE = (
-        "coordinate_negative",
-        "The outline extends beyond the left or top edge of the image.",
-        "Move the points into the image.",
+    OUT_OF_BOUNDS = (
+        "out_of_bounds",
+        "The outline extends beyond the image.",
+        "Set `filter.out_of_bounds: clip`; check that the entry has the size of the image.",
     )
     COORDINATE_NOT_FINITE = (
         "coordinate_not_finite",
@@ -195,6 +208,7 @@ UNUSABLE_IMAGES = frozenset(
         Reason.ORIENTATION_UNKNOWN,
         Reason.SIZE_MISSING,
         Reason.MALFORMED_IMAGE,
+        Reason.IMAGE_TOO_LARGE,
         Reason.UNSAFE_FILE_NAME,
         Reason.DUPLICATE_IMAGE,
     }
@@ -218,6 +232,8 @@ class Rejection(msgspec.Struct, gc=False):
     reason: Reason
     detail: str = ""
     category_id: int | None = None
+    box: tuple[int, int, int, int] | None = None
+    """The pixels that a rejected annotation may cover, where they are known."""
 
 
 def invalid_annotations(rejections: Sequence[Rejection]) -> list[Rejection]:
@@ -233,12 +249,60 @@ def invalid_annotations(rejections: Sequence[Rejection]) -> list[Rejection]:
     ]
 
 
-def write_rejections(path: Path, rejections: Sequence[Rejection]) -> None:
-    """Write a CSV file with a row for each rejection; those of images have no annotation id."""
+COLUMNS = (
+    "image_id",
+    "annotation_id",
+    "reason",
+    "detail",
+    "file_name",
+    "category",
+    "annotation_file",
+    "source_image_id",
+    "source_annotation_id",
+)
+"""The first two are ids of the merged annotations; the last two are those of `annotation_file`."""
+
+
+def write_rejections(path: Path, rejections: Sequence[Rejection], instances: "Instances") -> None:
+    """Write a CSV file with a row for each rejection; those of images have no annotation id.
+
+    Args:
+        path: the file.
+        rejections: the rows.
+        instances: the annotations from which they are rejected.
+    """
+    ids = {r.annotation_id for r in rejections}
+    annotations: dict[int | None, Annotation] = {
+        a.id: a for a in instances.annotations if a.id in ids
+    }
+    images: dict[int | None, ImageRecord] = {image.id: image for image in instances.images}
+    names: dict[int | None, str] = {category.id: category.name for category in instances.categories}
     with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["image_id", "annotation_id", "reason", "detail"])
-        writer.writerows([r.image_id, r.annotation_id, r.reason, r.detail] for r in rejections)
+        writer.writerow(COLUMNS)
+        for r in rejections:
+            image = images.get(r.image_id)
+            annotation = annotations.get(r.annotation_id)
+            category_id = annotation.category_id if annotation else r.category_id
+            source_image_id = source_annotation_id = None
+            if image:
+                source_image_id = image.id if image.source_id is None else image.source_id
+            if annotation:
+                known = annotation.source_id is not msgspec.UNSET
+                source_annotation_id = annotation.source_id if known else annotation.id
+            writer.writerow(
+                [
+                    r.image_id,
+                    r.annotation_id,
+                    r.reason,
+                    r.detail,
+                    image.file_name if image else "",
+                    names.get(category_id, ""),
+                    image.annotation_file if image else "",
+                    source_image_id,
+                    source_annotation_id,
+                ]
+            )
 
 
 def read_rejections(path: Path) -> list[Rejection]:

@@ -73,6 +73,9 @@ def _full_disk_named(path: Path) -> Iterator[None]:
         raise
 
 
+MAX_NAME_BYTES = 200
+"""The longest name: file systems allow 255 bytes, and temporary names and extensions need some."""
+
 _UNSAFE = re.compile(r'[%+\\:*?"<>|]|^\.|[. ]\Z')
 
 

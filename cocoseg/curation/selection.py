@@ -9,15 +9,19 @@ import csv
 import gc
 import itertools
 import logging
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+from pycocotools import mask as coco_mask
 
+from cocoseg.coco.bounds import Box, Overshoot, overshoot, possible_box
 from cocoseg.coco.instances import (
     Annotation,
     Category,
@@ -29,12 +33,13 @@ from cocoseg.coco.instances import (
     parse_segmentation,
     rarest_class_by_image,
 )
+from cocoseg.coco.rasterize import encode_region
 from cocoseg.coco.rejections import Defect, Reason, Rejection, invalid_annotations
 from cocoseg.core.errors import UserError
-from cocoseg.core.files import atomic_file, flat_name
+from cocoseg.core.files import MAX_NAME_BYTES, atomic_file
 from cocoseg.core.images import MAX_IMAGE_PIXELS
-from cocoseg.core.labels import IGNORE_INDEX
 from cocoseg.core.seeding import sort_key
+from cocoseg.curation.classes import ClassSpec, categories_of_classes
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +50,15 @@ _SAFE_NAME = re.compile(r'(?!\.)[^/\\:*?"<>|]+(?<![. ])')
 
 
 @dataclass
+class Clipped:
+    """An annotation that extends beyond its image and is clipped."""
+
+    image_id: int
+    annotation_id: int
+    beyond: Overshoot
+
+
+@dataclass
 class Selection:
     """What `select` chose. `instances` has categories 1…N in the order of the classes asked for,
     images by id, annotations in file order. Every other image, and every other annotation of the
@@ -52,21 +66,32 @@ class Selection:
 
     instances: Instances
     rejections: list[Rejection]
+    clipped: list[Clipped]
 
     def summary(self) -> dict[str, Any]:
-        """The counts of `metrics/filter.json`."""
+        """The content of `metrics/filter.json`."""
         kept = self.instances
         images = Counter(r.reason for r in self.rejections if r.kind == "image")
         annotations = Counter(r.reason for r in self.rejections if r.kind == "annotation")
         images_of = images_by_class(kept.annotations)
         instances_of = Counter(a.category_id for a in kept.annotations)
+        with_objects = {a.image_id for a in kept.annotations}
         return {
             "images_total": len(kept.images) + images.total(),
             "images_kept": len(kept.images),
+            "images_empty": len(kept.images) - len(with_objects),
             "images_dropped": dict(sorted(images.items())),
             "annotations_total": len(kept.annotations) + annotations.total(),
             "annotations_kept": len(kept.annotations),
             "annotations_dropped": dict(sorted(annotations.items())),
+            "clipped": {
+                "annotations": len(self.clipped),
+                "largest": round(max((c.beyond.pixels for c in self.clipped), default=0), 3),
+            },
+            "ignored": {
+                "annotations": sum(len(image.ignored) for image in kept.images),
+                "images": sum(bool(image.ignored) for image in kept.images),
+            },
             "classes": {
                 c.name: {"images": len(images_of.get(c.id, ())), "instances": instances_of[c.id]}
                 for c in kept.categories
@@ -94,25 +119,88 @@ def warn_of_unknown(read: ReadResult, exclude: Set[Exclusion], path: Path) -> No
         )
 
 
-def log_rejections(selection: Selection) -> None:
-    """Log one warning for each reason an annotation was invalid, and one line of totals."""
-    first: dict[str, Rejection] = {}
-    counts: Counter[str] = Counter()
+def log_selection(selection: Selection, crowd_classes: Iterable[str]) -> None:
+    """Log a warning for each thing that a user should know before training, and the totals."""
+    kept = {image.id: image for image in selection.instances.images}
+    by_reason: dict[Reason, list[Rejection]] = defaultdict(list)
     for r in invalid_annotations(selection.rejections):
-        first.setdefault(r.reason, r)
-        counts[r.reason] += 1
-    for reason, r in sorted(first.items()):
-        example = f"annotation {r.annotation_id} of image {r.image_id}"
-        detail = f" ({r.detail})" if r.detail else ""
-        logger.warning("%d invalid: %s, first %s%s", counts[reason], reason, example, detail)
+        by_reason[r.reason].append(r)
+    for reason, found in sorted(by_reason.items()):
+        example = f"annotation {found[0].annotation_id} of image {found[0].image_id}"
+        detail = f" ({found[0].detail})" if found[0].detail else ""
+        logger.warning(
+            "%d invalid: %s, first %s%s. %s", len(found), reason, example, detail, reason.remedy
+        )
     summary = selection.summary()
+    if summary["ignored"]["annotations"]:
+        logger.warning(
+            "%d rejected annotations in %d images: their pixels are ignored, not background",
+            summary["ignored"]["annotations"],
+            summary["ignored"]["images"],
+        )
+    unknown = [
+        kept[r.image_id].file_name
+        for r in selection.rejections
+        if r.kind == "annotation" and r.image_id in kept and r.box is None
+    ]
+    if unknown:
+        logger.warning(
+            "%d rejected annotations have no known position, so their objects count as background: "
+            "in %s",
+            len(unknown),
+            ", ".join(list(dict.fromkeys(unknown))[:5]),
+        )
+    if selection.clipped:
+        largest = max(selection.clipped, key=lambda clipped: clipped.beyond.pixels)
+        logger.info(
+            "%d annotations clipped to their images, by up to %.3g pixels",
+            len(selection.clipped),
+            largest.beyond.pixels,
+        )
+    far = [c for c in selection.clipped if c.beyond.fraction > 0.1]
+    if far:
+        logger.warning(
+            "%d annotations extend beyond their images by more than a tenth of the side, first "
+            "annotation %d of %s: most likely the entry has another size than the image",
+            len(far),
+            far[0].annotation_id,
+            kept[far[0].image_id].file_name,
+        )
+    for name in crowd_classes:
+        logger.warning(
+            "most annotated pixels of class %s are crowd regions (iscrowd: 1), which are ignored: "
+            "set mask.crowd: paint if your labeling tool writes iscrowd for masks",
+            name,
+        )
     logger.info(
-        "%d of %d images kept with %d annotations; dropped images: %s",
+        "%d of %d images kept with %d annotations; rejected images: %s",
         summary["images_kept"],
         summary["images_total"],
         summary["annotations_kept"],
         ", ".join(f"{n} {reason}" for reason, n in summary["images_dropped"].items()) or "none",
     )
+
+
+def mostly_crowd(instances: Instances, limit: float = 0.5) -> list[str]:
+    """The classes of which crowd regions are more than `limit` of the annotated pixels."""
+    crowds: Counter[int] = Counter()
+    counts: Counter[int] = Counter()
+    for annotation in instances.annotations:
+        counts[annotation.category_id] += 1
+        crowds[annotation.category_id] += annotation.iscrowd
+    # Rasterizing takes time; in COCO, crowd regions are rare.
+    candidates = {label for label in counts if crowds[label] > 0.05 * counts[label]}
+    images = {image.id: image for image in instances.images}
+    pixels: Counter[int] = Counter()
+    ignored: Counter[int] = Counter()
+    for annotation in instances.annotations:
+        if annotation.category_id in candidates:
+            size = images[annotation.image_id].width, images[annotation.image_id].height
+            segmentation = parse_segmentation(annotation.segmentation, *size)
+            area = int(coco_mask.area(encode_region(segmentation, *size)))
+            pixels[annotation.category_id] += area
+            ignored[annotation.category_id] += area * annotation.iscrowd
+    return [c.name for c in instances.categories if ignored[c.id] > limit * pixels[c.id]]
 
 
 def read_exclusions(path: Path) -> set[Exclusion]:
@@ -162,134 +250,99 @@ def _no_garbage_collection() -> Iterator[None]:
 @_no_garbage_collection()
 def select(
     read: ReadResult,
-    classes: Sequence[str] | Literal["all"],
+    classes: Sequence[ClassSpec] | Literal["all"],
     *,
     max_instances: int,
     max_images: int,
     prefer: Literal["rare", "random", "first"],
     seed: int,
     exclude: Set[Exclusion] = frozenset(),
+    out_of_bounds: Literal["drop", "clip"] = "drop",
+    empty_fraction: float = 0.0,
 ) -> Selection:
     """Choose the images and annotations to work with.
 
-    `all` classes are those that `all_classes` gives. Annotations of `classes` are kept when valid
-    and not in `exclude`; images when they are not in `exclude` themselves and have at least one and
-    at most `max_instances` of such annotations. Of more than `max_images`, `prefer` says which
-    stay: those of the rarest class first, a random draw by `seed`, or the first of the file. So
-    what is excluded is `excluded` and nothing else, unless it could not be used anyway; an image
-    whose valid annotations are all excluded is `excluded` as well. Raises UserError when a class is
-    none of the file's categories, or nothing is left.
+    Args:
+        read: the annotations.
+        classes: the classes in label order, as in `categories_of_classes`.
+        max_instances: images with more valid annotations of these classes are rejected.
+        max_images: the largest number of images.
+        prefer: which images to keep of more: those of the rarest class first, a random draw, or the
+            first of the file.
+        seed: the seed of the draw.
+        exclude: images and annotations to leave out.
+        out_of_bounds: whether an annotation that extends beyond its image is rejected or clipped.
+        empty_fraction: the largest fraction of the selected images that have no annotation of these
+            classes.
+
+    Raises:
+        NothingSelected: no image with an annotation is left.
+        UserError: a class cannot be used.
     """
-    classes = all_classes(read.instances) if classes == "all" else classes
-    labels = _labels_by_category(read.instances.categories, classes)
+    members = categories_of_classes(read.instances, classes)
+    labels = {id: label for label, ids in enumerate(members.values(), start=1) for id in ids}
+    merged = {id for ids in members.values() if len(ids) > 1 for id in ids}
+    source_names = {c.id: c.name for c in read.instances.categories if c.id in merged}
     # An unreadable annotation of another class is not looked at either.
     other = {c.id for c in read.instances.categories} - labels.keys()
     rejections = [r for r in read.rejections if r.category_id not in other]
     images = _usable_images(read.instances.images, rejections)
-    valid = _valid_annotations(read.instances.annotations, labels, images, exclude, rejections)
-    annotated = valid.keys() | {r.image_id for r in rejections if r.kind == "annotation"}
-    emptied = {r.image_id for r in rejections if r.reason == Reason.EXCLUDED} - valid.keys()
-    dropped: dict[int, Defect] = {}
-    for image_id in images:
-        count = len(valid.get(image_id, ()))
-        if (image_id, None) in exclude or image_id in emptied:
-            dropped[image_id] = Defect(Reason.EXCLUDED)
-        elif image_id not in annotated:
-            dropped[image_id] = Defect(Reason.NO_SELECTED_CLASS)
-        elif count == 0:
-            dropped[image_id] = Defect(Reason.NO_VALID_ANNOTATION)
-        elif count > max_instances:
-            dropped[image_id] = Defect(Reason.TOO_MANY_INSTANCES, f"{count} instances")
-    qualifying = {i: valid[i] for i in images if i not in dropped}
-    if len(qualifying) > max_images:
-        for image_id in _by_preference(qualifying, prefer, seed)[max_images:]:
-            dropped[image_id] = Defect(Reason.OVER_MAX_IMAGES)
+    found = _Annotations(labels, source_names, other, images, exclude, out_of_bounds == "clip")
+    for annotation in read.instances.annotations:
+        found.add(annotation)
+    rejections += found.rejections
+    dropped = _dropped_images(images, found.valid, rejections, exclude, max_instances)
+    qualifying = {i: found.valid[i] for i in images if i not in dropped and i in found.valid}
+    empty = [i for i in images if i not in dropped and i not in found.valid]
+    with_objects, without = _numbers(len(qualifying), len(empty), max_images, empty_fraction)
+    for image_id in _by_preference(qualifying, prefer, seed)[with_objects:]:
+        dropped[image_id] = Defect(Reason.OVER_MAX_IMAGES)
+    too_many = Reason.OVER_EMPTY_FRACTION if empty_fraction else Reason.NO_SELECTED_CLASS
+    for image_id in _drawn(empty, prefer, seed)[without:]:
+        dropped[image_id] = Defect(too_many)
     for image_id, (reason, detail) in dropped.items():
         rejections.append(Rejection("image", image_id, None, reason, detail))
-        for annotation in valid.pop(image_id, ()):
+        for annotation in found.valid.pop(image_id, ()):
             rejections.append(Rejection("annotation", image_id, annotation.id, reason))
-    if not valid:
-        raise UserError(f"no image is left of {_why_none_is_left(rejections)}")
-    kept = Instances(
-        [images[image_id] for image_id in sorted(valid)],
-        [annotation for image_id in sorted(valid) for annotation in valid[image_id]],
-        [Category(label, name) for label, name in enumerate(classes, start=1)],
+    if not found.valid:
+        raise NothingSelected(rejections)
+    ignored = _ignored_boxes(rejections, images, dropped.keys())
+    kept = sorted(images.keys() - dropped.keys())
+    instances = Instances(
+        [
+            msgspec.structs.replace(images[i], ignored=ignored[i]) if i in ignored else images[i]
+            for i in kept
+        ],
+        [annotation for i in kept for annotation in found.valid.get(i, ())],
+        [Category(label, name) for label, name in enumerate(members, start=1)],
     )
-    return Selection(kept, rejections)
+    clipped = [clip for clip in found.clipped if clip.image_id not in dropped]
+    return Selection(instances, rejections, clipped)
 
 
-def _why_none_is_left(rejections: Iterable[Rejection]) -> str:
-    images = [r for r in rejections if r.kind == "image"]
-    counts = Counter(r.reason for r in images).most_common()
-    details = [r.detail for reason, _ in counts[:1] for r in images if r.reason == reason]
-    first = f", first {repr(details[0][:200])[1:-1]}" if details and details[0] else ""
-    counted = ", ".join(f"{number} {reason}" for reason, number in counts)
-    return (
-        f"{len(images)} ({counted}{first}): see filter.classes and filter.max_instances, "
-        "and the annotations that download names"
-    )
+class NothingSelected(UserError):
+    """No image is left; `rejections` say why."""
+
+    def __init__(self, rejections: Sequence[Rejection]) -> None:
+        self.rejections = rejections
+        images = Counter(r.reason for r in rejections if r.kind == "image")
+        message = f"no images left after filtering {images.total():,}: {_counted(images)}"
+        annotations = Counter(r.reason for r in invalid_annotations(rejections))
+        # Annotations of images that are themselves unusable explain nothing more.
+        if annotations:
+            commonest = annotations.most_common(1)[0][0]
+            message += f"; annotations: {_counted(annotations)}. {commonest.meaning}"
+        else:
+            commonest = max(images, key=images.__getitem__, default=Reason.NO_SELECTED_CLASS)
+            details = [r.detail for r in rejections if r.reason is commonest and r.detail]
+            if details:
+                message += f", first {ascii(details[0][:200])[1:-1]}"
+            message += "."
+        super().__init__(f"{message} {commonest.remedy} See data/rejected.csv.")
 
 
-def all_classes(instances: Instances) -> list[str]:
-    """The names of the categories that an annotation has, by category id, each once.
-
-    Some tools (Roboflow) list a category that stands for the others and is used by none. What is
-    called background is label 0 already. Raises UserError when none or too many are left.
-    """
-    used = {annotation.category_id for annotation in instances.annotations}
-    categories = sorted(instances.categories, key=lambda category: category.id)
-    names = dict.fromkeys(c.name for c in categories if c.id in used and c.name != "background")
-    if not 0 < len(names) < IGNORE_INDEX:
-        raise UserError(
-            f"filter.classes: {len(names)} categories have annotations, expected 1 to "
-            f"{IGNORE_INDEX - 1}"
-        )
-    return list(names)
-
-
-def _image_defect(image: ImageRecord) -> Defect | None:
-    name = image.file_name
-    if image.rejected:
-        return image.rejected
-    if image.width < 1 or image.height < 1 or image.width * image.height > MAX_IMAGE_PIXELS:
-        return Defect(Reason.MALFORMED_IMAGE, f"{image.width}x{image.height} pixels")
-    if not name.isprintable() or not _SAFE_NAME.fullmatch(name) or _is_long(name):
-        return Defect(Reason.UNSAFE_FILE_NAME, ascii(name[:80]))
-    return None
-
-
-def _is_long(file_name: str) -> bool:
-    """File systems bear 255 bytes; temporary names and endings want some of them."""
-    return len(file_name.encode()) > 200
-
-
-def _labels_by_category(categories: Sequence[Category], classes: Sequence[str]) -> dict[int, int]:
-    """The label 1…N of each category id whose name is one of `classes`."""
-    names = [category.name for category in categories]
-    for name in classes:
-        if name not in names:
-            # COCO has 80 names; what a damaged file has may be of any length.
-            shown = ", ".join(ascii(name)[1:-1] for name in names)[:1000]
-            raise UserError(
-                f"filter.classes: unknown class {name!r}; the annotations have: {shown}"
-            )
-        if name == "ignored":
-            raise UserError(
-                "filter.classes: void is what label 255 is called; rename that category, or list "
-                "the others only"
-            )
-        if _is_long(flat_name(name)):
-            raise UserError(f"filter.classes: {name[:40]!r}… is too long for the name of a file")
-    name_of: dict[int, str] = {}
-    for category in categories:
-        other = name_of.setdefault(category.id, category.name)
-        if other != category.name and not {other, category.name}.isdisjoint(classes):
-            raise UserError(
-                f"filter.classes: {other!r} and {category.name!r} have the same id, {category.id}, "
-                "in the annotations; give each its own"
-            )
-    label_of = {name: label for label, name in enumerate(classes, start=1)}
-    return {c.id: label_of[c.name] for c in categories if c.name in label_of}
+def _counted(reasons: Counter[Reason]) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
 
 
 def _usable_images(
@@ -314,48 +367,144 @@ def _usable_images(
     return usable
 
 
-def _valid_annotations(
-    annotations: Iterable[Annotation],
-    labels: Mapping[int, int],
-    images: Mapping[int, ImageRecord],
-    exclude: Set[Exclusion],
-    rejections: list[Rejection],
-) -> dict[int, list[Annotation]]:
-    """The annotations of the selected classes by image id, their category ids replaced by labels;
-    invalid and excluded ones are appended to `rejections`."""
-    valid: dict[int, list[Annotation]] = defaultdict(list)
-    seen: set[int] = set()
-    for annotation in annotations:
-        label = labels.get(annotation.category_id)
-        if label is None:
-            continue
-        defect = _annotation_defect(annotation, images.get(annotation.image_id), seen)
-        seen.add(annotation.id)
-        if not defect and (annotation.image_id, annotation.id) in exclude:
-            defect = Defect(Reason.EXCLUDED)
-        if defect:
-            rejections.append(Rejection("annotation", annotation.image_id, annotation.id, *defect))
-        else:
-            annotation = msgspec.structs.replace(annotation, category_id=label)
-            valid[annotation.image_id].append(annotation)
-    return valid
-
-
-def _annotation_defect(
-    annotation: Annotation, image: ImageRecord | None, seen: Set[int]
-) -> Defect | None:
-    """Why an annotation cannot be used; `seen` holds the ids before it."""
-    if image is None:
-        return Defect(Reason.UNKNOWN_IMAGE)
-    if annotation.id in seen:
-        return Defect(Reason.DUPLICATE_ANNOTATION)
-    if annotation.rejected:
-        return annotation.rejected
-    try:
-        parse_segmentation(annotation.segmentation, image.width, image.height)
-    except InvalidSegmentation as error:
-        return Defect(error.reason, error.detail)
+def _image_defect(image: ImageRecord) -> Defect | None:
+    name = image.file_name
+    if image.rejected:
+        return image.rejected
+    if image.width < 1 or image.height < 1:
+        return Defect(Reason.MALFORMED_IMAGE, f"{image.width} x {image.height} pixels")
+    if image.width * image.height > MAX_IMAGE_PIXELS:
+        return Defect(Reason.IMAGE_TOO_LARGE, f"{image.width} x {image.height} pixels")
+    if (
+        not name.isprintable()
+        or not _SAFE_NAME.fullmatch(name)
+        or len(name.encode()) > MAX_NAME_BYTES
+    ):
+        return Defect(Reason.UNSAFE_FILE_NAME, ascii(name[:80]))
     return None
+
+
+@dataclass
+class _Annotations:
+    """Annotations sorted into valid ones by image id, rejections and clipped ones."""
+
+    labels: Mapping[int, int]
+    source_names: Mapping[int, str]
+    """The category names of classes that merge several categories."""
+    other: Set[int]
+    images: Mapping[int, ImageRecord]
+    exclude: Set[Exclusion]
+    clip: bool
+    valid: dict[int, list[Annotation]] = field(default_factory=lambda: defaultdict(list))
+    rejections: list[Rejection] = field(default_factory=list)
+    clipped: list[Clipped] = field(default_factory=list)
+    _seen: set[int] = field(default_factory=set)
+
+    def add(self, annotation: Annotation) -> None:
+        """Sort in one annotation."""
+        if annotation.category_id in self.other:
+            return
+        image = self.images.get(annotation.image_id)
+        defect = self._defect(annotation, image)
+        self._seen.add(annotation.id)
+        if defect is None:
+            label = self.labels[annotation.category_id]
+            name = self.source_names.get(annotation.category_id, msgspec.UNSET)
+            self.valid[annotation.image_id].append(
+                msgspec.structs.replace(annotation, category_id=label, source_category=name)
+            )
+            return
+        box = None
+        if image is not None:
+            box = possible_box(annotation.segmentation, annotation.bbox, image.width, image.height)
+        self.rejections.append(
+            Rejection("annotation", annotation.image_id, annotation.id, *defect, box=box)
+        )
+
+    def _defect(self, annotation: Annotation, image: ImageRecord | None) -> Defect | None:
+        if image is None:
+            return Defect(Reason.UNKNOWN_IMAGE)
+        if annotation.id in self._seen:
+            return Defect(Reason.DUPLICATE_ANNOTATION)
+        if annotation.rejected:
+            return annotation.rejected
+        if annotation.category_id not in self.labels:
+            return Defect(Reason.UNKNOWN_CATEGORY, f"category_id {annotation.category_id}")
+        try:
+            segmentation = parse_segmentation(annotation.segmentation, image.width, image.height)
+        except InvalidSegmentation as error:
+            return Defect(error.reason, error.detail)
+        if (annotation.image_id, annotation.id) in self.exclude:
+            return Defect(Reason.EXCLUDED)
+        if beyond := overshoot(segmentation, image.width, image.height):
+            if not self.clip:
+                return Defect(Reason.OUT_OF_BOUNDS, f"by {beyond.pixels:.3g} pixels")
+            if not coco_mask.area(encode_region(segmentation, image.width, image.height)):
+                return Defect(Reason.OUT_OF_BOUNDS, "entirely")
+            self.clipped.append(Clipped(image.id, annotation.id, beyond))
+        return None
+
+
+def _dropped_images(
+    images: Iterable[int],
+    valid: Mapping[int, Sequence[Annotation]],
+    rejections: Sequence[Rejection],
+    exclude: Set[Exclusion],
+    max_instances: int,
+) -> dict[int, Defect]:
+    """The images that are rejected for what is annotated in them."""
+    annotated = valid.keys() | {r.image_id for r in rejections if r.kind == "annotation"}
+    emptied = {r.image_id for r in rejections if r.reason is Reason.EXCLUDED} - valid.keys()
+    dropped: dict[int, Defect] = {}
+    for image_id in images:
+        count = len(valid.get(image_id, ()))
+        if (image_id, None) in exclude or image_id in emptied:
+            dropped[image_id] = Defect(Reason.EXCLUDED)
+        elif count == 0 and image_id in annotated:
+            dropped[image_id] = Defect(Reason.NO_VALID_ANNOTATION)
+        elif count > max_instances:
+            dropped[image_id] = Defect(Reason.TOO_MANY_INSTANCES, f"{count} instances")
+    return dropped
+
+
+def _numbers(
+    with_objects: int, without: int, max_images: int, empty_fraction: float
+) -> tuple[int, int]:
+    """How many images with and without objects to keep of those available.
+
+    Images without are at most `empty_fraction` of all that are kept; where `max_images` is reached,
+    also at most their fraction of those available.
+    """
+    fraction = Fraction(str(empty_fraction))
+    total = min(max_images, with_objects + without)
+    most = min(math.floor(fraction * total), without)
+    if with_objects + without > max_images:
+        most = min(most, round(Fraction(max_images * without, with_objects + without)))
+    kept = min(with_objects, max_images - most)
+    if fraction < 1:
+        most = min(most, math.floor(kept * fraction / (1 - fraction)))
+        kept = min(with_objects, max_images - most)
+    return kept, most
+
+
+def _ignored_boxes(
+    rejections: Iterable[Rejection],
+    images: Mapping[int, ImageRecord],
+    dropped: Set[int],
+) -> dict[int, list[Box]]:
+    """The boxes of rejected annotations in kept images, by image id."""
+    boxes: dict[int, list[Box]] = defaultdict(list)
+    for r in rejections:
+        image_id = r.image_id
+        if image_id is None or image_id not in images or image_id in dropped:
+            continue
+        if r.kind == "annotation" and r.box:
+            image = images[image_id]
+            left, top, right, bottom = r.box
+            box = left, top, min(right, image.width), min(bottom, image.height)
+            if box[0] < box[2] and box[1] < box[3]:
+                boxes[image_id].append(box)
+    return dict(boxes)
 
 
 def _by_preference(
@@ -364,17 +513,51 @@ def _by_preference(
     seed: int,
 ) -> list[int]:
     """The image ids that are the keys of `annotations`, those to keep first."""
-    if prefer == "first":
-        return list(annotations)
-    drawn = sorted(annotations, key=lambda image_id: sort_key(seed, "filter", image_id))
-    if prefer == "random":
+    drawn = _drawn(annotations, prefer, seed)
+    if prefer != "rare":
         return drawn
     images_of = images_by_class(itertools.chain.from_iterable(annotations.values()))
     rarest = rarest_class_by_image(images_of)
     return sorted(drawn, key=lambda image_id: (len(images_of[rarest[image_id]]), rarest[image_id]))
 
 
-def write_selection(path: Path, selection: Selection) -> None:
-    """Write the chosen part as a COCO instances file, which `read_instances` reads."""
+def _drawn(
+    images: Iterable[int], prefer: Literal["rare", "random", "first"], seed: int
+) -> list[int]:
+    """Image ids in random order, or as in the file."""
+    if prefer == "first":
+        return list(images)
+    return sorted(images, key=lambda image_id: sort_key(seed, "filter", image_id))
+
+
+def write_selection(path: Path, instances: Instances) -> None:
+    """Write a selection as a COCO instances file, which `read_instances` reads.
+
+    For other readers, each annotation gets the `area` and `bbox` of its rasterized pixels.
+    """
+    images = {image.id: image for image in instances.images}
+    painted = [_painted(a, images[a.image_id]) for a in instances.annotations]
     with atomic_file(path) as temporary:
-        temporary.write_bytes(msgspec.json.encode(selection.instances) + b"\n")
+        temporary.write_bytes(
+            msgspec.json.encode(msgspec.structs.replace(instances, annotations=painted)) + b"\n"
+        )
+
+
+class _PaintedAnnotation(Annotation):
+    area: int = 0
+
+
+def _painted(annotation: Annotation, image: ImageRecord) -> _PaintedAnnotation:
+    segmentation = parse_segmentation(annotation.segmentation, image.width, image.height)
+    encoded = encode_region(segmentation, image.width, image.height)
+    box = coco_mask.toBbox(encoded).astype(int).tolist()
+    return _PaintedAnnotation(
+        annotation.id,
+        annotation.image_id,
+        annotation.category_id,
+        annotation.segmentation,
+        msgspec.Raw(msgspec.json.encode(box)),
+        annotation.iscrowd,
+        source_category=annotation.source_category,
+        area=int(coco_mask.area(encoded)),
+    )
