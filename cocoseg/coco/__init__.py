@@ -1,7 +1,7 @@
 """The COCO format, without PyTorch.
 
-instances   the schema of an instances file: read and validate it
-rejections  why an image or annotation is not used
+instances   schema, reading and validation of instances files
+rejections  reasons why images and annotations are rejected
 rasterize   annotations to masks
 writer      masks to a COCO file
 
