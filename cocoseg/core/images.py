@@ -143,7 +143,7 @@ def read_rgb(
         raise MissingFileError(f"{path} not found") from None
     except DamagedImage as error:
         remedy = "" if width is None else _REMEDY
-        raise UserError(f"{path}: {error}{remedy}") from None
+        raise UserError(f"{path} {error}{remedy}") from None
 
 
 def read_thumbnail(path: Path, side: int) -> NDArray[np.uint8]:
@@ -170,7 +170,7 @@ def read_thumbnail(path: Path, side: int) -> NDArray[np.uint8]:
     except FileNotFoundError:
         raise MissingFileError(f"{path} not found") from None
     except DamagedImage as error:
-        raise UserError(f"{path}: {error}{_REMEDY}") from None
+        raise UserError(f"{path} {error}{_REMEDY}") from None
 
 
 @contextmanager

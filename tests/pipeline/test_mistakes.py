@@ -70,7 +70,7 @@ def test_a_damaged_photo_is_brought_again_as_the_message_says(
     whole = path.read_bytes()
     path.write_bytes(whole[:300])
     said = refusal("export")
-    assert f"data/images/{stem}.jpg: is " in said
+    assert f"data/images/{stem}.jpg is " in said
     assert "remove the file and run `dvc repro` to fetch it again" in said
     path.unlink()
     assert stages_run(project.succeed("dvc", "repro", "export")) == ["images"]
