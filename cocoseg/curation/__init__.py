@@ -1,9 +1,9 @@
-"""From all annotations to a data set in splits, without PyTorch.
+"""From all annotations to a dataset with splits, without PyTorch.
 
-selection        choose images and annotations
-near_duplicates  find images that are nearly the same
+selection        choosing images and annotations
+near_duplicates  finding images that are nearly the same
 groups           images that must share a split
-splits           divide images into train, val and test
+splits           division into train, val and test
 
 Imports `core` and `coco`.
 """
