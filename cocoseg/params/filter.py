@@ -2,21 +2,16 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator
+from pydantic import Field, field_validator
 
 from cocoseg.params.reader import NonNegativeInt, PositiveInt, Section
 
 
 class FilterParams(Section):
-    classes: Annotated[
-        Annotated[Literal["all"], Tag("a word")]
-        | Annotated[
-            list[Annotated[str, Field(min_length=1)]],
-            Field(min_length=1, max_length=254),
-            Tag("a list"),
-        ],
-        Discriminator(lambda classes: "a word" if isinstance(classes, str) else "a list"),
-    ]
+    classes: (
+        Literal["all"]
+        | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=254)]
+    )
     max_instances: PositiveInt
     max_images: PositiveInt
     prefer: Literal["rare", "random", "first"]
@@ -25,12 +20,12 @@ class FilterParams(Section):
 
     @field_validator("classes")
     @classmethod
-    def _no_class_twice(cls, classes: list[str] | str) -> list[str] | str:
+    def _distinct(cls, classes: list[str] | str) -> list[str] | str:
         if isinstance(classes, str):
             return classes
         repeated = sorted({name for name in classes if classes.count(name) > 1})
         if repeated:
             raise ValueError(f"{', '.join(repeated)} is listed more than once")
         if "background" in classes:
-            raise ValueError("background is label 0 already; list the other classes only")
+            raise ValueError("background is always label 0; list only the other classes")
         return classes

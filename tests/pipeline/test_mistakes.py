@@ -99,7 +99,7 @@ def test_training_in_processes_that_cannot_share_a_batch_is_refused_before_it_st
 ) -> None:
     project.set_params({"train.processes": 2, "train.batch_size": 7})
     said = refusal("train")
-    assert "train.processes: should divide train.batch_size, which is 7 (is 2)" in said
+    assert "train.processes: expected a divisor of train.batch_size (7), got 2" in said
 
 
 @pytest.mark.parametrize("repository", ["none", "without a commit"])
