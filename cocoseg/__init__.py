@@ -68,21 +68,19 @@ _NAMES_IN = {
 }
 _MODULE_OF = {name: module for module, names in _NAMES_IN.items() for name in names.split()}
 
-if not TYPE_CHECKING:
+if not TYPE_CHECKING:  # type checkers would accept any name
     __all__ = ["__version__", *_MODULE_OF]
 
+    def __getattr__(name: str) -> Any:
+        """Import a public name on first use, because importing PyTorch takes seconds."""
+        if name == "__version__":
+            value = metadata.version("cocoseg")
+        elif name in _MODULE_OF:
+            value = getattr(import_module(f"cocoseg.{_MODULE_OF[name]}"), name)
+        else:
+            raise AttributeError(f"module 'cocoseg' has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
-def __getattr__(name: str) -> Any:
-    """Import a public name on first use, because importing PyTorch takes seconds."""
-    if name == "__version__":
-        value: Any = metadata.version("cocoseg")
-    elif name in _MODULE_OF:
-        value = getattr(import_module(f"cocoseg.{_MODULE_OF[name]}"), name)
-    else:
-        raise AttributeError(f"module 'cocoseg' has no attribute {name!r}")
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+    def __dir__() -> list[str]:
+        return sorted(__all__)

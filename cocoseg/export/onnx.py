@@ -203,8 +203,8 @@ def require_agreement(result: Agreement, path: Path, max_difference: float) -> N
     """
     if result.agreement < MIN_AGREEMENT or result.largest_score_difference > max_difference:
         raise UserError(
-            f"{path} not written: it does not reproduce the model: {result.agreement:.2%} of pixels "
-            f"get the same label (minimum {MIN_AGREEMENT:.1%}) and scores differ by up to "
+            f"{path} not written: it differs from the model: {result.agreement:.2%} of pixels get "
+            f"the same label (minimum {MIN_AGREEMENT:.1%}) and scores differ by up to "
             f"{result.largest_score_difference:.4f} (export.max_loss.float32: {max_difference:g}); "
             "try another export.opset"
         )

@@ -35,9 +35,9 @@ class Scores(TypedDict):
         iou: the IoU by class name; None for a class that never occurs.
     """
 
-    miou: float | None
-    pixel_accuracy: float | None
-    mean_accuracy: float | None
+    miou: float
+    pixel_accuracy: float
+    mean_accuracy: float
     iou: dict[str, float | None]
 
 
@@ -152,12 +152,11 @@ def summarize_scores(confusion: Confusion, classes: Sequence[str]) -> Scores:
         confusion: the matrix (classes, classes).
         classes: the class names in label order, background first.
     """
+    mean_accuracy = float(np.nanmean(recall_scores(confusion))) if confusion.any() else 0.0
     return {
-        "miou": rounded(mean_iou(confusion)),
-        "pixel_accuracy": rounded(np.trace(confusion) / max(confusion.sum(), 1)),
-        "mean_accuracy": (
-            rounded(np.nanmean(recall_scores(confusion))) if confusion.any() else 0.0
-        ),
+        "miou": round(mean_iou(confusion), 6),
+        "pixel_accuracy": round(float(np.trace(confusion) / max(confusion.sum(), 1)), 6),
+        "mean_accuracy": round(mean_accuracy, 6),
         "iou": dict(zip(classes, map(rounded, iou_scores(confusion)), strict=True)),
     }
 
