@@ -1,4 +1,4 @@
-# The environment alone: the checkout is mounted at /project. docs/fresh-machines.md has the commands.
+# The environment alone: the checkout is mounted at /project. docs/installation.md has the commands.
 FROM python:3.11-slim
 
 # hadolint ignore=DL3008

@@ -160,9 +160,6 @@ def prepare(directory: Path) -> tuple[Instances, dict[str, Seen], list[str]]:
             device=cpu,
             workers=0,
             checkpoint=CheckpointFile(directory / "checkpoint.pt", "suspects"),
-            report_epoch=lambda epoch, figures, again: print(
-                f"epoch {epoch}: mean IoU {figures['val']['miou']:.3f}", flush=True
-            ),
         )
         save_model(file, result.model, result.card)
     model, card = load_model(file)

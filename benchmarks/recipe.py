@@ -140,7 +140,6 @@ def score(
             device=CPU,
             workers=1,
             checkpoint=CheckpointFile(directory, f"{recipe}{seed}"),
-            report_epoch=lambda epoch, figures, again: None,
         ).model
     val_selection, val_samples = val_set
     objects = objects_by_stem(val_selection)

@@ -182,7 +182,7 @@ def main() -> None:
             size = (height, width)
             functional.interpolate(logits, size, mode="bilinear").argmax(dim=1).cpu()
 
-    network = torch_network(trainer.averaged_model(), trainer.card, device)
+    network = torch_network(trainer.ema_model(), trainer.card, device)
 
     def our_evaluation() -> None:
         for image in photo:

@@ -1,16 +1,16 @@
-"""From COCO instance annotations to a trained, scored segmentation model: the library.
+"""COCO instance annotations to a trained and scored segmentation model: the library.
 
 import cocoseg
 result = cocoseg.load("models/model.safetensors").predict("image.jpg")
 
-Its packages in the order of the data; each imports only from those above it:
+The packages, each of which imports only from those above it:
 
 core         files, images, masks and processes, for every stage
 params       the sections of params.yaml
 coco         the COCO format
 curation     selection, near-duplicates, splits
-sources      where annotations and images come from
-models       networks, their weights and devices
+sources      downloading, reading or drawing annotations and images
+models       networks, weights and devices
 inference    running a network
 training     the training loop
 evaluation   scores, statistics, label errors
@@ -24,7 +24,7 @@ experiments  comparing runs
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # for type checkers and editors; `as` marks a name as public
     from cocoseg.coco.instances import Annotation as Annotation
     from cocoseg.coco.instances import Category as Category
     from cocoseg.coco.instances import ImageRecord as ImageRecord
@@ -43,50 +43,44 @@ if TYPE_CHECKING:
     from cocoseg.evaluation.statistics import ImageCounts as ImageCounts
     from cocoseg.evaluation.statistics import ScoredRun as ScoredRun
     from cocoseg.evaluation.statistics import compare_runs as compare_runs
+    from cocoseg.inference.confusion import Scores as Scores
     from cocoseg.inference.confusion import count_confusion as count_confusion
+    from cocoseg.inference.confusion import score_masks as score_masks
     from cocoseg.inference.confusion import summarize_scores as summarize_scores
     from cocoseg.inference.predictor import Prediction as Prediction
     from cocoseg.inference.predictor import Predictor as Predictor
     from cocoseg.inference.predictor import load as load
 
-_MODULE_OF = {
-    "Annotation": "coco.instances",
-    "Category": "coco.instances",
-    "CocoWriter": "coco.writer",
-    "Comparison": "evaluation.statistics",
-    "DamagedImage": "core.images",
-    "IGNORE_INDEX": "core.labels",
-    "ImageCounts": "evaluation.statistics",
-    "ImageRecord": "coco.instances",
-    "Instances": "coco.instances",
-    "InvalidSegmentation": "coco.instances",
-    "MissingFileError": "core.errors",
-    "Prediction": "inference.predictor",
-    "Predictor": "inference.predictor",
-    "ScoredRun": "evaluation.statistics",
-    "UserError": "core.errors",
-    "compare_runs": "evaluation.statistics",
-    "count_confusion": "inference.confusion",
-    "load": "inference.predictor",
-    "rasterize": "coco.rasterize",
-    "read_instances": "coco.instances",
-    "read_mask": "core.labels",
-    "summarize_scores": "inference.confusion",
-    "write_mask": "core.labels",
+__version__: str  # read on first use
+
+_NAMES_IN = {
+    "coco.instances": (
+        "Annotation Category ImageRecord Instances InvalidSegmentation read_instances"
+    ),
+    "coco.rasterize": "rasterize",
+    "coco.writer": "CocoWriter",
+    "core.errors": "MissingFileError UserError",
+    "core.images": "DamagedImage",
+    "core.labels": "IGNORE_INDEX read_mask write_mask",
+    "evaluation.statistics": "Comparison ImageCounts ScoredRun compare_runs",
+    "inference.confusion": "Scores count_confusion score_masks summarize_scores",
+    "inference.predictor": "Prediction Predictor load",
 }
+_MODULE_OF = {name: module for module, names in _NAMES_IN.items() for name in names.split()}
 
-__all__ = ["__version__", *_MODULE_OF]
-__version__ = metadata.version("cocoseg")
+if not TYPE_CHECKING:  # type checkers would accept any name
+    __all__ = ["__version__", *_MODULE_OF]
 
+    def __getattr__(name: str) -> Any:
+        """Import a public name on first use, because importing PyTorch takes seconds."""
+        if name == "__version__":
+            value = metadata.version("cocoseg")
+        elif name in _MODULE_OF:
+            value = getattr(import_module(f"cocoseg.{_MODULE_OF[name]}"), name)
+        else:
+            raise AttributeError(f"module 'cocoseg' has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
-def __getattr__(name: str) -> Any:
-    """A public name, imported on first use: PyTorch takes seconds to import."""
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module 'cocoseg' has no attribute {name!r}")
-    value = getattr(import_module(f"cocoseg.{_MODULE_OF[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+    def __dir__() -> list[str]:
+        return sorted(__all__)

@@ -1,11 +1,11 @@
-"""Write the model as ONNX in several precisions, each if it labels the test images as PyTorch does.
+"""Write the model as ONNX in several precisions and compare each with PyTorch on the test images.
 
-Reads   models/model.safetensors; data/images/ and data/masks/ of data/splits/train.txt (to choose
-        ranges for int8) and of data/splits/test.txt (for the check)
+Reads   models/model.safetensors, data/images/, data/masks/, data/splits/test.txt,
+        data/splits/train.txt (int8 calibration)
 Writes  models/onnx/{float32,float16,int8}.onnx, metrics/export.json
 Run     python -m stages.export
 
-Everything runs on the CPU, so that the figures do not depend on the machine's GPU.
+Everything runs on the CPU, so that the results do not depend on a GPU.
 """
 
 import logging
@@ -16,12 +16,7 @@ import torch
 
 from cocoseg.core.files import atomic_directory, write_json
 from cocoseg.core.stage import run_stage
-from cocoseg.export.onnx import (
-    compare_networks,
-    median_latency,
-    require_agreement,
-    write_onnx,
-)
+from cocoseg.export.onnx import compare_networks, median_latency, require_agreement, write_onnx
 from cocoseg.export.quantize import choose_calibration, drop_lossy, write_float16, write_int8
 from cocoseg.inference.backends import TorchNetwork, load_onnx
 from cocoseg.inference.dataset import read_samples, resize_shorter_side
@@ -49,7 +44,7 @@ def main() -> dict[str, Any]:
             write_float16(paths["float32"], paths["float16"])
         if "int8" in paths:
             chosen = choose_calibration(train, export.calibration_images)
-            logging.info("int8: finding out by %d training images what stays in float", len(chosen))
+            logging.info("int8: calibrating on %d training images", len(chosen))
             in_float["int8"] = write_int8(
                 paths["float32"],
                 paths["int8"],
@@ -62,17 +57,17 @@ def main() -> dict[str, Any]:
         results = compare_networks(ours, onnx, test, export.batch_size)
         require_agreement(results["float32"], final / "float32.onnx", limits["float32"])
         variants = drop_lossy(directory, results, limits, final)
-    for name, parts in in_float.items():
-        variants[name]["in_float"] = parts
+    for name, layers in in_float.items():
+        variants[name]["in_float"] = layers
     summary = {"images": len(test), "opset": export.opset, "variants": variants}
     write_json(Path("metrics/export.json"), summary)
-    for name, figures in variants.items():
-        if figures["written"]:
-            megabytes = figures["bytes"] / 1e6
-            gained = 0 - figures["loss"]
-            logging.info("%s/%s.onnx: %.1f MB, mean IoU %+.4f", final, name, megabytes, gained)
-    photo, ground_truth = test[0].read()
-    images = resize_shorter_side(photo, card.size)[None]
+    for name, variant in variants.items():
+        if variant["written"]:
+            megabytes = variant["bytes"] / 1e6
+            gain = 0 - variant["loss"]
+            logging.info("%s/%s.onnx: %.1f MB, mean IoU %+.4f", final, name, megabytes, gain)
+    image, ground_truth = test[0].read()
+    images = resize_shorter_side(image, card.size)[None]
     height, width = ground_truth.shape
     latency = median_latency({"pytorch": ours, **onnx}, images, (height, width))
     return {"device": "cpu", "threads": export.threads, "latency_ms": latency}

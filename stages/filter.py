@@ -12,15 +12,9 @@ from cocoseg.coco.instances import read_instances
 from cocoseg.coco.rejections import write_rejections
 from cocoseg.core.files import write_json
 from cocoseg.core.stage import run_stage
-from cocoseg.curation.selection import (
-    NothingSelected,
-    log_selection,
-    mostly_crowd,
-    read_exclusions,
-    select,
-    warn_of_unknown,
-    write_selection,
-)
+from cocoseg.curation.exclusions import read_exclusions, warn_of_unknown
+from cocoseg.curation.selection import NothingSelected, select, write_selection
+from cocoseg.curation.selection_log import log_selection, mostly_crowd
 from cocoseg.params.filter import FilterParams
 from cocoseg.params.reader import load_params
 

@@ -1,9 +1,9 @@
-"""Train the network and keep its best epoch; an interrupted run goes on where it was.
+"""Train the network and keep its best epoch. An interrupted run resumes after its last epoch.
 
 Reads   data/images/, data/masks/, data/splits/{train,val}.txt, data/classes.json
 Writes  models/model.safetensors, metrics/train/
 Run     python -m stages.train
-        torchrun --nproc-per-node 4 -m stages.train   (which train.processes: 4 does by itself)
+        torchrun --nproc-per-node 4 -m stages.train   (as train.processes: 4 does)
 """
 
 import json
@@ -37,14 +37,12 @@ def main() -> dict[str, Any]:
     }
     workers = runtime.worker_count()
     classes = json.loads(Path("data/classes.json").read_text(encoding="utf-8"))
-    read = [file for samples in splits.values() for sample in samples for file in sample.files()]
-    weights = Path(train_params.weights)
+    files = [file for samples in splits.values() for sample in samples for file in sample.files()]
+    if (weights := Path(train_params.weights)).is_file():
+        files.append(weights)
     checkpoint = CheckpointFile(
         shared_directory("checkpoints"),
-        fingerprint(
-            {"train": train_params.model_dump(), "classes": classes},
-            [*read, weights] if weights.is_file() else read,
-        ),
+        fingerprint({"train": train_params.model_dump(), "classes": classes}, files),
     )
     with (
         enough_memory("lower train.batch_size or train.crop"),
@@ -66,8 +64,7 @@ def main() -> dict[str, Any]:
             device=device,
             workers=workers,
             checkpoint=checkpoint,
-            report_epoch=tracker.log_epoch,
-            report_predictions=tracker.log_predictions,
+            listener=tracker,
         )
         tracker.summarize(result.summary())
         if rank() == 0:

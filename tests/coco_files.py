@@ -1,4 +1,4 @@
-"""Small COCO instances files, made entry by entry."""
+"""Small COCO instances files, built entry by entry."""
 
 import json
 from collections.abc import Set
@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from cocoseg.coco.instances import Annotation, read_instances
-from cocoseg.curation.selection import Exclusion, Selection, select
+from cocoseg.curation.selection import Exclusion, Prefer, Selection, select
 
 SQUARE = [[2.0, 2.0, 8.0, 2.0, 8.0, 8.0, 2.0, 8.0]]
 CATEGORIES = [{"id": 10, "name": "cat"}, {"id": 20, "name": "dog"}, {"id": 30, "name": "cow"}]
@@ -43,7 +43,7 @@ def select_from(
     *,
     max_instances: int = 10,
     max_images: int = 100,
-    prefer: Literal["rare", "random", "first"] = "rare",
+    prefer: Prefer = "rare",
     seed: int = 0,
     exclude: Set[Exclusion] = frozenset(),
 ) -> Selection:
@@ -59,5 +59,5 @@ def select_from(
 
 
 def painted(segmentation: Any, label: int, id: int = 1, iscrowd: Literal[0, 1] = 0) -> Annotation:
-    """An annotation of a selection, whose category is a label."""
+    """An annotation of a selection, with a label as its category."""
     return Annotation(id, 1, label, msgspec.Raw(json.dumps(segmentation).encode()), iscrowd)

@@ -1,10 +1,11 @@
 """Damaged annotation files, from JSON to masks: each is used or refused, and nothing crashes.
 
-    python -m tests.fuzz_annotations --cases 200000          # a long run; --first N continues one
-    python -m tests.fuzz_annotations --first 4711 --cases 1  # one case again
+    python -m tests.fuzz_annotations --cases 200000          # a long run
+    python -m tests.fuzz_annotations --first 4711 --cases 1  # one case
 
-Case N is always the same. Cases run in a worker process of limited memory, so that a native crash,
-a hang and a hunger for memory end the worker, and the last number it printed names the case.
+The content of case N never changes. Cases run in a worker process with limited memory and time. A
+native crash, a hang or an excessive allocation ends the worker, and the last number that it printed
+identifies the case.
 """
 
 import argparse
@@ -29,23 +30,25 @@ from PIL import Image
 
 from cocoseg.coco.instances import read_instances
 from cocoseg.coco.rasterize import write_masks
+from cocoseg.coco.rejections import write_rejections
 from cocoseg.core.errors import UserError
-from cocoseg.curation.selection import log_rejections, select, write_rejections, write_selection
+from cocoseg.curation.selection import log_rejections, select, write_selection
 from cocoseg.sources.synthetic.scenes import annotations_json
 from tests import ROOT
 from tests.mirror import MIRROR, mirror_document
 
 CLASSES = ["person", "bicycle", "car", "motorcycle", "airplane"]
 MEMORY = 4 << 30
-"""Bytes that a worker may take beyond what it has at its start."""
+"""Bytes that a worker may allocate after its start."""
 SECONDS = 30
-"""A case that takes longer hangs."""
+"""Time limit of a case."""
 BATCH = 2000
+"""Cases per worker."""
 
 Document = dict[str, Any]
 LISTS = ["images", "annotations", "categories"]
 
-# What JSON cannot say by way of Python is put in as text: "<deep>" becomes 100,000 brackets.
+# Placeholders for JSON that json.dumps cannot write: "<deep>" becomes 100,000 brackets.
 SPELLED = {
     "<deep>": "[" * 100_000 + "]" * 100_000,
     "<digits>": "9" * 5000,
@@ -81,7 +84,7 @@ VALUES = [None, True, False, [], {}, [[]], [[[]]], [None], {"id": 1}, *NUMBERS, 
 
 
 def base_documents() -> list[Document]:
-    """Real annotations, where the mirror is, and the sample's."""
+    """Annotations of the sample, and of COCO if the mirror exists."""
     documents = [json.loads(annotations_json(60, 96, 64, seed=0))]
     if MIRROR.is_dir():
         documents += [mirror_document("train2017"), mirror_document("val2017")]
@@ -89,7 +92,7 @@ def base_documents() -> list[Document]:
 
 
 def make_case(number: int, documents: list[Document]) -> bytes:
-    """The content of damaged file `number`."""
+    """Create the content of damaged file `number`."""
     rng = random.Random(number)
     source = rng.choice(documents)
     images = rng.sample(source["images"], 3)
@@ -191,7 +194,7 @@ def damage_a_polygon(document: Document, rng: random.Random) -> None:
     elif kind == 5:
         polygon[:] = polygon[:2] * rng.choice([3, 3000])
     else:
-        # To and fro across the image: pycocotools takes memory for every step.
+        # Back and forth across the image: pycocotools allocates memory for every pixel.
         polygon[:] = [0, 0, 90, 60] * rng.choice([2, 1000, 20_000])
 
 
@@ -259,7 +262,7 @@ def hashable(entry: dict[str, Any]) -> bool:
 
 
 def compressed(counts: list[int]) -> str:
-    """COCO's compressed form of at most three counts, or the wrong one of more."""
+    """Compress counts as COCO does: correct for up to three counts, wrong for more."""
     text = ""
     for count in counts:
         more = True
@@ -311,14 +314,17 @@ def damage_bytes(content: bytes, rng: random.Random) -> bytes:
     return content[:start] + content[start:end].replace(b"1", digit * 3) + content[end:]
 
 
-# --- The way through the pipeline --------------------------------------------------------------
+# --- Running cases -----------------------------------------------------------------------------
 
 
 def run_case(content: bytes, directory: Path, rng: random.Random) -> Counter[str]:
-    """Use one file as the stages do, and check what comes out.
+    """Process one file as the stages do, and check the results.
 
-    Returns the outcome and the reasons for which entries were dropped. Raises whatever is not a
-    UserError of one line.
+    Returns:
+        The outcome, `used` or `refused`, and the number of rejections by reason.
+
+    Raises:
+        Exception: Any exception except a UserError of one line.
     """
     file, masks = directory / "instances.json", directory / "masks"
     file.write_bytes(content)
@@ -335,7 +341,7 @@ def run_case(content: bytes, directory: Path, rng: random.Random) -> Counter[str
     except UserError as error:
         message = str(error)
         if len(message.splitlines()) != 1 or len(message) > 3000:
-            raise AssertionError(f"not a line for a user: {message[:200]!r}") from error
+            raise AssertionError(f"not an error of one line: {message[:200]!r}") from error
         message.encode()
         return Counter(["refused"])
     log_rejections(selection)
@@ -366,7 +372,7 @@ def run_case(content: bytes, directory: Path, rng: random.Random) -> Counter[str
 
 
 def work(first: int, cases: int) -> None:
-    """Run cases in this process of limited memory; print each number, then the outcomes as JSON."""
+    """Run cases in this process with limited memory; print their numbers, then outcomes as JSON."""
     logging.disable()
     Image.MAX_IMAGE_PIXELS = None
     documents = base_documents()
@@ -385,7 +391,11 @@ def work(first: int, cases: int) -> None:
 
 
 def run_cases(first: int, cases: int) -> Counter[str]:
-    """Run cases in a worker process. Raises AssertionError that names the case that ended it."""
+    """Run cases in a worker process and count the outcomes.
+
+    Raises:
+        AssertionError: A case ended the worker; the message names the case.
+    """
     command = [sys.executable, "-m", "tests.fuzz_annotations", "--worker"]
     command += ["--first", str(first), "--cases", str(cases)]
     run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)

@@ -1,12 +1,12 @@
-"""Masks rendered by the rules of DESIGN.md, slowly and independently of the library."""
+"""Reference implementations of the rules for overlaps and crowds: slow and independent."""
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Overlap = Literal["last", "small", "ignore"]
-Crowd = Literal["ignore", "paint", "drop"]
+from cocoseg.coco.rasterize import Crowd, Overlap
+
 OVERLAPS: list[Overlap] = ["last", "small", "ignore"]
 CROWDS: list[Crowd] = ["ignore", "paint", "drop"]
 
@@ -17,10 +17,7 @@ def render(
     overlap: Overlap,
     crowd: Crowd,
 ) -> NDArray[Any]:
-    """The rules of DESIGN.md, pixel by pixel: each looks at the regions that cover it.
-
-    A region is (mask, label, is crowd).
-    """
+    """Decide each pixel by the regions that cover it; a region is (mask, label, is crowd)."""
     labels = np.zeros(shape, np.uint8)
     areas = [int(mask.sum()) for mask, _, _ in regions]
     covered = np.zeros(shape, bool)
@@ -48,7 +45,7 @@ def render_whole(
     overlap: Overlap,
     crowd: Crowd,
 ) -> NDArray[Any]:
-    """`render` for large images: whole masks at once, and a sum to find overlaps."""
+    """Render like `render`, but whole masks at once: fast enough for large images."""
     labels = np.zeros(shape, np.uint8)
     instances = [(mask, label) for mask, label, is_crowd in regions if not is_crowd]
     if crowd == "paint":

@@ -1,7 +1,7 @@
 """Short training runs on drawn samples."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import yaml
@@ -10,54 +10,84 @@ from cocoseg.inference.dataset import Sample
 from cocoseg.models.devices import find_device
 from cocoseg.params.train import TrainParams
 from cocoseg.training.checkpoint import CheckpointFile
+from cocoseg.training.listener import EpochMetrics, ValidationPrediction
 from cocoseg.training.trainer import TrainingResult, train
 from tests import ROOT
 
 PRESET = ROOT / "presets/sample.yaml"
 
 DEVICE = find_device(os.environ.get("TEST_DEVICE", "cpu"))
-"""`TEST_DEVICE=cuda` asks the same of a GPU, as `python -m benchmarks.gpu` does."""
+"""`TEST_DEVICE=cuda` runs these tests on a GPU, as `python -m benchmarks.gpu` does."""
 
-Run = tuple[TrainingResult, list[Any]]
-"""What a training gives, and the figures of each epoch."""
+
+class Run:
+    """The result of a training run and everything that it reported.
+
+    Attributes:
+        result: the result, set at the end.
+        epochs: the metrics of each epoch.
+        replayed: the epochs reported as replayed.
+        predictions: the predictions by epoch.
+    """
+
+    result: TrainingResult
+
+    def __init__(self, after_epoch: Callable[[int], object]) -> None:
+        self.epochs: list[EpochMetrics] = []
+        self.replayed: list[int] = []
+        self.predictions: dict[int, Sequence[ValidationPrediction]] = {}
+        self._after_epoch = after_epoch
+
+    def log_epoch(self, epoch: int, metrics: EpochMetrics, *, replayed: bool = False) -> None:
+        assert epoch == len(self.epochs)
+        self.epochs.append(metrics)
+        if replayed:
+            self.replayed.append(epoch)
+        self._after_epoch(epoch)
+
+    def log_predictions(self, epoch: int, predictions: Sequence[ValidationPrediction]) -> None:
+        self.predictions[epoch] = predictions
 
 
 def params(**changes: Any) -> TrainParams:
+    """A short training of all parts of the loop; `changes` override it."""
     preset = yaml.safe_load(PRESET.read_text(encoding="utf-8"))["train"]
     tiny = {"size": 48, "crop": 32, "epochs": 3, "batch_size": 4, "threads": 1}
-    whole = {  # every part of it, whatever the sample leaves out
+    complete = {
         "architecture": "deeplabv3_mobilenet_v3_large",
         "aux_weight": 0.5,
         "ema_decay": 0.97,
         "warmup": 0.3,
         "color_jitter": 0.3,
     }
-    return TrainParams.model_validate({**preset, **tiny, **whole, **changes})
+    return TrainParams.model_validate({**preset, **tiny, **complete, **changes})
+
+
+def checkpoint_of(samples: Sequence[Sample]) -> CheckpointFile:
+    """The checkpoint of `run` on these samples."""
+    return CheckpointFile(samples[0].image.parent, "test")
 
 
 def run(
     samples: list[Sample],
     workers: int = 0,
-    after_epoch: Callable[[int], None] = int,
+    after_epoch: Callable[[int], object] = int,
     **changes: Any,
 ) -> Run:
-    """Train on `pairs`, validate on two of them; `after_epoch` gets each epoch's number."""
-    checkpoint = CheckpointFile(samples[0].image.parent, "test")
-    epochs: list[Mapping[str, Any]] = []
+    """Train on all samples and validate on the first two; `after_epoch` gets each epoch's number.
 
-    def report(epoch: int, figures: Mapping[str, Any], again: bool) -> None:
-        epochs.append(figures)
-        after_epoch(epoch)
-
-    result = train(
+    The checkpoint remains only if training fails.
+    """
+    listener = Run(after_epoch)
+    listener.result = train(
         ["red", "blue"],
         samples,
         samples[:2],
         params(**changes),
         device=DEVICE,
         workers=workers,
-        checkpoint=checkpoint,
-        report_epoch=report,
+        checkpoint=checkpoint_of(samples),
+        listener=listener,
     )
-    checkpoint.remove()
-    return result, epochs
+    checkpoint_of(samples).remove()
+    return listener

@@ -1,8 +1,8 @@
 """The COCO format, without PyTorch.
 
-instances   the schema of an instances file: read and validate it
-bounds      where annotations are, also invalid ones
-rejections  why an image or annotation is not used
+instances   schema, reading and validation of instances files
+bounds      positions of annotations, also of invalid ones
+rejections  reasons why images and annotations are rejected
 rasterize   annotations to masks
 writer      masks to a COCO file
 

@@ -3,14 +3,15 @@
 import json
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import msgspec
-
-from cocoseg.coco.instances import Polygons, RunLengths
+if TYPE_CHECKING:
+    from cocoseg.coco.instances import Polygons, RunLengths
 
 ROUNDING = 0.01
 """Coordinates beyond the image by at most this many pixels are rounding noise."""
+
+UNKNOWN_SIZE = 1 << 30
 
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom in whole pixels; right and bottom are exclusive."""
@@ -23,12 +24,12 @@ class Overshoot(NamedTuple):
     fraction: float
 
 
-def overshoot(segmentation: Polygons | RunLengths, width: int, height: int) -> Overshoot | None:
+def overshoot(segmentation: "Polygons | RunLengths", width: int, height: int) -> Overshoot | None:
     """How far a segmentation extends beyond an image of this size in pixels.
 
     None where it does not: polygons within ROUNDING, and every run-length encoding.
     """
-    if isinstance(segmentation, RunLengths):
+    if not isinstance(segmentation, list):
         return None
     shorter = min(width, height)
     horizontal = vertical = 0.0
@@ -44,29 +45,29 @@ def overshoot(segmentation: Polygons | RunLengths, width: int, height: int) -> O
 
 
 def possible_box(
-    segmentation: msgspec.Raw, bbox: msgspec.Raw, width: int, height: int
+    segmentation: Any, bbox: Any, width: int = UNKNOWN_SIZE, height: int = UNKNOWN_SIZE
 ) -> Box | None:
     """The box of the pixels that an annotation may cover, even where it is not valid.
 
     Args:
-        segmentation: its segmentation as JSON, of any content.
-        bbox: its box (left, top, width, height) as JSON, of any content.
-        width: the width of the image in pixels.
-        height: its height.
+        segmentation: Its segmentation: polygons, a run-length encoding, or anything else.
+        bbox: Its box (left, top, width, height) in pixels, or anything else.
+        width: Of the image, in pixels.
+        height: Of the image, in pixels.
 
     Returns:
         The bounds of its outline if all coordinates are finite, else its box, else the bounds of
         the finite coordinates; None where nothing is known. Clipped to the image, so that it may be
         empty.
     """
-    outline = list(_coordinates(_load(segmentation)))
+    outline = list(_coordinates(segmentation))
     numbers = [value for value in outline if _is_number(value)]
     points = list(zip(numbers[0::2], numbers[1::2], strict=False))
-    if not points or len(numbers) < len(outline) or len(outline) % 2:
-        box = _load(bbox)
-        if isinstance(box, list) and len(box) == 4 and all(map(_is_number, box)):
-            left, top, box_width, box_height = box
-            points = [(left, top), (left + box_width, top + box_height)]
+    is_known = points and len(numbers) == len(outline) and len(outline) % 2 == 0
+    is_box = isinstance(bbox, list) and len(bbox) == 4 and all(map(_is_number, bbox))
+    if is_box and not is_known:
+        left, top, box_width, box_height = bbox
+        points = [(left, top), (left + box_width, top + box_height)]
     if not points:
         return None
     xs, ys = zip(*points, strict=True)
@@ -92,7 +93,8 @@ def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) < 1e9
 
 
-def _load(raw: msgspec.Raw) -> Any:
+def parse_json(raw: Any) -> Any:
+    """The value of JSON given as bytes; None if it has none."""
     try:
         return json.loads(bytes(raw))
     except (ValueError, RecursionError):

@@ -1,10 +1,9 @@
-"""COCO instance annotations: read and validate.
+"""Reading and validation of COCO instance annotations.
 
-    read = read_instances(Path("data/annotations/instances.json"))
+    result = read_instances(Path("data/annotations/instances.json"))
 
-A file of any content is either read or refused with a UserError. Single bad entries do not spoil
-the rest: they are dropped with a reason. Nothing malformed reaches pycocotools, whose native code
-crashes the process on it.
+Any file is either read or refused with a UserError. Invalid entries are rejected one by one, each
+with a reason. No malformed segmentation reaches pycocotools, whose native code would crash.
 """
 
 import json
@@ -17,25 +16,35 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from cocoseg.coco.bounds import Box, possible_box
 from cocoseg.coco.rejections import Defect, Reason, Rejection
-from cocoseg.core.errors import UserError
+from cocoseg.core.errors import MissingFileError, UserError
 
 MAX_OUTLINE = 1 << 20
-"""The longest outline of one annotation, in pixels. pycocotools takes about 100 bytes for each, and
-crashes where the system refuses them."""
+"""Maximum length of an annotation's outlines, in pixels. pycocotools allocates about 100 bytes per
+pixel and crashes if the allocation fails."""
 
 SIZES = {"small": 32**2, "medium": 96**2, "large": None}
-"""COCO's limits: the areas in pixels below which objects belong to a size."""
+"""COCO's object sizes: the area in pixels that each size stays below; None is unlimited."""
 
-# What msgspec and numpy can write again; JSON itself knows no limit.
+# The range that msgspec and NumPy can write; JSON itself has no limit.
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 class ImageRecord(msgspec.Struct, gc=False, omit_defaults=True):
-    """An entry of `images`: sizes in pixels.
+    """An entry of `images`.
 
-    Some sources say more: the address that the photo is at, the split that it was given, and, of an
-    image that is known to be of no use, why.
+    Attributes:
+        id: Unique in the file.
+        file_name: A path or name as the file states it. Check it before joining it to a directory.
+        width: In pixels.
+        height: In pixels.
+        source: Where the image comes from: a URL or a path. Not part of COCO.
+        split: The split that an export assigns: `train`, `val`, `test`, or empty. Not part of COCO.
+        rejected: Why `cocoseg.sources` already rejected the image. Not part of COCO.
+        ignored: Boxes whose pixels are ignored: those of rejected annotations. Not part of COCO.
+        annotation_file: The export that the entry comes from. Not part of COCO.
+        source_id: Its id in that export, if another. Not part of COCO.
     """
 
     id: Int64
@@ -45,21 +54,30 @@ class ImageRecord(msgspec.Struct, gc=False, omit_defaults=True):
     source: str = ""
     split: str = ""
     rejected: Defect | None = None
-    ignored: list[tuple[int, int, int, int]] = []
+    ignored: list[Box] = []
     annotation_file: str = ""
     source_id: int | str | None = None
 
     @property
     def stem(self) -> str:
-        """The file name without its ending: what masks and splits are named by."""
+        """The file name without its extension, which names masks and lines of splits."""
         return self.file_name.rsplit(".", 1)[0]
 
 
 class Annotation(msgspec.Struct, gc=False):
     """An entry of `annotations`.
 
-    The segmentation stays undecoded JSON until someone needs it, which keeps the memory for a file
-    near the size of the file.
+    Attributes:
+        id: Unique in the file.
+        image_id: The `id` of an `ImageRecord`.
+        category_id: The `id` of a `Category`.
+        segmentation: Undecoded JSON; `parse_segmentation` decodes and checks it. Decoding on demand
+            keeps memory near the size of the file.
+        bbox: Undecoded JSON: left, top, width, height in pixels.
+        iscrowd: 1 for a region of several objects that are not outlined individually.
+        rejected: Why `cocoseg.sources` already rejected the annotation. Not part of COCO.
+        source_category: The name of its category, if its class merges several. Not part of COCO.
+        source_id: Its id in the export that it comes from, if another. Not part of COCO.
     """
 
     id: Int64
@@ -82,10 +100,15 @@ class Category(msgspec.Struct, omit_defaults=True):
 
 
 class Instances(msgspec.Struct):
-    """The parts of a COCO instances file that this project reads.
+    """A COCO instances file. Other fields of the file are not read.
 
-    In `data/selection.json`, which has the same form, category ids are labels: 1…N in the order of
-    `filter.classes`.
+    `data/selection.json` has the same format. There, category ids are the labels 1…N in the order
+    of `filter.classes`, and every annotation is valid.
+
+    Attributes:
+        images: In file order; file names and ids are not yet checked.
+        annotations: In file order; segmentations are not yet checked.
+        categories: In file order.
     """
 
     images: list[ImageRecord]
@@ -94,23 +117,37 @@ class Instances(msgspec.Struct):
 
 
 class RunLengths(msgspec.Struct):
-    """A decoded run-length encoding: `counts` alternate between unset and set pixels, column by
-    column, and start with the unset ones."""
+    """A decoded run-length encoding.
+
+    Attributes:
+        size: Height and width of the image, in pixels.
+        counts: Lengths of alternating runs of unset and set pixels, column by column. The first
+            run is unset. The lengths add up to height times width.
+    """
 
     size: tuple[int, int]
     counts: list[int]
 
 
 Polygons = list[list[float]]
+"""Outlines of one object, each as [x1, y1, x2, y2, …] in pixels from the top left corner."""
 
 
 class InvalidSegmentation(ValueError):
-    """The segmentation cannot be rasterized."""
+    """A segmentation that cannot be rasterized.
+
+    Attributes:
+        reason: The `Reason` for rejection, which states a meaning and a remedy.
+        detail: The offending value in words, or empty.
+    """
 
     def __init__(self, reason: Reason, detail: str = "") -> None:
-        super().__init__(f"{reason}: {detail}")
+        super().__init__(reason, detail)  # both arguments, so that pickle can restore it
         self.reason = reason
         self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail or self.reason.meaning}"
 
 
 # --- Reading ------------------------------------------------------------------------------------
@@ -118,7 +155,7 @@ class InvalidSegmentation(ValueError):
 
 @dataclass
 class ReadResult:
-    """What a file held: the readable entries, and a rejection for each unreadable one."""
+    """Content of a file: the readable entries, and one rejection per unreadable entry."""
 
     instances: Instances
     rejections: list[Rejection] = field(default_factory=list)
@@ -128,16 +165,27 @@ _decode_instances = msgspec.json.Decoder(Instances).decode
 
 
 def read_instances(path: Path) -> ReadResult:
-    """Read a COCO instances file, at about 800 MB a second when every entry has the right types.
+    """Read a COCO instances file.
 
-    Entries of wrong types become rejections (`malformed_image`, `malformed_annotation`). Raises
-    UserError when the file cannot be read or is no COCO instances file at all.
+    Reads about 800 MB per second if every entry has the right types. Segmentations are not decoded:
+    see `parse_segmentation`.
+
+    Args:
+        path: A JSON file in UTF-8, UTF-16 or UTF-32.
+
+    Returns:
+        The readable entries in file order. Entries with missing fields or wrong types become
+        rejections (`malformed_image`, `malformed_annotation`).
+
+    Raises:
+        MissingFileError: The file does not exist.
+        UserError: The file is not valid JSON, or not a COCO instances file.
     """
     content = _map(path)
     try:
         return ReadResult(_decode_instances(content))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        # Some entry has a wrong type, or the JSON is Python's dialect (NaN): look at each.
+        # An entry has a wrong type, or the file uses Python's JSON dialect (NaN) or UTF-16.
         return _read_entry_by_entry(path, content[:])
 
 
@@ -149,9 +197,17 @@ _decode_image_entries = msgspec.json.Decoder(_ImageEntries).decode
 
 
 def read_image_entries(path: Path) -> dict[int, dict[str, Any]]:
-    """All fields of the images in a COCO instances file, by image id; of equal ids, the first.
+    """Read all fields of the images in a COCO instances file.
 
-    Raises UserError as `read_instances` does.
+    Args:
+        path: A JSON file, as for `read_instances`.
+
+    Returns:
+        The fields of each image by image id. The first entry with an id wins.
+
+    Raises:
+        MissingFileError: The file does not exist.
+        UserError: The file is not valid JSON, or not a COCO instances file.
     """
     content = _map(path)
     try:
@@ -166,17 +222,17 @@ def read_image_entries(path: Path) -> dict[int, dict[str, Any]]:
 
 
 def _map(path: Path) -> mmap.mmap | bytes:
-    """The content of a file; what is not decoded stays in the system's copy of it."""
+    """Map a file into memory; undecoded segmentations then stay in the page cache."""
     try:
         with path.open("rb") as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except FileNotFoundError:
-        raise UserError(f"{path} not found: run `dvc repro`, which makes it") from None
+        raise MissingFileError(f"{path} not found: run `dvc repro` to create it") from None
     except ValueError:  # an empty file
         return b""
 
 
-# The second is for half a surrogate pair, which JSON can spell and UTF-8 cannot.
+# UnicodeEncodeError: JSON can spell half a surrogate pair, UTF-8 cannot.
 _WrongType = (msgspec.ValidationError, UnicodeEncodeError)
 
 
@@ -185,7 +241,7 @@ def _read_entry_by_entry(path: Path, content: bytes) -> ReadResult:
     try:
         categories = msgspec.convert(document["categories"], list[Category])
     except _WrongType as error:
-        raise UserError(f"{path} is no COCO instances file: categories: {error}") from None
+        raise UserError(f"{path} is not a COCO instances file: categories: {error}") from None
     result = ReadResult(Instances([], [], categories))
     for entry in document["images"]:
         try:
@@ -202,17 +258,29 @@ def _read_entry_by_entry(path: Path, content: bytes) -> ReadResult:
             image_id, annotation_id, category_id = (
                 _integer(entry, key) for key in ("image_id", "id", "category_id")
             )
-            reason = Reason.MALFORMED_ANNOTATION
+            box = None
+            if isinstance(entry, dict):
+                box = possible_box(entry.get("segmentation"), entry.get("bbox"))
+            defect = Defect(Reason.MALFORMED_ANNOTATION, str(error))
             result.rejections.append(
-                Rejection("annotation", image_id, annotation_id, reason, str(error), category_id)
+                Rejection("annotation", image_id, annotation_id, *defect, category_id, box)
             )
     return result
 
 
 def load_document(path: Path | str, content: bytes) -> dict[str, Any]:
-    """The JSON object in `content`, which has the three lists of a COCO instances file.
+    """Parse the JSON text of a COCO instances file.
 
-    Raises UserError, which names `path`, where it is none.
+    Args:
+        path: Names the file in error messages.
+        content: JSON in UTF-8, UTF-16 or UTF-32. NaN and infinities are accepted.
+
+    Returns:
+        The JSON object, with the lists `images`, `annotations` and `categories`. Their entries are
+        not checked.
+
+    Raises:
+        UserError: The text is not valid JSON, or one of the lists is missing.
     """
     try:
         document = json.loads(content)
@@ -223,14 +291,14 @@ def load_document(path: Path | str, content: bytes) -> dict[str, Any]:
         where = f"byte {error.start} is not {error.encoding}"
         raise UserError(f"{path} is not valid JSON: {where}") from None
     except RecursionError:
-        raise UserError(f"{path} is no COCO instances file: nested too deeply") from None
-    except ValueError as error:  # a number of more digits than Python reads
+        raise UserError(f"{path} is not a COCO instances file: nested too deeply") from None
+    except ValueError as error:  # a number with more digits than Python converts
         raise UserError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(document, dict):
-        raise UserError(f"{path} is no COCO instances file: its top level is no object")
+        raise UserError(f"{path} is not a COCO instances file: the top level is not an object")
     for key in ("images", "annotations", "categories"):
         if not isinstance(document.get(key), list):
-            raise UserError(f"{path} is no COCO instances file: it has no list `{key}`")
+            raise UserError(f"{path} is not a COCO instances file: it has no list `{key}`")
     return document
 
 
@@ -242,7 +310,7 @@ def _convert_annotation(entry: Any) -> Annotation:
 
 
 def _integer(entry: Any, key: str) -> int | None:
-    """`entry[key]` where that is a number that fits a rejection."""
+    """`entry[key]` if it is an integer of 64 bits, else None."""
     value = entry.get(key) if isinstance(entry, dict) else None
     return value if type(value) is int and abs(value) < 1 << 63 else None
 
@@ -260,13 +328,21 @@ _decode_run_lengths = msgspec.json.Decoder(_RawRunLengths).decode
 
 
 def parse_segmentation(raw: msgspec.Raw, width: int, height: int) -> Polygons | RunLengths:
-    """Decode and check an annotation's segmentation against its image's size in pixels.
+    """Decode an annotation's segmentation and check it against the size of the image.
 
-    The result is safe for pycocotools, which cuts off what lies beyond the image. Polygons of
-    fewer than three points are left out if the annotation has others.
+    Polygons with fewer than three points are left out if the annotation has others. Polygons may
+    extend beyond the image: pycocotools clips them.
+
+    Args:
+        raw: `Annotation.segmentation`.
+        width: Of the image, in pixels.
+        height: Of the image, in pixels.
+
+    Returns:
+        Polygons, or decoded run lengths. Both are safe to pass to pycocotools.
 
     Raises:
-        InvalidSegmentation: nothing can be rasterized.
+        InvalidSegmentation: The segmentation is missing or malformed.
     """
     try:
         polygons = _decode_polygons(raw)
@@ -283,7 +359,7 @@ def parse_segmentation(raw: msgspec.Raw, width: int, height: int) -> Polygons | 
         extent = max(extent, max(polygon) - min(polygon))
         if len(polygon) % 2:
             raise InvalidSegmentation(Reason.POLYGON_ODD, f"{len(polygon)} coordinates")
-    # Few outlines have enough points to be worth measuring.
+    # Measuring is slow; this upper bound rules out nearly all outlines.
     if points * extent > MAX_OUTLINE < sum(map(_outline_length, polygons)):
         raise InvalidSegmentation(Reason.OUTLINE_TOO_LONG, f"more than {MAX_OUTLINE} pixels")
     return polygons
@@ -303,25 +379,25 @@ def _without_short_polygons(polygons: Polygons) -> Polygons:
 
 
 def _polygons_defect(content: bytes) -> InvalidSegmentation:
-    """Why a segmentation is neither polygons nor a run-length encoding."""
+    """The reason why a segmentation is neither polygons nor a run-length encoding."""
     if content == b"null":
         return InvalidSegmentation(Reason.SEGMENTATION_MISSING)
     return _numbers_defect(content)
 
 
 def _outline_length(polygon: list[float]) -> float:
-    """In pixels, a diagonal step counting as one."""
+    """Length of a closed outline in pixels; a diagonal step counts as one."""
     xs, ys = polygon[0::2], polygon[1::2]
     steps = zip(xs, ys, xs[1:] + xs[:1], ys[1:] + ys[:1], strict=True)
     return sum(max(abs(to_x - x), abs(to_y - y)) for x, y, to_x, to_y in steps)
 
 
 def _numbers_defect(content: bytes) -> InvalidSegmentation:
-    """What keeps msgspec from reading polygons: numbers that no float holds, or other things."""
+    """The reason why msgspec cannot read polygons: not numbers, or numbers beyond a float."""
     try:
         msgspec.convert(json.loads(content), list[list[int | float]])
     except (msgspec.ValidationError, ValueError, RecursionError):
-        return InvalidSegmentation(Reason.SEGMENTATION_MALFORMED, "no list of lists of numbers")
+        return InvalidSegmentation(Reason.SEGMENTATION_MALFORMED, "not a list of lists of numbers")
     return InvalidSegmentation(Reason.COORDINATE_NOT_FINITE)
 
 
@@ -345,10 +421,19 @@ def _parse_run_lengths(content: bytes, width: int, height: int) -> RunLengths:
 def decode_counts(text: str) -> list[int]:
     """Decode COCO's compressed RLE counts.
 
-    The format is that of pycocotools' `rleFrString`: little-endian groups of five bits and a
-    continuation bit, offset by 48, sign-extended; from the fourth on, a count is the difference to
-    the one two before. Raises InvalidSegmentation where pycocotools would read beyond the string or
-    overflow.
+    The format is defined by `rleFrString` of pycocotools. A character, minus 48, holds five bits of
+    a number and a continuation bit, lowest bits first; numbers are sign-extended. From the fourth
+    on, a number is the difference between a count and the count two places earlier.
+
+    Args:
+        text: The string `counts` of a compressed run-length encoding.
+
+    Returns:
+        The lengths of the runs, not yet checked: they may be negative.
+
+    Raises:
+        InvalidSegmentation: The string is malformed; pycocotools would read past its end or
+            overflow.
     """
     counts: list[int] = []
     value = shift = 0
@@ -373,7 +458,7 @@ def decode_counts(text: str) -> list[int]:
 
 
 def images_by_class(annotations: Iterable[Annotation]) -> dict[int, set[int]]:
-    """The ids of the images that each category occurs in."""
+    """Map each category id to the ids of the images that show the category."""
     images_of: dict[int, set[int]] = defaultdict(set)
     for annotation in annotations:
         images_of[annotation.category_id].add(annotation.image_id)
@@ -381,9 +466,10 @@ def images_by_class(annotations: Iterable[Annotation]) -> dict[int, set[int]]:
 
 
 def rarest_class_by_image(images_of: Mapping[int, Set[int]]) -> dict[int, int]:
-    """The rarest category of each image: the one in the fewest images, of equals the lowest id.
+    """Map each image id to its rarest category: the one in the fewest images, then the lowest id.
 
-    `images_of` are the ids of the images that each category occurs in.
+    Args:
+        images_of: The image ids of each category, as `images_by_class` returns them.
     """
     rarest_last = sorted(images_of, key=lambda c: (len(images_of[c]), c), reverse=True)
     return {image_id: category for category in rarest_last for image_id in images_of[category]}

@@ -1,6 +1,8 @@
-"""Annotations to label maps: 0 background, 1…N classes, 255 void.
+"""Rasterization of annotations into masks: 0 background, 1…N classes, 255 ignored.
 
-A painted pixel is exactly a pixel that pycocotools' own decode sets.
+    labels = rasterize(annotations, 640, 480, overlap="last", crowd="ignore")
+
+A pixel is painted if and only if `pycocotools.mask.decode` sets it.
 """
 
 import itertools
@@ -9,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,20 +29,47 @@ from cocoseg.coco.instances import (
 from cocoseg.core.labels import IGNORE_INDEX, Labels, write_mask
 from cocoseg.core.parallel import in_processes
 
-RLE = dict[str, Any]
-"""pycocotools' compact form of a region: its `size` [height, width], its `counts` compressed."""
+Overlap = Literal["last", "small", "ignore"]
+Crowd = Literal["ignore", "paint", "drop"]
+
+
+class RLE(TypedDict):
+    """A region as pycocotools encodes it: size [height, width] and compressed counts."""
+
+    size: list[int]
+    counts: bytes
+
+
+class MaskSummary(TypedDict):
+    """The content of `metrics/mask.json`.
+
+    Attributes:
+        masks: Number of masks.
+        pixels: Number of pixels in all masks.
+        fraction: Fraction of the pixels by name of the class, `background` and `ignored` included.
+    """
+
+    masks: int
+    pixels: int
+    fraction: dict[str, float]
 
 
 @dataclass
 class Region:
-    """The pixels of one annotation: `pixels` is its bounding box's part of the image, boolean."""
+    """The pixels of one annotation.
+
+    Attributes:
+        top: First row of the bounding box.
+        left: First column of the bounding box.
+        pixels: bool (h, w), the bounding box: True where the annotation covers the image.
+    """
 
     top: int
     left: int
     pixels: NDArray[np.bool_]
 
     def of(self, image: NDArray[Any]) -> NDArray[Any]:
-        """The view of `image` (H, W) beneath the bounding box."""
+        """The bounding box of the region in `image` (H, W), as a view (h, w)."""
         height, width = self.pixels.shape
         return image[self.top : self.top + height, self.left : self.left + width]
 
@@ -48,10 +77,14 @@ class Region:
 def encode_region(
     segmentation: Polygons | RunLengths, width: int, height: int, *, whole: bool = False
 ) -> RLE:
-    """A checked segmentation of an image of this size in pixels, in pycocotools' compact form.
+    """Encode a segmentation as pycocotools does.
 
-    Unless it must be `whole`, to be compared with others of the image, columns to the right of all
-    polygons are left out, as they take time to decode.
+    Args:
+        segmentation: Checked by `parse_segmentation`.
+        width: Of the image, in pixels.
+        height: Of the image, in pixels.
+        whole: Encode the full width of the image, so that regions of an image can be compared.
+            Otherwise columns to the right of all polygons are left out, which decodes faster.
     """
     encoded: RLE
     if isinstance(segmentation, RunLengths):
@@ -65,7 +98,7 @@ def encode_region(
 
 
 def decode_region(encoded: RLE) -> Region:
-    """The pixels of what `encode_region` returns."""
+    """Decode the pixels of a region that `encode_region` encoded."""
     left, top, width, height = (int(value) for value in coco_mask.toBbox(encoded))
     decoded = coco_mask.decode(encoded)[top : top + height, left : left + width]
     return Region(top, left, decoded.view(np.bool_))
@@ -76,14 +109,27 @@ def rasterize(
     width: int,
     height: int,
     *,
-    overlap: Literal["last", "small", "ignore"],
-    crowd: Literal["ignore", "paint", "drop"],
+    overlap: Overlap,
+    crowd: Crowd,
     ignored: Iterable[Box] = (),
 ) -> Labels:
-    """Paint one image's annotations, whose category ids are labels, into a map (height, width).
+    """Paint the annotations of one image into a mask.
 
-    Where two overlap, `overlap` decides: the last painted, the smaller (of equal areas the last),
-    or void. Crowd regions become void beneath all instances, are painted as instances, or left out.
+    Args:
+        annotations: In the order of painting. `category_id` is the label, 1 to 254.
+        width: Of the image, in pixels.
+        height: Of the image, in pixels.
+        overlap: The label where annotations overlap. `last`: the annotation painted last. `small`:
+            the annotation with the smallest area, then the last. `ignore`: 255.
+        crowd: How crowd regions are painted. `ignore`: as 255, beneath all other annotations.
+            `paint`: like other annotations. `drop`: not at all.
+        ignored: Boxes that become 255 beneath all annotations.
+
+    Returns:
+        uint8 (height, width): 0 background, 255 ignored, else the label.
+
+    Raises:
+        InvalidSegmentation: A segmentation is malformed or not within the image.
     """
     labels = np.zeros((height, width), np.uint8)
     for left, top, right, bottom in ignored:
@@ -117,7 +163,7 @@ def rasterize(
 def _joined(
     instances: Iterable[tuple[int, Polygons | RunLengths]],
 ) -> Iterator[tuple[int, Polygons | RunLengths]]:
-    """Polygons of one label that follow one another as one: most of the time goes into decoding."""
+    """Join consecutive polygons of one label: decoding takes most of the time."""
     for label, group in itertools.groupby(instances, itemgetter(0)):
         polygons: Polygons = []
         for _, segmentation in group:
@@ -133,13 +179,21 @@ def write_masks(
     selection: Instances,
     directory: Path,
     *,
-    overlap: Literal["last", "small", "ignore"],
-    crowd: Literal["ignore", "paint", "drop"],
+    overlap: Overlap,
+    crowd: Crowd,
     workers: int,
-) -> dict[str, Any]:
-    """Write `<stem>.png` into `folder` for every image of a selection, in `workers` processes.
+) -> MaskSummary:
+    """Write the mask of every image of a selection.
 
-    Returns the content of `metrics/mask.json`: the number of masks, each label's share of pixels.
+    Args:
+        selection: Images and valid annotations; category ids are labels.
+        directory: Existing directory; each mask is written to `<stem>.png`, a palette PNG.
+        overlap: See `rasterize`.
+        crowd: See `rasterize`.
+        workers: Number of processes; up to 1 means the calling process.
+
+    Returns:
+        The number of masks and pixels, and the fraction of pixels of each class.
     """
     annotations: dict[int, list[Annotation]] = {image.id: [] for image in selection.images}
     for annotation in selection.annotations:
@@ -167,12 +221,12 @@ class _MaskJob:
     image: ImageRecord
     annotations: list[Annotation]
     path: Path
-    overlap: Literal["last", "small", "ignore"]
-    crowd: Literal["ignore", "paint", "drop"]
+    overlap: Overlap
+    crowd: Crowd
 
 
 def _write_mask(job: _MaskJob) -> dict[int, int]:
-    """Paint and write one mask; returns its pixel count by label."""
+    """Write one mask and count its pixels by label."""
     labels = rasterize(
         job.annotations,
         job.image.width,

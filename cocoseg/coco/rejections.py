@@ -1,7 +1,7 @@
-"""Why an image or an annotation of a COCO file is not used: every reason, its meaning and remedy.
+"""Reasons for rejecting an image or an annotation of a COCO file.
 
-`data/rejected.csv` lists each rejected entry, `metrics/filter.json` counts them by reason, the data
-page shows examples, and docs/your-data.md has the table.
+`data/rejected.csv` lists the rejected entries, `metrics/filter.json` counts them by reason, the
+data page shows examples, and docs/your-data.md lists the reasons.
 """
 
 import csv
@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 
 
 class Reason(StrEnum):
-    """A reason for rejection: the value in files, with its `meaning` and what to do (`remedy`)."""
+    """A reason for rejection.
+
+    Attributes:
+        value: The name in files.
+        meaning: What is wrong, in one sentence.
+        remedy: What to do, in one sentence.
+    """
 
     meaning: str
     remedy: str
@@ -32,25 +38,25 @@ class Reason(StrEnum):
         member.remedy = remedy
         return member
 
-    # Images: not selected.
+    # Images that are not selected. Their annotations are rejected for the same reason.
     NO_SELECTED_CLASS = (
         "no_selected_class",
-        "No annotation of the selected classes.",
+        "The image has no annotation of a selected class.",
         "Add classes to `filter.classes`, or keep such images with `filter.empty_fraction`.",
     )
     NO_VALID_ANNOTATION = (
         "no_valid_annotation",
-        "Annotations of the selected classes, but none of them is valid.",
-        "See the reasons of its annotations.",
+        "The image has annotations of the selected classes, but none is valid.",
+        "See the reasons for its annotations.",
     )
     TOO_MANY_INSTANCES = (
         "too_many_instances",
-        "More valid annotations than `filter.max_instances`.",
+        "The image has more valid annotations than `filter.max_instances`.",
         "Raise `filter.max_instances`.",
     )
     OVER_MAX_IMAGES = (
         "over_max_images",
-        "Usable, but `filter.max_images` is reached; `filter.prefer` chose others.",
+        "More images qualify than `filter.max_images`, and `filter.prefer` chose others.",
         "Raise `filter.max_images`.",
     )
     OVER_EMPTY_FRACTION = (
@@ -60,18 +66,19 @@ class Reason(StrEnum):
     )
     EXCLUDED = (
         "excluded",
-        "Listed in the file of `filter.exclude`.",
-        "Remove its row from that file.",
+        "The file of `filter.exclude` lists the image, the annotation, or all valid annotations "
+        "of the image.",
+        "Remove the row from that file.",
     )
-    # Images: no usable file.
+    # Images without a usable file.
     IMAGE_NOT_FOUND = (
         "image_not_found",
-        "No image file has this name.",
+        "No image file matches the file name.",
         "Add the file, or correct `images` in `download.files.pairs`.",
     )
     IMAGE_AMBIGUOUS = (
         "image_ambiguous",
-        "Several files fit the name, or several entries name the same file.",
+        "Several files match the file name, or several entries match the same file.",
         "Make the paths in the annotations unique.",
     )
     IMAGE_DAMAGED = (
@@ -81,24 +88,25 @@ class Reason(StrEnum):
     )
     IMAGE_SIZE = (
         "image_size",
-        "The image file has another size than its entry says.",
+        "The size of the image file differs from the size in its entry.",
         "Use the images that were annotated, not resized copies.",
     )
     ORIENTATION_UNKNOWN = (
         "orientation_unknown",
-        "EXIF rotates or mirrors the image, and its size does not tell whether the annotations "
+        "EXIF rotates or mirrors the image, and its entry does not show whether the annotations "
         "follow the stored or the displayed pixels.",
         "Apply the EXIF orientation to the pixels, then export again.",
     )
     SIZE_MISSING = (
         "size_missing",
         "The entry has no width and height, and the image is not in a local directory.",
-        "Add `width` and `height`, or copy the images into a directory.",
+        "Add `width` and `height`, or copy the images into a local directory.",
     )
-    # Images: unusable entries.
+    # Images with an unusable entry.
     MALFORMED_IMAGE = (
         "malformed_image",
-        "The entry is unreadable, or its size is impossible.",
+        "A field of the image is missing or has the wrong type, or the size is below 1 or above "
+        "67,108,864 pixels.",
         "Correct the entry.",
     )
     IMAGE_TOO_LARGE = (
@@ -108,19 +116,20 @@ class Reason(StrEnum):
     )
     UNSAFE_FILE_NAME = (
         "unsafe_file_name",
-        "The file name contains a directory or characters that some file systems reject.",
+        "The file name contains a directory or characters that some file systems reject, or is "
+        "longer than 200 bytes.",
         "Rename the file.",
     )
     DUPLICATE_IMAGE = (
         "duplicate_image",
-        "An earlier entry has the same id or file name.",
-        "Give each image its own id and name.",
+        "Another image has the same id, or the same file name apart from case and extension.",
+        "Give each image a unique id and file name.",
     )
     # Annotations.
     UNKNOWN_IMAGE = (
         "unknown_image",
-        "No image has the `image_id` of this annotation.",
-        "Correct `image_id`, or add the image.",
+        "The file has no image with the `image_id` of the annotation, or that image is unusable.",
+        "Correct `image_id`, or see the reason for the image.",
     )
     UNKNOWN_CATEGORY = (
         "unknown_category",
@@ -130,26 +139,26 @@ class Reason(StrEnum):
     DUPLICATE_ANNOTATION = (
         "duplicate_annotation",
         "An earlier annotation has the same id.",
-        "Give each annotation its own id.",
+        "Give each annotation a unique id.",
     )
     MALFORMED_ANNOTATION = (
         "malformed_annotation",
-        "The entry is unreadable.",
+        "A field of the annotation is missing or has the wrong type.",
         "Correct the entry.",
     )
     BBOX_ONLY = (
         "bbox_only",
-        "A box without an outline.",
+        "The annotation has a bounding box but no outline.",
         "Export polygons or masks.",
     )
     SEGMENTATION_MISSING = (
         "segmentation_missing",
-        "No segmentation.",
+        "The annotation has no segmentation.",
         "Export polygons or masks.",
     )
     SEGMENTATION_EMPTY = (
         "segmentation_empty",
-        "The segmentation is empty.",
+        "The segmentation or one of its polygons is empty.",
         "Export polygons or masks.",
     )
     SEGMENTATION_MALFORMED = (
@@ -184,17 +193,17 @@ class Reason(StrEnum):
     )
     RLE_MALFORMED = (
         "rle_malformed",
-        "The run-length encoding is unreadable.",
+        "A field of the run-length encoding is missing or has the wrong type.",
         "Export the mask again.",
     )
     RLE_SIZE = (
         "rle_size",
-        "The run-length encoding has another size than the image.",
+        "The size of the run-length encoding differs from the size of the image.",
         "Export the mask at the size of the image.",
     )
     RLE_COUNTS = (
         "rle_counts",
-        "The counts of the run-length encoding do not fill the image.",
+        "The counts of the run-length encoding are invalid or do not fill the image.",
         "Export the mask again.",
     )
 
@@ -213,18 +222,28 @@ UNUSABLE_IMAGES = frozenset(
         Reason.DUPLICATE_IMAGE,
     }
 )
-"""Reasons that are about an image's file or entry, not about a choice of the user."""
+"""Reasons that concern the file or the entry of an image, not the user's selection."""
 
 
 class Defect(NamedTuple):
-    """A reason for rejection and a detail in words."""
+    """A reason for rejection, with the offending value in words."""
 
     reason: Reason
     detail: str = ""
 
 
 class Rejection(msgspec.Struct, gc=False):
-    """A rejected entry; an id is None where the entry has none."""
+    """A rejected entry of a COCO file.
+
+    Attributes:
+        kind: The list that the entry belongs to, in the singular.
+        image_id: The id of the image, or the image id of the annotation; None if unreadable.
+        annotation_id: None for images, and if unreadable.
+        reason: Why the entry is rejected.
+        detail: The offending value in words, or empty.
+        category_id: The category of an unreadable annotation if it is known, else None. `select`
+            needs it to ignore other classes; `data/rejected.csv` does not contain it.
+    """
 
     kind: Literal["image", "annotation"]
     image_id: int | None
@@ -237,9 +256,10 @@ class Rejection(msgspec.Struct, gc=False):
 
 
 def invalid_annotations(rejections: Sequence[Rejection]) -> list[Rejection]:
-    """The annotations that were rejected for a defect of their own.
+    """Select the annotations that are rejected because they are invalid themselves.
 
-    Not those of rejected images, and not those of `filter.exclude`.
+    Annotations that share the reason of their rejected image are left out, and so are excluded
+    annotations.
     """
     by_image = {r.image_id: r.reason for r in rejections if r.kind == "image"}
     return [
@@ -260,16 +280,19 @@ COLUMNS = (
     "source_image_id",
     "source_annotation_id",
 )
-"""The first two are ids of the merged annotations; the last two are those of `annotation_file`."""
+"""Columns of `data/rejected.csv`. The first two ids are those of `filter.exclude`, the last two are
+those of `annotation_file`."""
 
 
 def write_rejections(path: Path, rejections: Sequence[Rejection], instances: "Instances") -> None:
-    """Write a CSV file with a row for each rejection; those of images have no annotation id.
+    """Write a CSV file with one row per rejection and the columns COLUMNS.
+
+    Unknown values are empty; so is the annotation id of images.
 
     Args:
-        path: the file.
-        rejections: the rows.
-        instances: the annotations from which they are rejected.
+        path: The file.
+        rejections: The rows.
+        instances: The entries from which they are rejected.
     """
     ids = {r.annotation_id for r in rejections}
     annotations: dict[int | None, Annotation] = {
@@ -306,10 +329,10 @@ def write_rejections(path: Path, rejections: Sequence[Rejection], instances: "In
 
 
 def read_rejections(path: Path) -> list[Rejection]:
-    """Read the file that `write_rejections` wrote.
+    """Read a file that `write_rejections` wrote; `category_id` is None in all rejections.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: The file is damaged.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
@@ -323,7 +346,7 @@ def _read_row(row: dict[str, str]) -> Rejection:
         int(row[key]) if row[key] else None for key in ("image_id", "annotation_id")
     )
     reason = Reason(row["reason"])  # type: ignore[call-arg]
-    # An annotation that is not an object has no id.
+    # Only a malformed annotation can lack an id.
     of_image = annotation_id is None and reason is not Reason.MALFORMED_ANNOTATION
     return Rejection(
         "image" if of_image else "annotation", image_id, annotation_id, reason, row["detail"]

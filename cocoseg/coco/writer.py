@@ -1,8 +1,8 @@
-"""Predictions as a COCO instances file, to go on with in a labelling tool or in `download.files`.
+"""Masks as a COCO instances file, for labeling tools and `download.files`.
 
-predictions = CocoWriter(("background", "cat"))
+predictions = CocoWriter(["background", "cat"])
 predictions.add("holiday/cat.jpg", labels)
-predictions.write(Path("out.json"))
+predictions.write(Path("predictions.json"))
 """
 
 import json
@@ -18,8 +18,13 @@ from cocoseg.core.labels import Labels
 
 
 class CocoWriter:
-    """Label maps as annotations: one for each class that a photo shows, as compressed run lengths,
-    since a label map does not tell objects of one class apart. `classes` has the background first.
+    """Collects masks and writes them as COCO annotations.
+
+    An image gets one annotation per class, as a compressed run-length encoding: a mask does not
+    distinguish objects of the same class.
+
+    Args:
+        classes: Names of the labels 0, 1, …; the background comes first and gets no category.
     """
 
     def __init__(self, classes: Sequence[str]) -> None:
@@ -30,7 +35,12 @@ class CocoWriter:
         ]
 
     def add(self, file_name: str, labels: Labels) -> None:
-        """Add the labels (H, W) of one photo."""
+        """Add the mask of one image.
+
+        Args:
+            file_name: The name or path to write for the image; any text.
+            labels: uint8 (H, W). Labels without a class, such as 255, are left out.
+        """
         height, width = labels.shape
         image_id = len(self._images) + 1
         image = {"id": image_id, "file_name": file_name, "width": width, "height": height}
@@ -53,6 +63,7 @@ class CocoWriter:
                 )
 
     def write(self, path: Path) -> None:
+        """Write all images added so far, with their annotations and the categories."""
         document = {
             "images": self._images,
             "annotations": self._annotations,

@@ -1,4 +1,4 @@
-"""Pictures of labels: overlays on photos, errors, and example panels with a legend."""
+"""Masks drawn over images, errors of a prediction, and example panels with a legend."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from cocoseg.core.labels import IGNORE_INDEX, PALETTE
+from cocoseg.core.labels import IGNORE_INDEX, PALETTE, Labels
 
 RGBImage = NDArray[np.uint8]
 """uint8 (H, W, 3), RGB."""
@@ -20,8 +20,8 @@ ERRORS: dict[str, Color] = {
     "false alarm": (230, 130, 0),
     "wrong class": (200, 60, 160),
 }
-"""Kinds of errors: a class taken for background, background for a class, a class for another. The
-colours are told apart by colour-blind people too (after Okabe and Ito, 2008)."""
+"""Kinds of errors and their colors: a class predicted as background, background predicted as a
+class, one class predicted as another. The colors suit color-blind readers (Okabe and Ito, 2008)."""
 
 _INK = (60, 60, 60)
 _MARGIN = 8
@@ -38,19 +38,27 @@ def _font(text: str) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def _is_legible(text: str) -> bool:
-    """Whether the fonts have all its characters, where others would all be the same box."""
+    """Whether the fonts have all characters of the text; they draw others as the same box."""
     box = bytes(_WIDE_FONT.getmask("\U0010fffe"))
     return text.isascii() or not any(bytes(_WIDE_FONT.getmask(c)) == box for c in text)
 
 
-def overlay_labels(photo: RGBImage, labels: NDArray[np.uint8], opacity: float = 0.6) -> RGBImage:
-    """The photo (H, W, 3) with labels (H, W) in their colours over it; background stays clear.
+def overlay_labels(image: RGBImage, labels: Labels, opacity: float = 0.6) -> RGBImage:
+    """Draw labels over an image; the background stays clear.
 
-    Regions have full-colour borders, so that small and pale ones are seen as well.
+    Regions have opaque borders, so that small and pale ones are visible.
+
+    Args:
+        image: uint8 (H, W, 3).
+        labels: uint8 (H, W).
+        opacity: 0 to 1, inside the regions.
+
+    Returns:
+        A new image, uint8 (H, W, 3).
     """
     shown = (labels > 0)[..., None]
-    mixed = photo * (1 - opacity) + PALETTE[labels] * opacity
-    mixed = np.where(shown, mixed, photo)
+    mixed = image * (1 - opacity) + PALETTE[labels] * opacity
+    mixed = np.where(shown, mixed, image)
     edge = np.zeros(labels.shape, bool)
     for axis in (0, 1):
         differs = np.diff(labels.astype(np.int16), axis=axis) != 0
@@ -64,15 +72,13 @@ def overlay_labels(photo: RGBImage, labels: NDArray[np.uint8], opacity: float = 
     return mixed.round().astype(np.uint8)
 
 
-def overlay_errors(
-    photo: RGBImage, ground_truth: NDArray[np.uint8], prediction: NDArray[np.uint8]
-) -> RGBImage:
-    """The photo (H, W, 3), pale and grey, with wrong pixels of labels (H, W) in ERRORS' colours.
+def overlay_errors(image: RGBImage, ground_truth: Labels, prediction: Labels) -> RGBImage:
+    """Draw the wrong pixels of a prediction, in the colors of ERRORS, over a pale gray image.
 
-    Void pixels of the truth are no errors.
+    Pixels that the ground truth ignores are never errors. All arrays are (H, W).
     """
-    gray = np.asarray(Image.fromarray(photo).convert("L"), np.float64)
-    picture = np.repeat((gray * 0.5 + 127)[..., None], 3, axis=2)
+    gray = np.asarray(Image.fromarray(image).convert("L"), np.float64)
+    drawn = np.repeat((gray * 0.5 + 127)[..., None], 3, axis=2)
     wrong = (ground_truth != prediction) & (ground_truth != IGNORE_INDEX)
     kinds = (
         wrong & (prediction == 0),
@@ -80,40 +86,43 @@ def overlay_errors(
         wrong & (ground_truth != 0) & (prediction != 0),
     )
     for pixels, color in zip(kinds, ERRORS.values(), strict=True):
-        picture[pixels] = color
-    return picture.round().astype(np.uint8)
+        drawn[pixels] = color
+    return drawn.round().astype(np.uint8)
 
 
-def draw_panels(
-    photo: RGBImage, ground_truth: NDArray[np.uint8], prediction: NDArray[np.uint8]
-) -> dict[str, RGBImage]:
-    """The four views of an example, by title."""
+def draw_panels(image: RGBImage, ground_truth: Labels, prediction: Labels) -> dict[str, RGBImage]:
+    """The four panels of an example, by title."""
     return {
-        "image": photo,
-        "ground truth": overlay_labels(photo, ground_truth),
-        "prediction": overlay_labels(photo, prediction),
-        "errors": overlay_errors(photo, ground_truth, prediction),
+        "image": image,
+        "ground truth": overlay_labels(image, ground_truth),
+        "prediction": overlay_labels(image, prediction),
+        "errors": overlay_errors(image, ground_truth, prediction),
     }
 
 
 def draw_example(
-    photo: RGBImage,
-    ground_truth: NDArray[np.uint8],
-    prediction: NDArray[np.uint8],
+    image: RGBImage,
+    ground_truth: Labels,
+    prediction: Labels,
     names: Sequence[str],
     caption: str,
     panel_height: int = 240,
 ) -> Image.Image:
-    """Photo, truth, prediction and errors side by side, a caption above and a legend below.
+    """Draw the panels of an example side by side, with a caption above and a legend below.
 
-    `names` are the classes' names in label order, background first; the legend has those that
-    occur.
+    Args:
+        image: uint8 (H, W, 3).
+        ground_truth: uint8 (H, W).
+        prediction: uint8 (H, W).
+        names: class names in label order, background first; the legend has those that occur.
+        caption: one line.
+        panel_height: pixels of a panel; panels of panoramas are lower.
     """
-    panels = draw_panels(photo, ground_truth, prediction)
-    # A very long photo is shown smaller rather than beyond all screens.
-    scale = min(panel_height / photo.shape[0], 2 * panel_height / photo.shape[1])
-    width = max(1, round(photo.shape[1] * scale))
-    height = max(1, round(photo.shape[0] * scale))
+    panels = draw_panels(image, ground_truth, prediction)
+    # A panorama is scaled to a width that fits the screen.
+    scale = min(panel_height / image.shape[0], 2 * panel_height / image.shape[1])
+    width = max(1, round(image.shape[1] * scale))
+    height = max(1, round(image.shape[0] * scale))
     page_width = max(len(panels) * (width + _MARGIN) + _MARGIN, 480)
     legend = _place_legend(_legend_entries(np.union1d(ground_truth, prediction), names), page_width)
     top = 2 * _LINE + _MARGIN
@@ -121,10 +130,10 @@ def draw_example(
     page = Image.new("RGB", (page_width, bottom + _LINE * (legend[-1][2] + 1)), (255, 255, 255))
     draw = ImageDraw.Draw(page)
     draw.text((_MARGIN, _MARGIN), caption, (0, 0, 0), _font(caption))
-    for column, (title, picture) in enumerate(panels.items()):
+    for column, (title, panel) in enumerate(panels.items()):
         left = _MARGIN + column * (width + _MARGIN)
         draw.text((left, _MARGIN + _LINE), title, _INK, _FONT)
-        scaled = Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS)
+        scaled = Image.fromarray(panel).resize((width, height), Image.Resampling.LANCZOS)
         page.paste(scaled, (left, top))
     for entry, left, line in legend:
         line_top = bottom + line * _LINE
@@ -137,7 +146,7 @@ def draw_example(
 
 @dataclass(frozen=True)
 class _LegendEntry:
-    """A colour and its meaning, or a heading, which has no colour."""
+    """A color and its meaning, or a heading without a color."""
 
     text: str
     color: Color | None = None
@@ -147,12 +156,12 @@ class _LegendEntry:
         return _LINE if self.color else 0
 
 
-def _legend_entries(labels: NDArray[np.uint8], names: Sequence[str]) -> list[_LegendEntry]:
-    """The labels but the background, then the kinds of errors."""
+def _legend_entries(labels: Labels, names: Sequence[str]) -> list[_LegendEntry]:
+    """All labels except the background, then the kinds of errors."""
     entries = [_LegendEntry("labels:")]
     for label in labels[labels > 0].tolist():
         red, green, blue = PALETTE[label].tolist()
-        name = "void (not scored)" if label == IGNORE_INDEX else names[label]
+        name = "ignored (not scored)" if label == IGNORE_INDEX else names[label]
         name = name if _is_legible(name) else f"class {label}"
         entries.append(_LegendEntry(name, (red, green, blue)))
     entries.append(_LegendEntry("errors:"))
@@ -162,7 +171,7 @@ def _legend_entries(labels: NDArray[np.uint8], names: Sequence[str]) -> list[_Le
 def _place_legend(
     entries: Sequence[_LegendEntry], width: int
 ) -> list[tuple[_LegendEntry, int, int]]:
-    """Each entry with its pixels from the left and its line; as many lines as it takes."""
+    """Each entry with its left edge in pixels and its line; long legends wrap."""
     placed = []
     left, line = _MARGIN, 0
     for entry in entries:

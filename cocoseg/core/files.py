@@ -1,4 +1,4 @@
-"""Files and folders that appear under their final name only when they are whole, and safe names."""
+"""Files and directories that appear under their final name only when complete; safe file names."""
 
 import csv
 import errno
@@ -14,9 +14,9 @@ from urllib.parse import quote
 
 
 def _temporary_sibling(path: Path) -> Path:
-    """The temporary name for `path`: in the same folder, so that the final rename is atomic.
+    """A temporary name in the directory of `path`, so that the final rename is atomic.
 
-    It is always the same one, so that what a killed run left behind is replaced by the next.
+    The name is always the same, so that a new run replaces the leftovers of a killed one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
@@ -25,7 +25,7 @@ def _temporary_sibling(path: Path) -> Path:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a whole folder, or do nothing where there is none."""
+    """Remove a file or a directory with its content, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -34,10 +34,17 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path to write to; it replaces `path` if the block ends without an error."""
+    """Write a file that replaces `path` only if the block succeeds.
+
+    Yields:
+        A temporary path to write to. It is removed if the block raises.
+
+    Raises:
+        OSError: ENOSPC with `path` as its file name if the disk is full.
+    """
     temporary = _temporary_sibling(path)
     try:
-        with _full_disk_named(path):
+        with _name_full_disk(path):
             yield temporary
             temporary.replace(path)
     finally:
@@ -46,11 +53,18 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
-    """Yield an empty temporary folder; it replaces the folder `path` if the block ends well."""
+    """Write a directory that replaces the directory `path` only if the block succeeds.
+
+    Yields:
+        An empty temporary directory. It is removed if the block raises.
+
+    Raises:
+        OSError: ENOSPC with `path` as its file name if the disk is full.
+    """
     temporary = _temporary_sibling(path)
     temporary.mkdir()
     try:
-        with _full_disk_named(path):
+        with _name_full_disk(path):
             yield temporary
             remove(path)
             temporary.replace(path)
@@ -59,10 +73,10 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _full_disk_named(path: Path) -> Iterator[None]:
-    """Raise every error for want of room as an OSError that names `path`.
+def _name_full_disk(path: Path) -> Iterator[None]:
+    """Raise each error of a full disk as an OSError that names `path`.
 
-    That of a write names no file, and safetensors has an exception of its own.
+    Python's error from a write names no file, and safetensors raises an exception type of its own.
     """
     try:
         yield
@@ -80,20 +94,19 @@ _UNSAFE = re.compile(r'[%+\\:*?"<>|]|^\.|[. ]\Z')
 
 
 def flat_name(text: str) -> str:
-    """A file name that stands for `text`, and for no other text: `a/b.jpg` becomes `a+b.jpg`.
+    """A file name that encodes `text` reversibly: `a/b.jpg` becomes `a+b.jpg`.
 
-    `/` becomes `+`. What some file system does not bear (control characters, `\\ : * ? " < > |`, a
-    leading dot, a last dot or space), `+` and `%` become what they are in addresses, such as `%3A`.
+    `/` becomes `+`. Percent-encoding replaces `+`, `%` and everything that some file system does
+    not allow: control characters, `\\ : * ? " < > |`, a leading dot, a trailing dot or space.
     """
     safe = _UNSAFE.sub(_percent, text)
     return "".join(c if c.isprintable() else _percent(c) for c in safe).replace("/", "+")
 
 
 def free_name(name: str, taken: set[str]) -> str:
-    """`name`, or `name-2`, `name-3`, … where it is taken; it is then added to `taken`.
+    """Choose `name`, or the first free one of `name-2`, `name-3`, …, and add it to `taken`.
 
-    Upper and lower case count as the same, as they do on some file systems: `taken` holds names in
-    `str.casefold`.
+    Case is ignored, as some file systems do: `taken` holds names in `str.casefold`.
     """
     free, number = name, 1
     while free.casefold() in taken:
@@ -104,14 +117,17 @@ def free_name(name: str, taken: set[str]) -> str:
 
 
 def curve_name(text: str) -> str:
-    """A `flat_name` that DVC's plots bear as well: its page ends a string at an apostrophe, and for
-    Vega a dot or a bracket in a column's name leads into a nested value."""
+    """A `flat_name` that is also safe as a column name in DVC's plots.
+
+    An apostrophe ends a string in DVC's plot page, and Vega reads dots and brackets as access to
+    nested values.
+    """
     return re.sub(r"[.'\[\]]", lambda found: f"%{ord(found.group()):02X}", flat_name(text))
 
 
 def _percent(character: str | re.Match[str]) -> str:
     character = character if isinstance(character, str) else character.group()
-    # quote leaves a dot as it is.
+    # quote() does not encode a dot.
     return "%2E" if character == "." else quote(character, safe="", errors="surrogatepass")
 
 
@@ -122,12 +138,16 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON that ends in a newline; NaN and infinities are refused (ValueError)."""
+    """Write indented JSON that ends with a newline.
+
+    Raises:
+        ValueError: `value` contains NaN or an infinity.
+    """
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows of the same keys, one at least, as CSV with these as its first line."""
+    """Write at least one row as CSV; the keys of the first row are the header."""
     rows = list(rows)
     with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")

@@ -1,4 +1,4 @@
-"""Label maps: what the numbers mean, their colours, and how they are kept in files."""
+"""Masks: label values, colors and files."""
 
 from pathlib import Path
 
@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 Labels = NDArray[np.uint8]
-"""uint8 (H, W): 0 background, 1…N classes, 255 void."""
+"""uint8 (H, W): 0 is the background, 1…N are the classes, 255 is ignored."""
 
 IGNORE_INDEX = 255
-"""The label of pixels that neither losses nor scores look at."""
+"""The label of pixels that losses and scores ignore."""
 
 _FIRST_COLORS = [
     (0, 0, 0),  # background
@@ -28,7 +28,7 @@ _IGNORE_COLOR = (224, 224, 224)
 
 
 def _make_palette() -> NDArray[np.uint8]:
-    """256 RGB rows: chosen colours first, then evenly spread hues (golden angle), void last."""
+    """256 RGB rows: the first colors, hues spread by the golden angle, the ignore color last."""
     palette = np.zeros((256, 3), np.uint8)
     for label in range(256):
         turn = (label * 137) % 360 / 60
@@ -40,18 +40,18 @@ def _make_palette() -> NDArray[np.uint8]:
 
 
 PALETTE = _make_palette()
-"""uint8 (256, 3): the RGB colour of each label."""
+"""uint8 (256, 3): the RGB color of each label."""
 
 
 def write_mask(path: Path, labels: Labels) -> None:
-    """Write labels (H, W) as a palette PNG: viewers show colours, NumPy reads the labels."""
+    """Write labels (H, W) as a palette PNG: image viewers show colors, NumPy reads the labels."""
     image = Image.fromarray(labels, mode="P")
     image.putpalette(PALETTE.tobytes())
-    # Run-length zlib at level 1: 2.2 times faster than Pillow's default, and smaller files.
+    # zlib level 1 with the run-length strategy: 2.2 times as fast as Pillow's default, and smaller.
     image.save(path, format="PNG", compress_level=1, compress_type=3)
 
 
 def read_mask(path: Path) -> Labels:
-    """The labels (H, W) of a file that `write_mask` wrote."""
+    """Read the labels (H, W) of a file that `write_mask` wrote."""
     with Image.open(path) as image:
         return np.array(image)

@@ -1,4 +1,4 @@
-"""The same function over many items, on several cores."""
+"""A function applied to many items in several processes."""
 
 import itertools
 import multiprocessing
@@ -22,11 +22,23 @@ ResultT = TypeVar("ResultT")
 def in_processes(
     function: Callable[[ItemT], ResultT], items: Iterable[ItemT], workers: int, chunk: int = 16
 ) -> Iterator[ResultT]:
-    """Yield `function(item)` for each item, in order, computed by `workers` processes.
+    """Apply `function` to each item in worker processes.
 
-    Up to one worker means this process. Only a few chunks are under way at a time, so that neither
-    the items nor the results pile up in memory. What `function` raises is raised here; UserError is
-    raised when the system kills a worker.
+    At most 2 `workers` + 1 chunks are in flight, so that neither items nor results accumulate in
+    memory.
+
+    Args:
+        function: a picklable function of one item.
+        items: read lazily.
+        workers: how many processes; 0 and 1 mean the current process.
+        chunk: how many items a process gets at a time.
+
+    Yields:
+        The result of each item, in the order of the items.
+
+    Raises:
+        UserError: the system killed a worker.
+        Exception: any exception that `function` raises.
     """
     if workers <= 1:
         yield from map(function, items)
@@ -45,7 +57,8 @@ def in_processes(
             yield from results
     except BrokenProcessPool:
         raise UserError(
-            "a worker process was killed, most likely for want of memory: lower runtime.workers"
+            "the system killed a worker process, probably because memory ran out; "
+            "lower runtime.workers"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
@@ -56,16 +69,16 @@ def _map(function: Callable[[ItemT], ResultT], items: Iterable[ItemT]) -> list[R
 
 
 def _prepare_worker() -> None:
-    """Ctrl-C and SIGTERM reach the whole group of processes: the parent decides what they mean."""
+    """Leave the reaction to Ctrl-C and SIGTERM, which reach the whole group, to the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     exit_with_parent()
 
 
 def exit_with_parent() -> None:
-    """From now on, end this process when its parent is gone.
+    """End this process as soon as its parent has ended.
 
-    The workers of a killed process would otherwise wait for work, or write files, forever.
+    Otherwise the workers of a killed process wait for work, or write files, forever.
     """
     threading.Thread(target=_exit_after_parent, args=(os.getppid(),), daemon=True).start()
 

@@ -1,4 +1,4 @@
-"""What every stage script does around its own work: logs, one-line failures, machine figures."""
+"""Logging, error messages and machine figures of a stage."""
 
 import errno
 import logging
@@ -8,6 +8,7 @@ import resource
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -21,33 +22,36 @@ logger = logging.getLogger(__name__)
 _LIBRARY = Path(__file__).parents[1]
 
 _REMEDIES = {
-    errno.ENOSPC: "make room, then run again",
-    errno.EDQUOT: "make room, then run again",
-    errno.EACCES: "give access, then run again",
-    errno.EPERM: "give access, then run again",
-    errno.EROFS: "give access, then run again",
-    errno.ENOENT: "run `dvc repro`, which makes what is missing",
-    errno.ENOTDIR: "move away the file that is in a folder's place, then run again",
-    errno.EISDIR: "move away the folder that is in a file's place, then run again",
-    errno.EEXIST: "move away what is in its place, then run again",
+    errno.ENOSPC: "free some disk space and rerun",
+    errno.EDQUOT: "free some disk space and rerun",
+    errno.EACCES: "change the permissions and rerun",
+    errno.EPERM: "change the permissions and rerun",
+    errno.EROFS: "make the file system writable and rerun",
+    errno.ENOENT: "run `dvc repro` to create missing files",
+    errno.ENOTDIR: "move the file that is in the place of a directory and rerun",
+    errno.EISDIR: "move the directory that is in the place of a file and rerun",
+    errno.EEXIST: "move the existing file or directory and rerun",
 }
 
 
 def run_stage(main: Callable[[], dict[str, Any] | None], machine_figures: Path | None) -> None:
-    """Run `main` as a process of its own.
+    """Run `main` as the main function of a stage or of the command line.
 
-    What `main` returns (throughput, device), the seconds and the peak memory are written to
-    `machine_figures`, if given. A UserError, a full disk, missing rights and files, and exhausted
-    memory end the process with status 1 and one line; an interruption with the shell's usual status
-    and no traceback. A library of another version than DVC takes it for is named in a warning.
+    A UserError, exhausted memory, a full disk and a missing or inaccessible file end the process
+    with one line and status 1. An interruption ends it with the shell's usual status and without a
+    traceback.
+
+    Args:
+        main: returns machine figures, such as the throughput and the device, or None.
+        machine_figures: a JSON file for these figures, the time in seconds and the peak memory;
+            None writes no file.
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    logging.raiseExceptions = False  # a log file on a full disk is worth no traceback
-    # SIGTERM unwinds the stack like Ctrl-C, so that temporary files are removed.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    _set_up_process()
     started = time.perf_counter()
     for difference in other_versions(_LIBRARY):
-        logger.warning("%s: DVC will not know what made the results; `make install`", difference)
+        logger.warning(
+            "%s: DVC does not record this version with the results; run `make install`", difference
+        )
     try:
         figures = main() or {}
         seconds = round(time.perf_counter() - started, 2)
@@ -55,24 +59,39 @@ def run_stage(main: Callable[[], dict[str, Any] | None], machine_figures: Path |
             write_json(machine_figures, {"seconds": seconds, **_machine(), **figures})
     except KeyboardInterrupt:
         if machine_figures:
-            logger.info("interrupted: run again, and it goes on from what is done")
+            logger.info("interrupted: rerun to resume")
         sys.exit(128 + signal.SIGINT)
     except UserError as error:
         _fail(str(error))
     except MemoryError:
-        _fail("out of memory: close other programs, or lower the batch size or runtime.workers")
+        _fail("out of memory: close other programs or lower the batch size or runtime.workers")
     except OSError as error:
         if error.errno not in _REMEDIES:
             raise
-        where = f" at {error.filename}" if error.filename else ""
-        _fail(f"{os.strerror(error.errno)}{where}: {_REMEDIES[error.errno]}")
+        where = f": {error.filename}" if error.filename else ""
+        _fail(f"{os.strerror(error.errno)}{where}; {_REMEDIES[error.errno]}")
+
+
+def _set_up_process() -> None:
+    """Configure logging, warnings and signals, which importing the library leaves unchanged."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.raiseExceptions = False  # no traceback when the log itself is on a full disk
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # no notice about its font cache
+    # Pillow warns at length about damaged images, which stages report in one line.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    # SIGTERM unwinds the stack like Ctrl-C, so that temporary files are removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def other_versions(library: Path) -> list[str]:
-    """Each library that is installed in another version than its package here is tested with.
+    """Describe each installed library whose version differs from the pinned one.
 
-    A package's `constraints.txt` names what it imports, and is a dependency of stages as its code
-    is. Only packages that this process has imported count; a build (`2.14.1+cpu`) is its version.
+    The `constraints.txt` of a package pins the libraries that it imports, and stages depend on it
+    as on the code. Only packages that this process has imported count. A build such as
+    `2.14.1+cpu` counts as its version.
+
+    Args:
+        library: the directory of the `cocoseg` package.
     """
     found = {}
     for path in sorted(library.glob("*/constraints.txt")):
@@ -81,15 +100,15 @@ def other_versions(library: Path) -> list[str]:
                 name, _, version = line.partition("==")
                 installed = metadata.version(name)
                 if installed.partition("+")[0] != version:
-                    found[name] = f"{name} {installed} is installed, {path} has {version}"
+                    found[name] = f"{name} {installed} is installed, {path} pins {version}"
     return list(found.values())
 
 
 def shared_directory(name: str) -> Path:
-    """A folder for what has to outlive this folder: `.dvc/tmp/NAME` of the project.
+    """The directory for files that outlive a temporary copy of the project.
 
-    In a task of DVC's queue and under `--temp` it is that of the project from which the folder was
-    copied, which DVC names in DVC_ROOT; without DVC, `models/tmp/NAME`.
+    It is `.dvc/tmp/NAME` of the project. DVC's queue and `--temp` run stages in a temporary copy;
+    DVC_ROOT then names the project. Without DVC it is `models/tmp/NAME`.
     """
     project = Path(os.environ.get("DVC_ROOT", ""))
     return project / (".dvc/tmp" if (project / ".dvc").is_dir() else "models/tmp") / name
@@ -101,7 +120,7 @@ def _fail(message: str) -> None:
 
 def _machine() -> dict[str, Any]:
     """Figures of this process and its finished children; memory in MiB."""
-    unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes there, KiB elsewhere
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB elsewhere
     peak = max(
         resource.getrusage(who).ru_maxrss
         for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)

@@ -7,14 +7,14 @@ import numpy as np
 
 
 def rounded(value: float | np.floating[Any]) -> float | None:
-    """A number with 6 digits after the point, for JSON; None for NaN."""
+    """A number rounded to 6 decimals for JSON; None for NaN."""
     return None if np.isnan(value) else round(float(value), 6)
 
 
 def flatten(
     values: Mapping[str, Any], separator: str = ".", rename: Callable[[str], str] = str
 ) -> dict[str, Any]:
-    """Nested mappings as one, with keys such as `a.b`.
+    """Flatten nested mappings into one with keys such as `a.b`.
 
     Args:
         values: the mappings.

@@ -1,4 +1,4 @@
-"""YAML as DVC reads and writes it: YAML 1.2, in which 1e-05 is a number and `no` is text."""
+"""YAML 1.2 as DVC reads and writes it: `1e-05` is a number and `no` is a string."""
 
 import re
 from pathlib import Path
@@ -10,8 +10,7 @@ from cocoseg.core.errors import UserError
 
 
 class _Yaml12(yaml.SafeLoader):
-    """PyYAML with YAML 1.2's plain scalars, as DVC reads and writes them: 1e-05 is a number, `no`
-    a text. A key that stands twice is an error."""
+    """PyYAML with the plain scalars of YAML 1.2; duplicate keys are errors."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[tuple[str, str]] = set()
@@ -29,7 +28,7 @@ def _construct_integer(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
     return int(digits, 0 if re.match("-?0[box]", digits) else 10)
 
 
-# What ruamel.yaml, DVC's reader, resolves; it allows underscores in numbers as YAML 1.1 does.
+# The scalars of ruamel.yaml, DVC's reader, which allows underscores in numbers as YAML 1.1 does.
 _SCALARS = {
     "bool": ("tTfF", "true|True|TRUE|false|False|FALSE"),
     "int": ("-+0123456789", r"[-+]?(?:0b[01_]+|0o?[0-7_]+|[0-9_]+|0x[0-9a-fA-F_]+)"),
@@ -50,7 +49,12 @@ _Yaml12.add_constructor(f"{_TAG}int", _construct_integer)
 
 
 def read_yaml(path: Path) -> Any:
-    """The content of a YAML file. Raises UserError as `parse_yaml` does."""
+    """Parse a YAML file.
+
+    Raises:
+        UserError: the file is not valid YAML in UTF-8; the message names the line.
+        OSError: the file cannot be read.
+    """
     try:
         return parse_yaml(path.read_text(encoding="utf-8"), str(path))
     except UnicodeDecodeError as error:
@@ -58,9 +62,14 @@ def read_yaml(path: Path) -> Any:
 
 
 def parse_yaml(text: str, name: str) -> Any:
-    """The content of YAML, as DVC reads it: YAML 1.2, in which 1e-05 is a number.
+    """Parse YAML.
 
-    Raises UserError with the line where it is no YAML; `name` says of which file.
+    Args:
+        text: the YAML.
+        name: the file's name in error messages.
+
+    Raises:
+        UserError: the text is not valid YAML; the message names the line.
     """
     try:
         return yaml.load(text, _Yaml12)  # a SafeLoader

@@ -1,9 +1,9 @@
-"""Images that belong together and so into one split: of one video, place or person, or alike.
+"""Groups of images that must share a split: images of one video, place or person, near-duplicates.
 
-groups = group_images(selection.images, "video_id", Path("data/annotations/instances.json"))
-groups = join_groups(groups, [("frame_1", "frame_2")])
+    groups = group_images(selection.images, "video_id", Path("data/annotations/instances.json"))
+    groups = join_groups(groups, [("frame_1", "frame_2")])
 
-A group has a key; `groups` gives it for each image, by the stem of its file name.
+`groups` maps the stem of each file name to the key of its group.
 """
 
 import re
@@ -19,12 +19,21 @@ from cocoseg.core.errors import UserError
 
 
 def group_images(images: Sequence[ImageRecord], group_by: str, instances: Path) -> dict[str, str]:
-    """The group of each image, as `group_by` says.
+    """Group images by directory, file name, or a field of their entries.
 
-    `folder`: the part of the file name before its last `/` (or `+`, which stands for it in the name
-    of a photo that was in a sub-folder). A text with a parenthesis: what the one group of this
-    regular expression finds in the file name. Any other text: that field of the image's entry in
-    the file `instances`. Raises UserError where that leaves out an image.
+    Args:
+        images: Images to group.
+        group_by: `directory` groups by the part of the file name before the last `/` or `+`
+            (`data/images` has `+` for `/`). A text with a parenthesis is a regular expression with
+            one group, and the text that the group matches in the file name is the key. Any other
+            text is a field of the image's entry.
+        instances: COCO instances file with the entries. Read only to group by a field.
+
+    Returns:
+        The key of the group of each image, by stem.
+
+    Raises:
+        UserError: An image has no group: its name does not match, or its entry lacks the field.
     """
     if group_by == "directory":
         return {
@@ -32,7 +41,7 @@ def group_images(images: Sequence[ImageRecord], group_by: str, instances: Path) 
             for image in images
         }
     if "(" in group_by:
-        return {image.stem: _matched(group_by, image) for image in images}
+        return {image.stem: _matched_group(group_by, image) for image in images}
     entries = read_image_entries(instances)
     groups = {}
     for image in images:
@@ -40,24 +49,30 @@ def group_images(images: Sequence[ImageRecord], group_by: str, instances: Path) 
         if entry.get(group_by) is None:
             known = ", ".join(name for name, value in entry.items() if value is not None)
             raise UserError(
-                f"split.group_by: the entry of {image.file_name} in {instances} has no "
-                f"{group_by!r}, but: {known or 'nothing'}"
+                f"split.group_by: the entry of {image.file_name} in {instances} has no field "
+                f"{group_by!r}; its fields are: {known or 'none'}"
             )
         groups[image.stem] = str(entry[group_by])
     return groups
 
 
-def _matched(pattern: str, image: ImageRecord) -> str:
+def _matched_group(pattern: str, image: ImageRecord) -> str:
     found = re.search(pattern, image.file_name)
     if found is None or found[1] is None:
-        raise UserError(f"split.group_by: {pattern!r} finds no group in {image.file_name}")
+        raise UserError(f"split.group_by: {pattern!r} matches no group in {image.file_name}")
     return found[1]
 
 
 def join_groups(groups: Mapping[str, str], pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """The groups after those of each pair of stems became one, of which the smallest key remains.
+    """Join the groups of each pair of images.
 
-    A stem that has no group yet is one of its own, by its name.
+    Args:
+        groups: The key of the group of each image, by stem.
+        pairs: Stems of images that must share a group. A stem without a group starts as a group
+            with the stem as its key.
+
+    Returns:
+        The key of the group of each image, pairs included. Joined groups get the smallest key.
     """
     pairs = list(pairs)
     joined = {stem: stem for pair in pairs for stem in pair} | dict(groups)

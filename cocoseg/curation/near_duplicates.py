@@ -1,11 +1,11 @@
-"""Near-duplicate photos: copies, also rescaled, recompressed, cropped by a tenth a side, mirrored.
+"""Near-duplicate images: copies, also rescaled, recompressed, mirrored or cropped by up to a tenth.
 
     pairs = find_near_duplicates({"a": Path("images/a.jpg"), …}, workers=2)
 
-All pairs are compared, in two steps. The first is coarse: the low frequencies of each photo, which
-hardly change when it is rescaled or recompressed, against those of a few crops of every other. What
-is alike there is laid over one another exactly, and has to agree in its details as well. Burst
-photos and frames of a video, in which things have moved, are found only where little has.
+All pairs are compared, in two steps. The first step compares the low frequencies of each image with
+the low frequencies of a few crops of every other image; rescaling and recompression hardly change
+them. The second step aligns each candidate pair and compares its details. Bursts and frames of a
+video are found only if little has moved.
 """
 
 import csv
@@ -29,11 +29,11 @@ logger = logging.getLogger(__name__)
 Values = NDArray[np.float64]
 
 SIDE = 64
-"""Photos are compared as gray thumbnails of this many pixels a side, whatever their shape."""
+"""Images are compared as square gray thumbnails with this side, in pixels."""
 
 FREQUENCIES = 7
-"""Of a thumbnail's discrete cosine transform, so many in each direction make its signature: enough
-to tell photos apart, and low enough to bear that a crop lies somewhat beside the nearest window."""
+"""Frequencies per direction of the discrete cosine transform that form the signature of an image.
+They distinguish images, and tolerate that a crop differs somewhat from the nearest window."""
 
 _L, _R = 0.015, 0.085
 WINDOWS = np.array(
@@ -43,46 +43,60 @@ WINDOWS = np.array(
         *((left, 0.1 - left, top, 0.1 - top) for left in (_L, _R) for top in (_L, _R)),
     ]
 )
-"""The crops that are looked for, as shares cut off at left, right, top, bottom: any crop of up to a
-tenth a side lies near one of them."""
+"""Crops to search for, as the fractions cut off at left, right, top and bottom. Any crop by up to a
+tenth of each side is close to one of them."""
 
 CANDIDATE = 0.78
-"""Signatures that correlate at least so much are looked at in detail. Of planted crops of up to a
-tenth a side nearly all reach it, of other pairs of photos a few in 100,000."""
+"""Minimum correlation of the signatures of a candidate pair. Nearly all planted crops by up to a
+tenth of each side reach it, and a few in 100,000 pairs of unrelated images."""
 
 NEAREST = 20
-"""So many others at most are looked at in detail for each photo, those that are most alike. Photos
-with the same frame or bars around them would all be candidates."""
+"""Maximum number of candidates per image; those with the highest correlation are kept. Without the
+limit, all images with the same frame or bars would be candidates of each other."""
 
 SIMILAR = 0.9
-"""The correlation of details from which on two photos are near-duplicates. But for 1 in 100,
-planted crops have 0.92 and more, other copies 0.96; of other pairs, photos have less than 0.7,
-scenes of the sample less than 0.85."""
+"""Minimum correlation of the details of near-duplicates. 99% of planted crops reach 0.92, and 99%
+of other copies 0.96. Unrelated COCO images stay below 0.7, scenes of the sample below 0.85."""
 
-_MARGIN = 0.15  # the largest share of a side by which photos are moved over one another
-_SCALE = 1000.0  # of signatures: whole numbers this small are multiplied without rounding
+_MARGIN = 0.15  # the largest margin that alignment can find, as a fraction of the side
+_SCALE = 1000.0  # length of signatures: float32 products of integers this small are exact
 
 
 @dataclass(frozen=True)
 class NearDuplicate:
-    """Two photos by their names, in alphabetical order; `similarity` is SIMILAR to 1."""
+    """A pair of images that are nearly the same.
+
+    Attributes:
+        first: Name of one image.
+        second: Name of the other image, which sorts after `first`.
+        similarity: Correlation of the details, from SIMILAR to 1.
+    """
 
     first: str
     second: str
     similarity: float
 
 
-def find_near_duplicates(photos: Mapping[str, Path], workers: int) -> list[NearDuplicate]:
-    """The near-duplicates among image files, by name; sorted by names.
+def find_near_duplicates(images: Mapping[str, Path], workers: int) -> list[NearDuplicate]:
+    """Find near-duplicates among image files.
 
-    Where a photo has more than NEAREST of them, some of its pairs may be missing. `workers`
-    processes read and compare; each photo takes some 7 kB of memory, and comparing all with all
-    takes time with the square of their number (`python -m benchmarks.duplicates`). Raises UserError
-    for a file that is missing or no image.
+    Memory is about 7 kB per image. Time grows with the square of the number of images; `python -m
+    benchmarks.near_duplicates` measures it.
+
+    Args:
+        images: Paths of the image files by name.
+        workers: Number of processes; up to 1 means the calling process. The result is the same.
+
+    Returns:
+        Pairs of names, sorted. If an image has more than NEAREST near-duplicates, some of its pairs
+        may be missing.
+
+    Raises:
+        UserError: A file is missing or is not an image.
     """
-    names = sorted(photos)
+    names = sorted(images)
     thumbnails = np.zeros((len(names), SIDE, SIDE), np.uint8)
-    paths = (photos[name] for name in names)
+    paths = (images[name] for name in names)
     for place, thumbnail in enumerate(in_processes(_read_thumbnail, paths, workers)):
         thumbnails[place] = thumbnail
     best: dict[tuple[int, int], float] = {}
@@ -98,7 +112,7 @@ def find_near_duplicates(photos: Mapping[str, Path], workers: int) -> list[NearD
 
 
 def write_near_duplicates(path: Path, pairs: Iterable[NearDuplicate]) -> None:
-    """Write a CSV file with a row for each pair."""
+    """Write a CSV file with one row per pair: first, second, similarity."""
     with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["first", "second", "similarity"])
@@ -106,10 +120,10 @@ def write_near_duplicates(path: Path, pairs: Iterable[NearDuplicate]) -> None:
 
 
 def read_near_duplicates(path: Path) -> list[NearDuplicate]:
-    """Read the file that `write_near_duplicates` wrote.
+    """Read a file that `write_near_duplicates` wrote.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: The file is damaged.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
@@ -124,7 +138,16 @@ def read_near_duplicates(path: Path) -> list[NearDuplicate]:
 def count_near_duplicates(
     pairs: Sequence[NearDuplicate], splits: Mapping[str, Iterable[str]]
 ) -> dict[str, int]:
-    """The entry `near_duplicates` of `metrics/split.json`: all pairs, and those across splits."""
+    """Count the pairs of near-duplicates, and log the counts.
+
+    Args:
+        pairs: Near-duplicates among the images of the splits.
+        splits: Names of the images of each split.
+
+    Returns:
+        The entry `near_duplicates` of `metrics/split.json`: the number of `pairs`, and the number
+        of pairs `across_splits`.
+    """
     split_of = {name: split for split, names in splits.items() for name in names}
     across = sum(split_of[pair.first] != split_of[pair.second] for pair in pairs)
     logger.info("%d pairs of near-duplicates, %d across splits", len(pairs), across)
@@ -137,7 +160,7 @@ def _read_thumbnail(path: Path) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class _Comparison:
-    """Candidates (N, 3) as `_candidates` gives them, and the thumbnails of both sides."""
+    """Candidates (N, 3) of `_candidates`, and the thumbnails (N, SIDE, SIDE) of both images."""
 
     candidates: NDArray[np.int64]
     first: NDArray[np.uint8]
@@ -152,18 +175,18 @@ def _comparisons(thumbnails: NDArray[np.uint8], size: int = 128) -> Iterator[_Co
 
 
 def _compare(comparison: _Comparison) -> tuple[NDArray[np.int64], Values]:
-    """The pairs of photos (N, 2), and their similarities (N,)."""
+    """The pairs of images (N, 2) and their similarities (N,)."""
     windows = comparison.candidates[:, 2]
     return comparison.candidates[:, :2], _similarity(comparison.first, comparison.second, windows)
 
 
-# --- Which pairs to look at -----------------------------------------------------------------------
+# --- Candidate pairs ------------------------------------------------------------------------------
 
 
 def _candidates(thumbnails: NDArray[np.uint8], block: int = 1024) -> Iterator[NDArray[np.int64]]:
-    """Pairs whose signatures are alike, as rows (i, j, window): that window of i looks like j.
+    """Candidate pairs as rows (i, j, window): that window of image i resembles image j.
 
-    Windows from len(WINDOWS) on are those of the mirrored photo. Of each i, the NEAREST j.
+    A window of len(WINDOWS) or more is a window of the mirrored image. Each i has up to NEAREST j.
     """
     signatures = _signatures(thumbnails)
     whole = signatures[0].T.copy()
@@ -184,11 +207,11 @@ def _candidates(thumbnails: NDArray[np.uint8], block: int = 1024) -> Iterator[ND
 
 
 def _signatures(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The low frequencies of all windows of all photos, mirrored as well, (2 windows, N, D).
+    """Low frequencies of all windows of all images and mirrored images, (2 windows, N, D).
 
-    Frequencies are weighted such that each counts alike in photos (whose spectrum falls as 1/f:
-    Field, 1987), and scaled to a length of _SCALE. They are whole numbers, so that their products
-    are exact, and the same on every machine.
+    Weights give all frequencies the same influence, since the amplitudes of natural images fall as
+    1/f (Field, 1987). Signatures have the length _SCALE. They are integers, so that their products
+    are exact and the same on every machine.
     """
     basis = dct(np.eye(SIDE), axis=0, norm="ortho")[:FREQUENCIES]
     down, across = np.mgrid[:FREQUENCIES, :FREQUENCIES]
@@ -199,20 +222,22 @@ def _signatures(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
     for place, thumbnail in enumerate(thumbnails):
         values = rows @ thumbnail.astype(float) @ columns.transpose(0, 2, 1) * weights
         length = np.linalg.norm(values, axis=(1, 2), keepdims=True)
-        values *= _SCALE / np.maximum(length, 1)  # a photo of one colour is like no other
+        values *= _SCALE / np.maximum(length, 1)  # a uniform image gets 0: no candidates
         for mirrored, signs in enumerate((1, (-1.0) ** across)):
             found[mirrored, :, place] = np.rint(values * signs).reshape(len(WINDOWS), -1)
     return found.reshape(2 * len(WINDOWS), len(thumbnails), FREQUENCIES**2)
 
 
-# --- Whether they are near-duplicates -------------------------------------------------------------
+# --- Similarity -----------------------------------------------------------------------------------
 
 
 def _similarity(
     first: NDArray[np.uint8], second: NDArray[np.uint8], windows: NDArray[np.int64]
 ) -> Values:
-    """How well the windows of the first photos (N, SIDE, SIDE), moved to where they fit best, agree
-    with the second ones: (N,) correlations of the details, where both show something."""
+    """Correlations (N,) of the details of aligned pairs, where the images of a pair overlap.
+
+    `windows` (N,) of the images `first` (N, SIDE, SIDE) are aligned with the images `second`.
+    """
     mirrored, windows = np.divmod(windows, len(WINDOWS))
     margins = WINDOWS[windows]
     flipped = np.where(mirrored == 1)
@@ -224,16 +249,16 @@ def _similarity(
     columns = _sampling(margins[:, 0], margins[:, 1], SIDE)
     both = (rows.sum(axis=2)[:, :, None] * columns.sum(axis=2)[:, None, :]) > 0.99
     moved = np.where(both, rows @ moving @ columns.transpose(0, 2, 1), still)
-    details = [_normalized(_details(photo) * both) for photo in (moved, still)]
+    details = [_normalized(_details(image) * both) for image in (moved, still)]
     correlation: Values = (details[0] * details[1]).sum(axis=(1, 2))
     return correlation
 
 
 def _align(moving: Values, still: Values, margins: Values, steps: int = 4) -> Values:
-    """The margins (N, 4) by which windows of `moving` (N, S, S) come nearest to `still`.
+    """Refine the margins (N, 4) that align windows of `moving` (N, S, S) with `still` (N, S, S).
 
-    Least squares by Gauss-Newton steps in the four margins (Lucas and Kanade, 1981), brightness and
-    contrast apart.
+    Gauss-Newton steps minimize the squared difference (Lucas and Kanade, 1981), independent of
+    brightness and contrast.
     """
     side = moving.shape[1]
     grid = (np.arange(side) + 0.5) / side
@@ -261,41 +286,43 @@ def _align(moving: Values, still: Values, margins: Values, steps: int = 4) -> Va
 
 
 def _sampling(before: Values, behind: Values, side: int) -> Values:
-    """(N, side, side) matrices that take `side` samples of as many pixels, linearly interpolated,
-    between margins given as shares of the side. Samples beyond the pixels are 0."""
+    """Matrices (N, side, side) that resample a side between two margins, by linear interpolation.
+
+    Margins (N,) are fractions of the side. Samples beyond the image are 0.
+    """
     grid = (np.arange(side) + 0.5) / side
     places = (before[:, None] + grid * (1 - before - behind)[:, None]) * side - 0.5
     weights: Values = np.maximum(0, 1 - np.abs(places[:, :, None] - np.arange(side)))
     return weights
 
 
-def _half(photos: Values) -> Values:
-    """Photos (N, S, S) at half the size and smooth, so that slopes lead to the fit from afar."""
-    side = photos.shape[1] // 2
-    halved: Values = photos.reshape(-1, side, 2, side, 2).mean(axis=(2, 4))
+def _half(images: Values) -> Values:
+    """Halve and smooth images (N, S, S), so that alignment converges from larger offsets."""
+    side = images.shape[1] // 2
+    halved: Values = images.reshape(-1, side, 2, side, 2).mean(axis=(2, 4))
     return _smooth(halved, 1)
 
 
-def _details(photos: Values) -> Values:
-    """What is finer than a sixteenth of the side, but for the noise of single pixels."""
-    return _smooth(photos, 0.7) - _smooth(photos, 4)
+def _details(images: Values) -> Values:
+    """Structures finer than a sixteenth of the side, without the noise of single pixels."""
+    return _smooth(images, 0.7) - _smooth(images, 4)
 
 
-def _smooth(photos: Values, sigma: float) -> Values:
-    smoothed: Values = gaussian_filter(photos, (0, sigma, sigma), mode="nearest", truncate=2)
+def _smooth(images: Values, sigma: float) -> Values:
+    smoothed: Values = gaussian_filter(images, (0, sigma, sigma), mode="nearest", truncate=2)
     return smoothed
 
 
-def _normalized(photos: Values) -> Values:
-    centered = _centered(photos)
+def _normalized(images: Values) -> Values:
+    centered = _centered(images)
     return centered / _length(centered)
 
 
-def _centered(photos: Values) -> Values:
-    centered: Values = photos - photos.mean(axis=(-2, -1), keepdims=True)
+def _centered(images: Values) -> Values:
+    centered: Values = images - images.mean(axis=(-2, -1), keepdims=True)
     return centered
 
 
-def _length(photos: Values) -> Values:
-    lengths: Values = np.maximum(np.linalg.norm(photos, axis=(1, 2), keepdims=True), 1e-9)
+def _length(images: Values) -> Values:
+    lengths: Values = np.maximum(np.linalg.norm(images, axis=(1, 2), keepdims=True), 1e-9)
     return lengths

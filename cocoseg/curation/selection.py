@@ -1,14 +1,12 @@
-"""The images and annotations to work with, chosen from what a COCO instances file holds.
+"""Selection of the images and annotations to train on from a COCO instances file.
 
 selection = select(read_instances(path), ["person", "car"], max_instances=10, max_images=8000,
                    prefer="rare", seed=0)
 """
 
 import contextlib
-import csv
 import gc
 import itertools
-import logging
 import math
 import re
 from collections import Counter, defaultdict
@@ -16,12 +14,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 import msgspec
 from pycocotools import mask as coco_mask
 
-from cocoseg.coco.bounds import Box, Overshoot, overshoot, possible_box
+from cocoseg.coco.bounds import Box, Overshoot, overshoot, parse_json, possible_box
 from cocoseg.coco.instances import (
     Annotation,
     Category,
@@ -40,13 +38,50 @@ from cocoseg.core.files import MAX_NAME_BYTES, atomic_file
 from cocoseg.core.images import MAX_IMAGE_PIXELS
 from cocoseg.core.seeding import sort_key
 from cocoseg.curation.classes import ClassSpec, categories_of_classes
+from cocoseg.curation.exclusions import Exclusion
 
-logger = logging.getLogger(__name__)
-
-Exclusion = tuple[int, int | None]
-"""The id of an image, and of one of its annotations; None: the whole image."""
+Prefer = Literal["rare", "random", "first"]
 
 _SAFE_NAME = re.compile(r'(?!\.)[^/\\:*?"<>|]+(?<![. ])')
+
+
+class ClassCounts(TypedDict):
+    """Number of instances of a class, and number of images that show the class."""
+
+    images: int
+    instances: int
+
+
+class ClippedCounts(TypedDict):
+    """Number of clipped annotations, and the largest distance beyond an image in pixels."""
+
+    annotations: int
+    largest: float
+
+
+class IgnoredCounts(TypedDict):
+    """Number of rejected annotations whose pixels are ignored, and number of their images."""
+
+    annotations: int
+    images: int
+
+
+class SelectionSummary(TypedDict):
+    """The content of `metrics/filter.json`.
+
+    Dropped entries are counted by reason. Annotations of other classes are not counted.
+    """
+
+    images_total: int
+    images_kept: int
+    images_empty: int
+    images_dropped: dict[str, int]
+    annotations_total: int
+    annotations_kept: int
+    annotations_dropped: dict[str, int]
+    clipped: ClippedCounts
+    ignored: IgnoredCounts
+    classes: dict[str, ClassCounts]
 
 
 @dataclass
@@ -60,19 +95,26 @@ class Clipped:
 
 @dataclass
 class Selection:
-    """What `select` chose. `instances` has categories 1…N in the order of the classes asked for,
-    images by id, annotations in file order. Every other image, and every other annotation of the
-    classes asked for, stands in `rejections`."""
+    """The result of `select`.
+
+    Attributes:
+        instances: Selected images by id, and their annotations: by image, then in file order.
+            Category ids are the labels 1…N in the order of the selected classes.
+        rejections: One for each other image, and for each other annotation of a selected class.
+        clipped: Selected annotations that extend beyond their image.
+    """
 
     instances: Instances
     rejections: list[Rejection]
     clipped: list[Clipped]
 
-    def summary(self) -> dict[str, Any]:
-        """The content of `metrics/filter.json`."""
+    def summary(self) -> SelectionSummary:
+        """Count selected and rejected entries."""
         kept = self.instances
-        images = Counter(r.reason for r in self.rejections if r.kind == "image")
-        annotations = Counter(r.reason for r in self.rejections if r.kind == "annotation")
+        images: Counter[str] = Counter(r.reason for r in self.rejections if r.kind == "image")
+        annotations: Counter[str] = Counter(
+            r.reason for r in self.rejections if r.kind == "annotation"
+        )
         images_of = images_by_class(kept.annotations)
         instances_of = Counter(a.category_id for a in kept.annotations)
         with_objects = {a.image_id for a in kept.annotations}
@@ -99,145 +141,9 @@ class Selection:
         }
 
 
-def warn_of_unknown(read: ReadResult, exclude: Set[Exclusion], path: Path) -> None:
-    """Log one warning when some of the ids to exclude, which come from `path`, do not exist."""
-    known: set[tuple[int | None, int | None]] = {(i.id, None) for i in read.instances.images}
-    known |= {(a.image_id, a.id) for a in read.instances.annotations}
-    known |= {(r.image_id, r.annotation_id) for r in read.rejections}
-    unknown = sorted(exclude - known, key=str)
-    if unknown:
-        image_id, annotation_id = unknown[0]
-        first = f"image {image_id}"
-        if annotation_id is not None:
-            first += f", annotation {annotation_id}"
-        logger.warning(
-            "%s: %d of %d entries are not among the annotations, such as %s",
-            path,
-            len(unknown),
-            len(exclude),
-            first,
-        )
-
-
-def log_selection(selection: Selection, crowd_classes: Iterable[str]) -> None:
-    """Log a warning for each thing that a user should know before training, and the totals."""
-    kept = {image.id: image for image in selection.instances.images}
-    by_reason: dict[Reason, list[Rejection]] = defaultdict(list)
-    for r in invalid_annotations(selection.rejections):
-        by_reason[r.reason].append(r)
-    for reason, found in sorted(by_reason.items()):
-        example = f"annotation {found[0].annotation_id} of image {found[0].image_id}"
-        detail = f" ({found[0].detail})" if found[0].detail else ""
-        logger.warning(
-            "%d invalid: %s, first %s%s. %s", len(found), reason, example, detail, reason.remedy
-        )
-    summary = selection.summary()
-    if summary["ignored"]["annotations"]:
-        logger.warning(
-            "%d rejected annotations in %d images: their pixels are ignored, not background",
-            summary["ignored"]["annotations"],
-            summary["ignored"]["images"],
-        )
-    unknown = [
-        kept[r.image_id].file_name
-        for r in selection.rejections
-        if r.kind == "annotation" and r.image_id in kept and r.box is None
-    ]
-    if unknown:
-        logger.warning(
-            "%d rejected annotations have no known position, so their objects count as background: "
-            "in %s",
-            len(unknown),
-            ", ".join(list(dict.fromkeys(unknown))[:5]),
-        )
-    if selection.clipped:
-        largest = max(selection.clipped, key=lambda clipped: clipped.beyond.pixels)
-        logger.info(
-            "%d annotations clipped to their images, by up to %.3g pixels",
-            len(selection.clipped),
-            largest.beyond.pixels,
-        )
-    far = [c for c in selection.clipped if c.beyond.fraction > 0.1]
-    if far:
-        logger.warning(
-            "%d annotations extend beyond their images by more than a tenth of the side, first "
-            "annotation %d of %s: most likely the entry has another size than the image",
-            len(far),
-            far[0].annotation_id,
-            kept[far[0].image_id].file_name,
-        )
-    for name in crowd_classes:
-        logger.warning(
-            "most annotated pixels of class %s are crowd regions (iscrowd: 1), which are ignored: "
-            "set mask.crowd: paint if your labeling tool writes iscrowd for masks",
-            name,
-        )
-    logger.info(
-        "%d of %d images kept with %d annotations; rejected images: %s",
-        summary["images_kept"],
-        summary["images_total"],
-        summary["annotations_kept"],
-        ", ".join(f"{n} {reason}" for reason, n in summary["images_dropped"].items()) or "none",
-    )
-
-
-def mostly_crowd(instances: Instances, limit: float = 0.5) -> list[str]:
-    """The classes of which crowd regions are more than `limit` of the annotated pixels."""
-    crowds: Counter[int] = Counter()
-    counts: Counter[int] = Counter()
-    for annotation in instances.annotations:
-        counts[annotation.category_id] += 1
-        crowds[annotation.category_id] += annotation.iscrowd
-    # Rasterizing takes time; in COCO, crowd regions are rare.
-    candidates = {label for label in counts if crowds[label] > 0.05 * counts[label]}
-    images = {image.id: image for image in instances.images}
-    pixels: Counter[int] = Counter()
-    ignored: Counter[int] = Counter()
-    for annotation in instances.annotations:
-        if annotation.category_id in candidates:
-            size = images[annotation.image_id].width, images[annotation.image_id].height
-            segmentation = parse_segmentation(annotation.segmentation, *size)
-            area = int(coco_mask.area(encode_region(segmentation, *size)))
-            pixels[annotation.category_id] += area
-            ignored[annotation.category_id] += area * annotation.iscrowd
-    return [c.name for c in instances.categories if ignored[c.id] > limit * pixels[c.id]]
-
-
-def read_exclusions(path: Path) -> set[Exclusion]:
-    """What a person has taken out, from a CSV file whose first two columns are ids.
-
-    They are `image_id` and `annotation_id`; without the second a row means the whole image. Further
-    columns do not count, so that rows of `metrics/suspects.csv` and `data/rejected.csv` can be
-    copied as they are. Raises UserError, with the line, when the file is missing or no such table.
-    """
-    exclusions: set[Exclusion] = set()
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.reader(file)
-            if next(rows, [])[:2] != ["image_id", "annotation_id"]:
-                raise UserError(f"{path}: line 1 should begin with image_id,annotation_id")
-            for row in filter(None, rows):
-                image_id, annotation_id = (*row, "")[:2]
-                try:
-                    exclusions.add((int(image_id), int(annotation_id) if annotation_id else None))
-                except ValueError:
-                    start = ascii(",".join(row[:2])[:60])
-                    raise UserError(
-                        f"{path}: line {rows.line_num}: should begin with the id of an image and "
-                        f"that of an annotation or nothing (is {start})"
-                    ) from None
-    except FileNotFoundError:
-        raise UserError(
-            f"filter.exclude: {path} not found; make one with the line image_id,annotation_id"
-        ) from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is no CSV file in UTF-8: {error}") from None
-    return exclusions
-
-
 @contextlib.contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """It would take a fifth of the time, looking for cycles in lists that only grow."""
+    """Pause the collector, which would spend a fifth of the time on lists that only grow."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -254,36 +160,45 @@ def select(
     *,
     max_instances: int,
     max_images: int,
-    prefer: Literal["rare", "random", "first"],
+    prefer: Prefer,
     seed: int,
     exclude: Set[Exclusion] = frozenset(),
     out_of_bounds: Literal["drop", "clip"] = "drop",
     empty_fraction: float = 0.0,
 ) -> Selection:
-    """Choose the images and annotations to work with.
+    """Select images and annotations.
+
+    An annotation is selected if its class is selected, it is valid, and it is not excluded. An
+    image is selected if it is usable, is not excluded, and has 1 to `max_instances` such
+    annotations, or none of a selected class, up to `empty_fraction`. Entries that are unusable or
+    invalid keep that reason even if they are excluded. The boxes of rejected annotations in
+    selected images become `ImageRecord.ignored`.
 
     Args:
-        read: the annotations.
-        classes: the classes in label order, as in `categories_of_classes`.
-        max_instances: images with more valid annotations of these classes are rejected.
-        max_images: the largest number of images.
-        prefer: which images to keep of more: those of the rarest class first, a random draw, or the
-            first of the file.
-        seed: the seed of the draw.
-        exclude: images and annotations to leave out.
-        out_of_bounds: whether an annotation that extends beyond its image is rejected or clipped.
-        empty_fraction: the largest fraction of the selected images that have no annotation of these
-            classes.
+        read: Entries and rejections of an instances file.
+        classes: Classes in the order of their labels, as in `categories_of_classes`.
+        max_instances: Maximum number of annotations of an image; a crowd region counts as one.
+        max_images: Maximum number of images.
+        prefer: Which images stay if there are more. `rare`: images with the rarest class first,
+            otherwise in random order. `random`: a random sample. `first`: the first in file order.
+        seed: Of the random order.
+        exclude: Ids of images and annotations, as `read_exclusions` returns them.
+        out_of_bounds: Whether annotations that extend beyond their image are dropped or clipped.
+        empty_fraction: Maximum fraction of the selected images without an annotation of a selected
+            class.
+
+    Returns:
+        The selection, and a rejection for every image and annotation that is not selected.
 
     Raises:
-        NothingSelected: no image with an annotation is left.
-        UserError: a class cannot be used.
+        NothingSelected: No image with an annotation is left.
+        UserError: A class cannot be used.
     """
     members = categories_of_classes(read.instances, classes)
     labels = {id: label for label, ids in enumerate(members.values(), start=1) for id in ids}
     merged = {id for ids in members.values() if len(ids) > 1 for id in ids}
     source_names = {c.id: c.name for c in read.instances.categories if c.id in merged}
-    # An unreadable annotation of another class is not looked at either.
+    # Other classes are ignored, their unreadable annotations as well.
     other = {c.id for c in read.instances.categories} - labels.keys()
     rejections = [r for r in read.rejections if r.category_id not in other]
     images = _usable_images(read.instances.images, rejections)
@@ -321,7 +236,11 @@ def select(
 
 
 class NothingSelected(UserError):
-    """No image is left; `rejections` say why."""
+    """No image is left.
+
+    Attributes:
+        rejections: One for each image and annotation.
+    """
 
     def __init__(self, rejections: Sequence[Rejection]) -> None:
         self.rejections = rejections
@@ -348,12 +267,12 @@ def _counted(reasons: Counter[Reason]) -> str:
 def _usable_images(
     images: Iterable[ImageRecord], rejections: list[Rejection]
 ) -> dict[int, ImageRecord]:
-    """The images by id; unusable ones are appended to `rejections`."""
+    """Map usable images by id, and append the others to `rejections`."""
     usable: dict[int, ImageRecord] = {}
     stems: set[str] = set()
     for image in images:
         defect = _image_defect(image)
-        # Masks are named by the stem, on file systems that may not tell upper from lower case.
+        # Masks are named after the stem, and some file systems ignore case.
         stem = image.stem.casefold()
         if defect is None and image.id in usable:
             defect = Defect(Reason.DUPLICATE_IMAGE, "id")
@@ -416,7 +335,8 @@ class _Annotations:
             return
         box = None
         if image is not None:
-            box = possible_box(annotation.segmentation, annotation.bbox, image.width, image.height)
+            segmentation, bbox = map(parse_json, (annotation.segmentation, annotation.bbox))
+            box = possible_box(segmentation, bbox, image.width, image.height)
         self.rejections.append(
             Rejection("annotation", annotation.image_id, annotation.id, *defect, box=box)
         )
@@ -509,7 +429,7 @@ def _ignored_boxes(
 
 def _by_preference(
     annotations: Mapping[int, Sequence[Annotation]],
-    prefer: Literal["rare", "random", "first"],
+    prefer: Prefer,
     seed: int,
 ) -> list[int]:
     """The image ids that are the keys of `annotations`, those to keep first."""
@@ -521,9 +441,7 @@ def _by_preference(
     return sorted(drawn, key=lambda image_id: (len(images_of[rarest[image_id]]), rarest[image_id]))
 
 
-def _drawn(
-    images: Iterable[int], prefer: Literal["rare", "random", "first"], seed: int
-) -> list[int]:
+def _drawn(images: Iterable[int], prefer: Prefer, seed: int) -> list[int]:
     """Image ids in random order, or as in the file."""
     if prefer == "first":
         return list(images)

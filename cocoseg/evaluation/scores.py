@@ -100,7 +100,7 @@ class Evaluation:
         low, high = interval_95(mean_of_defined(self.resampled_ious))
         scores = summarize_scores(self.confusion, self.classes)
         return {
-            "miou": scores.pop("miou"),
+            "miou": scores["miou"],
             "miou_interval": {"low": low, "high": high},
             "boundary_miou": rounded(float(mean_of_defined(self._boundary_ious()))),
             **scores,

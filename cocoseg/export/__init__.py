@@ -1,6 +1,6 @@
-"""ONNX files of a model.
+"""ONNX files.
 
-onnx      write them and check them against PyTorch
+onnx      write a model as ONNX and compare it with PyTorch
 quantize  float16 and int8 variants
 
 Imports `core`, `models` and `inference`. Only the export stage uses it.

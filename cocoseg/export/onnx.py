@@ -1,14 +1,14 @@
-"""The model as an ONNX file that explains itself, and the proof that it does what PyTorch does.
+"""Writing models as self-contained ONNX files, and comparing them with PyTorch.
 
-The graph holds all but reading a photo and resizing it so that its shorter side has the card's
-`size` pixels (bilinear, antialiased):
+The inputs and the output of the graph:
 
-    images   uint8 (batch, 3, height, width)   RGB, 0 to 255, every dimension but the 3 is free
-    size     int64 (2,)                        (H, W) wanted of the logits: the photo's own
-    logits   float32 (batch, classes, H, W)    a pixel's label is the argmax over the classes
+    images   uint8 (batch, 3, height, width)   RGB, 0 to 255; all dimensions but the 3 are dynamic
+    size     int64 (2,)                        the (H, W) of the logits: that of the original image
+    logits   float32 (batch, classes, H, W)    the label of a pixel is the argmax over the classes
 
-Normalisation and the bilinear enlargement of the logits are inside. The metadata entry `cocoseg` is
-the ModelCard as JSON: class names in label order, architecture, size, mean and std.
+The caller resizes images so that their shorter side has the `size` of the model card (bilinear,
+antialiased). The graph includes normalization and the bilinear upsampling of the logits. The
+metadata entry `cocoseg` is the ModelCard as JSON.
 
 write_onnx(Path("models/onnx/float32.onnx"), model, card, opset=18)
 network = load_onnx(Path("models/onnx/float32.onnx"))
@@ -41,15 +41,22 @@ from cocoseg.models.heads import DilatedConv2d, LiteHead
 from cocoseg.models.networks import ModelCard, SegmentationNetwork
 
 MIN_AGREEMENT = 0.999
-"""Of float32: the least share of pixels with PyTorch's label."""
+"""The minimum fraction of pixels for which float32 predicts the same label as PyTorch."""
 
 
 def write_onnx(path: Path, model: SegmentationNetwork, card: ModelCard, opset: int) -> None:
-    """Write the model as ONNX of an opset from 13 to 20: the same weights give the same bytes."""
+    """Write a model as ONNX; equal weights give equal bytes.
+
+    Args:
+        path: the file.
+        model: the network; left unchanged.
+        card: its metadata.
+        opset: the ONNX opset, from 13 to 20.
+    """
     images = torch.zeros(2, 3, 96, 128, dtype=torch.uint8)
     with atomic_file(path) as temporary:
-        # The exporter by tracing, not `dynamo=True`: the graph is as dynamic and smaller, made in
-        # 2 s instead of 15 s, and no further package is needed.
+        # Tracing instead of `dynamo=True`: the graph is equally dynamic and smaller, the export
+        # takes 2 s instead of 15 s, and requires no additional package.
         with warnings.catch_warnings(category=DeprecationWarning, action="ignore"):
             torch.onnx.export(
                 _Graph(model, card).eval(),
@@ -73,10 +80,10 @@ def write_onnx(path: Path, model: SegmentationNetwork, card: ModelCard, opset: i
 
 
 class _Graph(SegmentationNetwork):
-    """What the ONNX file computes, in operations whose sizes follow the input's.
+    """The network of an ONNX file, in operations that support dynamic sizes.
 
-    The model's own shortcuts depend on the sizes: convolutions without the taps that see padding,
-    resizing as products with constant matrices. Here are the plain forms, of equal result.
+    The shortcuts of the model depend on the input size: dilated convolutions that skip taps, and
+    resizing by constant matrices. This class replaces them by equivalent plain operations.
     """
 
     def __init__(self, model: SegmentationNetwork, card: ModelCard) -> None:
@@ -92,14 +99,15 @@ class _Graph(SegmentationNetwork):
 
     def forward(self, images: Tensor, size: Tensor) -> Tensor:  # type: ignore[override]
         normalized = (images.float() - self.shift) / self.scale
-        # Traced, the two elements of `size` become the graph's input, not constants.
+        # While tracing, the elements of `size` are tensors: they become inputs of the graph.
         return super().forward(normalized, (size[0], size[1]))["out"]  # type: ignore[arg-type]
 
 
 class _LiteHead(LRASPPHead):  # type: ignore[misc]
-    """Lite R-ASPP's head, which enlarges the logits instead of their many more features.
+    """The head of Lite R-ASPP, upsampling logits instead of features, which have more channels.
 
-    Bilinear weights add up to 1, so that a 1x1 convolution may come before or after.
+    The result is the same: bilinear weights add up to 1, so upsampling and a 1x1 convolution
+    commute.
     """
 
     def forward(self, input: dict[str, Tensor]) -> Tensor:
@@ -112,11 +120,14 @@ class _LiteHead(LRASPPHead):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class Agreement:
-    """How closely a second network follows a first one.
+    """How closely a second network reproduces a first one.
 
-    `agreement` is the share of all pixels with the same label; `miou` is the second network's, and
-    `loss` how much lower it is than the first one's; `largest_score_difference` is that of the mean
-    IoU and the IoU of every class.
+    Attributes:
+        agreement: the fraction of pixels for which both predict the same label.
+        miou: the mean IoU of the second network.
+        loss: the mean IoU of the first network minus that of the second.
+        largest_score_difference: the largest absolute difference of the mean IoU and of the IoU of
+            any class.
     """
 
     agreement: float
@@ -131,27 +142,37 @@ def compare_networks(
     samples: Sequence[Sample],
     batch_size: int,
 ) -> dict[str, Agreement]:
-    """Label and score every pair with all networks, at its original resolution.
+    """Compare the predictions of networks with those of a first one, at the original resolution.
 
-    Raises UserError without pairs, since nothing would be proven.
+    Args:
+        first: the reference.
+        others: the networks to compare with it, by name.
+        samples: images and their ground truth.
+        batch_size: the maximum number of images of one size in a batch.
+
+    Returns:
+        The agreement of each of `others` with `first`.
+
+    Raises:
+        UserError: `samples` is empty.
     """
     if not samples:
-        raise UserError("split.ratios.test: the split has no images, the export cannot be checked")
+        raise UserError("split.ratios.test: the split has no images to check the export with")
     classes = len(first.card.classes)
-    photos = WholeImages(samples, first.card.size)
+    dataset = WholeImages(samples, first.card.size)
     confusions: list[Confusion] = [np.zeros((classes, classes), np.int64) for _ in (first, *others)]
     equal, pixels = [0 for _ in others], 0
     for indices in batches_of_equal_size(samples, batch_size):
         images, ground_truths = map(
-            torch.stack, zip(*(photos[index] for index in indices), strict=True)
+            torch.stack, zip(*(dataset[index] for index in indices), strict=True)
         )
         height, width = ground_truths.shape[-2:]
         labels = [
             network(images, (height, width)).max(dim=1).indices
             for network in (first, *others.values())
         ]
-        for place, other in enumerate(labels[1:]):
-            equal[place] += int((labels[0] == other).sum())
+        for position, other in enumerate(labels[1:]):
+            equal[position] += int((labels[0] == other).sum())
         pixels += ground_truths.numel()
         for total, prediction in zip(confusions, labels, strict=True):
             total += count_confusion(ground_truths.numpy(), prediction.numpy(), classes)
@@ -170,25 +191,44 @@ def compare_networks(
 
 
 def require_agreement(result: Agreement, path: Path, max_difference: float) -> None:
-    """Raise UserError where two networks differ by more than rounding explains."""
+    """Check that an ONNX file reproduces PyTorch up to rounding.
+
+    Args:
+        result: the agreement of the file with PyTorch.
+        path: the final path of the file, for the message.
+        max_difference: the limit of `largest_score_difference`.
+
+    Raises:
+        UserError: the agreement is too low.
+    """
     if result.agreement < MIN_AGREEMENT or result.largest_score_difference > max_difference:
         raise UserError(
-            f"{path} is not written, for it would not do what the model does: "
-            f"{result.agreement:.2%} of pixels get the same label (at least {MIN_AGREEMENT:.1%} "
-            f"must), scores differ by up to {result.largest_score_difference:.4f} "
-            f"(export.max_loss.float32: {max_difference:g}); try another export.opset"
+            f"{path} not written: it differs from the model: {result.agreement:.2%} of pixels get "
+            f"the same label (minimum {MIN_AGREEMENT:.1%}) and scores differ by up to "
+            f"{result.largest_score_difference:.4f} (export.max_loss.float32: {max_difference:g}); "
+            "try another export.opset"
         )
 
 
 def median_latency(
     networks: Mapping[str, Network], images: Tensor, size: tuple[int, int], repeats: int = 20
 ) -> dict[str, float]:
-    """Median milliseconds of each network for `images`, taken in turns so that noise hits all."""
+    """Measure networks in turn, so that noise affects all of them.
+
+    Args:
+        networks: the networks by name.
+        images: uint8 (B, 3, h, w).
+        size: the (height, width) of the logits.
+        repeats: the number of measurements of each network.
+
+    Returns:
+        The median latency of each network in milliseconds.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in networks}
     for repeat in range(-2, repeats):
         for name, network in networks.items():
             started = time.perf_counter()
             network(images, size)
-            if repeat >= 0:  # the first calls prepare memory and kernels
+            if repeat >= 0:  # skip the warm-up
                 seconds[name].append(time.perf_counter() - started)
     return {name: round(statistics.median(taken) * 1000, 2) for name, taken in seconds.items()}

@@ -1,10 +1,10 @@
-"""Smaller copies of the float32 ONNX file, with the same inputs, output and card.
+"""Smaller copies of the float32 ONNX file, with the same inputs, output and model card.
 
 write_float16(Path("float32.onnx"), Path("float16.onnx"))
-in_float = write_int8(Path("float32.onnx"), Path("int8.onnx"), pairs, max_loss=0.01, threads=1)
+in_float = write_int8(Path("float32.onnx"), Path("int8.onnx"), samples, max_loss=0.01, threads=1)
 
-float16 halves the file; a CPU computes in float32 all the same. int8 is static quantisation by ONNX
-Runtime's own tools: weights by output channel, activations by their range on training photos
+float16 halves the size of the file; CPUs still compute in float32. int8 is static quantization with
+the tools of ONNX Runtime: weights per output channel, activations by their range on training images
 (Krishnamoorthi, "Quantizing deep convolutional networks for efficient inference", 2018, section 3).
 """
 
@@ -15,9 +15,8 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import onnx
@@ -45,28 +44,28 @@ from cocoseg.inference.dataset import Sample, WholeImages
 logger = logging.getLogger(__name__)
 
 _OPERATIONS = ["Conv", "Add", "Mul", "Relu", "Sigmoid", "GlobalAveragePool", "Concat"]
-"""What the tools quantise. Resizing takes longer in 8 bits than in float."""
+"""The quantized operations. Resize is not one of them: it is slower in 8 bits than in float32."""
 
 _GATES = ["HardSwish", "HardSigmoid"]
-"""What they cannot, and becomes some of these operations."""
+"""Operations that the tools cannot quantize; `_with_integer_gates` replaces them."""
 
 _CHANNELS = 16
-"""Of which a multiple goes through a depthwise convolution of 8 bits quickly."""
+"""Depthwise convolutions in 8 bits are fast if their channels are a multiple of this number."""
 
 _FRACTION_OF_LOSS = 0.5
-"""Of the loss that is allowed on the test images, that on the photos of calibration."""
+"""The loss allowed on the calibration images, as a fraction of that allowed on the test images."""
 
 _RANKED_BY = 16
-"""Photos by which the parts are put in order."""
+"""The number of images by which layers are ranked."""
 
 _FRACTION_OF_WEIGHTS = 0.01
-"""Of all weights, those that may stay in float: they take four times the space."""
+"""The fraction of weights allowed in layers in float32, which take four times the space."""
 
 
 def write_float16(source: Path, path: Path) -> None:
     """Copy the float32 file `source` with weights in half precision; logits stay float32."""
     model = onnx.load(source)
-    # The enlargement of the logits: in half precision, more classes would be equal.
+    # The upsampling of the logits stays in float32: in half precision, more logits would be equal.
     last = next(node.name for node in model.graph.node if "logits" in node.output)
     with _quiet():
         model = convert_float_to_float16(model, keep_io_types=True, node_block_list=[last])
@@ -76,59 +75,105 @@ def write_float16(source: Path, path: Path) -> None:
 def write_int8(
     source: Path, path: Path, samples: Sequence[Sample], *, max_loss: float, threads: int
 ) -> list[str]:
-    """Copy the float32 file `source` quantised to 8 bits; returns the parts left in float.
+    """Write an int8 copy of a float32 file.
 
-    The ranges of activations come from `pairs`, of which there is at least one. The first part of
-    the network stays in float: on three channels, 8 bits are slower. Of the others, those that err
-    most follow until the mean IoU on `pairs` is at most half of `max_loss` below that of `source`.
-    If it never is with 99% of the weights in 8 bits, the best of what was tried is taken.
+    The first layer stays in float32, because 8 bits are slower for its three input channels. Other
+    layers return to float32, those with the largest errors first, until the mean IoU on `samples`
+    is at most half of `max_loss` below that of `source`. If this requires more than 1% of the
+    weights, the best combination tried is used.
+
+    Args:
+        source: the float32 file.
+        path: the file to write.
+        samples: images and ground truth for calibration; at least one.
+        max_loss: the mean IoU that may be lost on the test images.
+        threads: the number of CPU threads.
+
+    Returns:
+        The layers in float32, in the order of the network.
     """
     with tempfile.TemporaryDirectory() as directory, _quiet():
         model = _Quantization(source, Path(directory), samples, threads)
-        in_float = model.choose(max_loss * _FRACTION_OF_LOSS)
+        in_float = model.choose_float_layers(max_loss * _FRACTION_OF_LOSS)
         _save(model.quantize(in_float), path)
     return in_float
 
 
+class Variant(TypedDict):
+    """The entry of an ONNX file in `metrics/export.json`.
+
+    Attributes:
+        written: whether the file is kept.
+        bytes: the size of the file.
+        in_float: the layers of int8 that are in float32.
+
+    The other attributes are those of `Agreement`.
+    """
+
+    written: bool
+    bytes: int
+    agreement: float
+    miou: float
+    loss: float
+    largest_score_difference: float
+    in_float: NotRequired[list[str]]
+
+
 def drop_lossy(
     directory: Path, results: Mapping[str, Agreement], max_loss: Mapping[str, float], final: Path
-) -> dict[str, dict[str, Any]]:
-    """Remove the files `NAME.onnx` that lose more than they may; returns the figures of all.
+) -> dict[str, Variant]:
+    """Remove the files `NAME.onnx` that lose too much mean IoU, with a warning.
 
-    A warning names each, and by how much, under the folder `final` where the others will be.
+    Args:
+        directory: the directory of the files.
+        results: the agreement of each file with PyTorch, by name.
+        max_loss: the allowed loss of mean IoU, by name.
+        final: the final directory of the files, for the warning.
+
+    Returns:
+        The entry of each file in `metrics/export.json`, by name.
     """
-    figures = {}
+    variants: dict[str, Variant] = {}
     for name, result in results.items():
         path = directory / f"{name}.onnx"
         written = result.loss <= max_loss[name]
-        figures[name] = {"written": written, "bytes": path.stat().st_size, **asdict(result)}
+        variants[name] = {
+            "written": written,
+            "bytes": path.stat().st_size,
+            "agreement": result.agreement,
+            "miou": result.miou,
+            "loss": result.loss,
+            "largest_score_difference": result.largest_score_difference,
+        }
         if not written:
             path.unlink()
             logger.warning(
-                "%s is not written: its mean IoU on the test images is %.4f below PyTorch's, "
-                "%.4f more than export.max_loss.%s allows",
+                "%s not written: it loses %.4f of mean IoU on the test images, %.4f more than "
+                "export.max_loss.%s allows",
                 final / path.name,
                 result.loss,
                 result.loss - max_loss[name],
                 name,
             )
-    return figures
+    return variants
 
 
 def choose_calibration(samples: Sequence[Sample], count: int) -> list[Sample]:
-    """At most `count` pairs, whatever their order: always the same of the same names.
+    """Choose at most `count` samples by a hash of their names.
 
-    Raises UserError where there is none.
+    Raises:
+        UserError: `samples` is empty.
     """
     if not samples:
         raise UserError(
-            "int8 wants photos of the train split, which is empty: drop it from export.variants"
+            "export.variants: int8 calibration requires training images, but the train split is "
+            "empty; remove int8"
         )
     return sorted(samples, key=lambda sample: sort_key(0, "calibrate", sample.mask.stem))[:count]
 
 
 class _Quantization:
-    """A float32 file, its quantised copies, and what they make of some photos."""
+    """A float32 file and its quantized copies, evaluated on the calibration images."""
 
     def __init__(
         self, source: Path, directory: Path, samples: Sequence[Sample], threads: int
@@ -136,10 +181,8 @@ class _Quantization:
         network = load_onnx(source, threads=threads)
         card = network.card
         self._classes = len(card.classes)
-        photos = WholeImages(samples, card.size)
-        self._photos = [
-            photos[index] for index in range(len(samples))
-        ]  # decoded once for all copies
+        images = WholeImages(samples, card.size)
+        self._images = [images[index] for index in range(len(samples))]
         self._directory = directory
         self._threads = threads
         self._model = onnx.shape_inference.infer_shapes(_with_wide_depthwise(onnx.load(source)))
@@ -152,28 +195,28 @@ class _Quantization:
         self._labels, self._miou = self._evaluate(network)
         self._ranges = self._calibrate()
 
-    def choose(self, max_loss: float) -> list[str]:
-        """The parts that stay in float, in the order of the network."""
+    def choose_float_layers(self, max_loss: float) -> list[str]:
+        """Choose the layers in float32, in the order of the network."""
         first, *others = self._weights
         chosen = [first]
 
-        def is_too_much(layers: Sequence[str]) -> bool:
+        def too_large(layers: Sequence[str]) -> bool:
             weights = sum(self._weights[layer] for layer in layers)
             return weights > _FRACTION_OF_WEIGHTS * sum(self._weights.values())
 
         def loss(layers: Sequence[str]) -> float:
             return self._miou - self._evaluate(self._load(self.quantize(layers)))[1]
 
-        def wrong(layers: Sequence[str]) -> int:
+        def errors(layers: Sequence[str]) -> int:
             labels, _ = self._evaluate(self._load(self.quantize(layers)), _RANKED_BY)
             return sum(int((a != b).sum()) for a, b in zip(labels, self._labels, strict=False))
 
         best, least = chosen, loss(chosen)
         if least > max_loss:
-            candidates = [layer for layer in others if not is_too_much([first, layer])]
-            candidates.sort(key=lambda layer: wrong([first, layer]))
+            candidates = [layer for layer in others if not too_large([first, layer])]
+            candidates.sort(key=lambda layer: errors([first, layer]))
             for layer in candidates:
-                if is_too_much([*chosen, layer]):
+                if too_large([*chosen, layer]):
                     continue
                 chosen = [*chosen, layer]
                 found = loss(chosen)
@@ -184,11 +227,11 @@ class _Quantization:
         return [layer for layer in self._weights if layer in best]
 
     def quantize(self, in_float: Sequence[str]) -> ModelProto:
-        """A copy in which all but the parts `in_float` computes with integers."""
+        """Quantize all layers except those `in_float`."""
         quantizer = QDQQuantizer(
             copy.deepcopy(self._model),
             per_channel=True,
-            # Weights of 7 bits: with 8, sums of two products overflow on processors without VNNI.
+            # 7-bit weights: with 8 bits, sums of two products overflow on CPUs without VNNI.
             reduce_range=True,
             weight_qType=QuantType.QInt8,
             activation_qType=QuantType.QUInt8,
@@ -204,15 +247,15 @@ class _Quantization:
         return _with_integer_gates(quantized)
 
     def _calibrate(self) -> TensorsData:
-        """The lowest and highest value of every activation on the photos."""
+        """Find the range of every activation on the images."""
         path = self._directory / "calibration.onnx"
         _save(self._model, path)
         calibrator = create_calibrator(path, _OPERATIONS, self._directory / "augmented.onnx")
-        calibrator.collect_data(_Reader(self._photos))
+        calibrator.collect_data(_Reader(self._images))
         ranges = calibrator.compute_data()
         for node in self._model.graph.node:
             if node.op_type in _GATES:
-                # From -3, below which the gate is closed, in steps of which a whole number make 3.
+                # From -3, below which the gate is 0, in steps that divide 3.
                 highest = max(np.max(ranges[node.input[0]].range_value[1]), 0)
                 step = 3 / np.floor(3 / ((highest + 3) / 255))
                 ranges.data[node.input[0]] = TensorData(
@@ -226,10 +269,10 @@ class _Quantization:
         return load_onnx(path, threads=self._threads)
 
     def _evaluate(self, network: Network, count: int | None = None) -> tuple[list[Tensor], float]:
-        """The labels of every photo, or of the first `count`, and their mean IoU."""
+        """Predict all images, or the first `count`: the labels and their mean IoU."""
         confusion = np.zeros((self._classes, self._classes), np.int64)
         labels = []
-        for image, ground_truth in self._photos[:count]:
+        for image, ground_truth in self._images[:count]:
             height, width = ground_truth.shape
             found = network(image[None], (height, width))[0].max(dim=0).indices.to(torch.uint8)
             confusion += count_confusion(ground_truth.numpy(), found.numpy(), self._classes)
@@ -238,12 +281,12 @@ class _Quantization:
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
-    """Photos, one at a time, as the inputs of the ONNX file."""
+    """Images, one at a time, as inputs of the ONNX file."""
 
-    def __init__(self, photos: Sequence[tuple[Tensor, Tensor]]) -> None:
+    def __init__(self, images: Sequence[tuple[Tensor, Tensor]]) -> None:
         self._inputs = (
             {"images": image[None].contiguous().numpy(), "size": np.array(ground_truth.shape)}
-            for image, ground_truth in photos
+            for image, ground_truth in images
         )
 
     def get_next(self) -> dict[str, NDArray[Any]] | None:
@@ -251,23 +294,20 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
 
 
 def _layer(node: NodeProto) -> str:
-    """To which part of the network a node belongs, such as `backbone.4`: the second of its names.
-
-    What stands in no part, such as the normalisation, is its own.
-    """
+    """The layer of a node, such as `backbone.4`; a node outside all layers is its own layer."""
     names = node.name.split("/")[1:]
     return names[1] if len(names) > 2 else node.name
 
 
 def _with_wide_depthwise(model: ModelProto) -> ModelProto:
-    """The model, its depthwise convolutions with a multiple of 16 channels, the further ones zero.
+    """Pad depthwise convolutions with zeros to a multiple of 16 channels.
 
-    ONNX Runtime takes up to three times as long for others in 8 bits. What has as many channels in
-    the same part of the network gets the same zeros.
+    In 8 bits, ONNX Runtime is up to three times slower for other numbers of channels. Convolutions
+    in the same layer with the same number of channels are padded alike.
     """
     graph = model.graph
     values = {tensor.name: tensor for tensor in graph.initializer}
-    # The exporter stores equal biases once, and names them by Identity.
+    # The exporter stores equal biases once and refers to them by Identity nodes.
     alias = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Identity"}
     groups, widths = {}, {}
     for node in graph.node:
@@ -283,12 +323,12 @@ def _with_wide_depthwise(model: ModelProto) -> ModelProto:
             continue
         if groups[node.name].i == width:
             groups[node.name].i += missing
-        for place, name in enumerate(node.input[1:], start=1):
+        for index, name in enumerate(node.input[1:], start=1):
             array = numpy_helper.to_array(values[name])
             added = [missing * (size == width) for size in array.shape[:2]]
             added += [0] * (array.ndim - len(added))
             wide = np.pad(array, [(0, count) for count in added])
-            node.input[place] = _add(graph, f"{node.name}_{place}", wide)
+            node.input[index] = _add(graph, f"{node.name}_{index}", wide)
     used = {name for node in graph.node for name in node.input}
     kept = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.initializer[:]
@@ -297,11 +337,11 @@ def _with_wide_depthwise(model: ModelProto) -> ModelProto:
 
 
 def _with_integer_gates(model: ModelProto) -> ModelProto:
-    """The model, its hard-swishes and hard-sigmoids computed from the bytes of their convolution.
+    """Compute hard-sigmoid and hard-swish from the quantized output of the convolution before them.
 
-    Where a byte q means x = s q - 3, as `_calibrate` sees to, s q / 6 is (x + 3) / 6, hard-sigmoid
-    between its limits: the lower is that of bytes, the upper one the highest byte or that of Clip.
-    Hard-swish is x times its hard-sigmoid.
+    `_calibrate` chooses ranges in which a byte q represents x = s q - 3. Within its limits, the
+    hard-sigmoid of x is therefore (x + 3) / 6 = s q / 6. The lower limit is byte 0; the upper limit
+    is byte 255 or a Clip. The hard-swish is x times its hard-sigmoid.
     """
     graph = model.graph
     values = {tensor.name: tensor for tensor in graph.initializer}
@@ -309,7 +349,7 @@ def _with_integer_gates(model: ModelProto) -> ModelProto:
     users = {name: node for node in graph.node for name in node.input}
     for node in [node for node in graph.node if node.op_type in _GATES]:
         source = makers[node.input[0]]
-        if source.op_type != "DequantizeLinear":  # a part that stays in float
+        if source.op_type != "DequantizeLinear":  # a layer in float32
             continue
         code, step = source.input[0], numpy_helper.to_array(values[source.input[1]]).item()
         scale = _add(graph, f"{node.name}/scale", np.float32(step / 6))
@@ -320,7 +360,7 @@ def _with_integer_gates(model: ModelProto) -> ModelProto:
             limited = f"{node.name}/limited"
             graph.node.append(helper.make_node("Clip", [code, "", limit], [limited], limited))
             code = limited
-        if node.op_type == "HardSigmoid":  # its result need not become bytes: it is
+        if node.op_type == "HardSigmoid":  # the result is quantized already
             quantize = users[node.output[0]]
             users[quantize.output[0]].input[:] = [code, scale, zero]
             graph.node.remove(quantize)
@@ -336,7 +376,7 @@ def _with_integer_gates(model: ModelProto) -> ModelProto:
 
 
 def _add(graph: GraphProto, name: str, array: NDArray[Any] | np.generic) -> str:
-    """Add a constant; returns its name."""
+    """Add a constant to the graph and return its name."""
     graph.initializer.append(numpy_helper.from_array(np.asarray(array), name))
     return name
 
@@ -349,7 +389,7 @@ def _save(model: ModelProto, path: Path) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the tools say to their developers, on the root logger and as warnings."""
+    """Suppress the tools' warnings and messages on the root logger."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

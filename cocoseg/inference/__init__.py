@@ -1,11 +1,11 @@
-"""Running a network on images: what training, evaluation and export share.
+"""Running networks on images, for training, evaluation, export and the public API.
 
 dataset    samples (image and mask) as tensors
 backends   PyTorch and ONNX Runtime behind one interface
 tiling     large images in overlapping tiles
-confusion  confusion matrices and the scores made from them
-batches    samples in batches: load, predict, count
-predictor  a model file and an image, nothing else: `cocoseg.load`
+confusion  confusion matrices and scores
+batches    load samples in batches and predict them
+predictor  predict any image with a model file: `cocoseg.load`
 
 Imports `core` and `models`.
 """

@@ -1,4 +1,4 @@
-"""Networks ready to run, whatever computes them: PyTorch or ONNX Runtime.
+"""Networks ready for inference, on PyTorch or ONNX Runtime.
 
 network = TorchNetwork(*load_model(Path("models/model.safetensors")), torch.device("cpu"))
 network = load_onnx(Path("models/onnx/float32.onnx"))
@@ -15,16 +15,16 @@ import onnxruntime
 import torch
 from torch import Tensor
 
-from cocoseg.core.errors import UserError
+from cocoseg.core.errors import MissingFileError, UserError
 from cocoseg.models.networks import ModelCard, SegmentationNetwork, fold_batch_norms
 
 
 class Network(Protocol):
-    """From images, resized for the network, to logits of any size.
+    """A function from resized images to logits of any size.
 
     Attributes:
-        card: the classes and the input size of the model.
-        device: where the logits are.
+        card: the metadata of the model.
+        device: the device of the logits.
     """
 
     card: ModelCard
@@ -34,16 +34,16 @@ class Network(Protocol):
         """Compute logits.
 
         Args:
-            images: RGB, uint8 (B, 3, h, w), with `card.size` pixels on the shorter side.
-            size: the (H, W) of the logits.
+            images: RGB, uint8 (B, 3, h, w), as `resize_shorter_side` returns them.
+            size: the (height, width) of the logits.
 
         Returns:
-            Logits, float32 (B, classes, H, W), on `device`.
+            Logits, float32 (B, classes, *size), on `device`.
         """
 
 
 class TorchNetwork:
-    """A PyTorch model in evaluation mode, its batch norms folded, as a Network."""
+    """A PyTorch model in evaluation mode with folded batch norms, as a Network."""
 
     def __init__(self, model: SegmentationNetwork, card: ModelCard, device: torch.device) -> None:
         self.card = card
@@ -57,7 +57,7 @@ class TorchNetwork:
 
 
 class OnnxNetwork:
-    """An ONNX file that the export stage wrote, as a Network; made by `load_onnx`."""
+    """An ONNX file of the export stage, as a Network on the CPU; created by `load_onnx`."""
 
     def __init__(self, session: onnxruntime.InferenceSession, card: ModelCard) -> None:
         self.card = card
@@ -79,24 +79,27 @@ def load_onnx(path: Path, device: str = "cpu", threads: int = 0) -> OnnxNetwork:
         threads: the number of CPU threads; 0 uses all cores.
 
     Raises:
-        UserError: the file is missing, damaged or not from this project, or the device is not
-            available.
+        MissingFileError: the file does not exist.
+        UserError: the file is damaged or not from this project, or the device is not available.
     """
     if not path.is_file():
-        raise UserError(f"{path} not found: run `dvc repro export`, or fetch it with `dvc pull`")
+        raise MissingFileError(
+            f"{path} not found: in the project's directory, create it with `dvc repro export` or "
+            "fetch it with `dvc pull`"
+        )
     providers = _providers(device)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # its warnings are for its developers
-    # Threads that wait in a busy loop take the processor from other networks of this process.
+    options.log_severity_level = 3  # errors only: the warnings are for developers
+    # Idle threads that spin would slow down the other networks of this process.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(path, options, providers=providers)
-    except Exception as error:  # onnxruntime's errors have no base class of their own
+    except Exception as error:  # onnxruntime's exceptions have no common base class
         raise UserError(f"{path} is damaged or not an ONNX file: {error}") from None
     metadata = session.get_modelmeta().custom_metadata_map
     if "cocoseg" not in metadata:
-        raise UserError(f"{path} has no cocoseg metadata: it was not written by the export stage")
+        raise UserError(f"{path} has no cocoseg metadata: use a file that the export stage wrote")
     return OnnxNetwork(session, msgspec.json.decode(metadata["cocoseg"], type=ModelCard))
 
 
@@ -109,18 +112,18 @@ def _providers(device: str) -> list[str | tuple[str, dict[str, int]]]:
     if kind in ("auto", "cuda") and has_gpu:
         return [(gpu, {"device_id": int(number or 0)}), "CPUExecutionProvider"]
     raise UserError(
-        f"{device} is not available to ONNX models here: use cpu, or install onnxruntime-gpu"
+        f"{device} is not available for ONNX models: use cpu, or install onnxruntime-gpu"
     )
 
 
 def normalize(images: Tensor, card: ModelCard) -> Tensor:
-    """uint8 (B, 3, H, W) to the network's normalized float32 input, channels last."""
+    """Normalize RGB images, uint8 (B, 3, H, W), to float32 in channels-last memory format."""
     shift, scale = _by_channel(card.mean, images.device), _by_channel(card.std, images.device)
     return ((images.float() - shift) / scale).contiguous(memory_format=torch.channels_last)
 
 
-@functools.lru_cache(maxsize=16)  # each copy to a GPU would wait for it
-@torch.inference_mode(False)  # cached while predicting, it is used in training as well
+@functools.lru_cache(maxsize=16)  # each copy to a GPU would synchronize with it
+@torch.inference_mode(False)  # the cached tensors are also used in training
 def _by_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """Values of RGB from 0 to 1 as (1, 3, 1, 1) from 0 to 255."""
+    """RGB values from 0 to 1 as a tensor (1, 3, 1, 1) from 0 to 255."""
     return torch.tensor(values, device=device).view(1, 3, 1, 1) * 255

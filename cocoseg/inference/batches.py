@@ -1,7 +1,4 @@
-"""Samples in batches: load them, run a network on them, count the result.
-
-Used by validation, evaluation and export.
-"""
+"""Loading samples in batches and predicting them, for validation, evaluation and export."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,22 +18,22 @@ Batch = tuple[Tensor, Tensor]
 
 
 def load_batches(loader: DataLoader[Batch]) -> Iterator[Batch]:
-    """A loader's batches; what fails in its worker processes is raised as UserError of one line."""
+    """Yield the batches of a loader; raise errors of its workers as a UserError of one line."""
     try:
         yield from loader
     except UserError as error:
-        # torch puts the worker's traceback before the message.
+        # torch prepends the traceback of the worker to the message.
         raise UserError(str(error).strip().rsplit("UserError: ", 1)[-1]) from None
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
         raise UserError(
-            "a process that loads images died, perhaps for want of memory: lower runtime.workers"
+            "a process that loads images died, possibly out of memory: lower runtime.workers"
         ) from None
 
 
 def batches_of_equal_size(samples: Sequence[Sample], batch_size: int) -> list[list[int]]:
-    """Indices of photos grouped into batches in which all have the same size."""
+    """Group the indices of samples into batches of images of one size."""
     by_size: dict[tuple[int, int], list[int]] = {}
     for index, sample in enumerate(samples):
         by_size.setdefault(sample.size(), []).append(index)
@@ -69,12 +66,12 @@ class SamplePrediction:
 
 @dataclass(frozen=True)
 class Views:
-    """Views of each image over which probabilities are averaged (test-time augmentation).
+    """Test-time augmentation: the views of each image whose probabilities are averaged.
 
     Attributes:
-        scales: each view is the image at this multiple of the network's input size.
-        flip: whether each view is seen mirrored left to right as well.
-        tiles: the views of an image are tiles as in `tile_grids`, not only the whole image.
+        scales: the sizes of the views, as multiples of the network's input size.
+        flip: whether to add the mirror image of each view.
+        tiles: the side of the tiles into which the image is also divided, as in `tile_grids`.
     """
 
     scales: Sequence[float] = (1.0,)
@@ -82,7 +79,7 @@ class Views:
     tiles: Tiles | None = None
 
     def sizes(self, size: int) -> list[int]:
-        """The shorter side in pixels of each view, for a network of input `size`."""
+        """The shorter side of each view in pixels, for a network of input `size`."""
         return [max(32, round(size * scale)) for scale in self.scales]
 
 
@@ -97,35 +94,22 @@ def predict_samples(
     workers: int,
     views: Views = SINGLE_VIEW,
 ) -> Iterator[SamplePrediction]:
-    """Predict every sample at its original size.
+    """Predict samples at their original sizes.
 
     Args:
         network: the network.
         samples: the samples.
         batch_size: the number of images of one size, or of tiles of one image, in a batch.
-        workers: the number of processes that load images; tiles are cut in this process.
+        workers: the number of processes that load images. With tiles, this process loads them.
         views: the views of each image.
 
     Yields:
-        The predictions, grouped by image size, not in the order of the samples.
+        The predictions, grouped by image size rather than in the order of the samples.
     """
     sizes = views.sizes(network.card.size)
     if views.tiles:
         for index, sample in enumerate(samples):
-            image, ground_truth = sample.read()
-            logits = tiled_logits(
-                lambda inputs, size: _averaged_logits(network, inputs, size, views.flip),
-                network.card,
-                image,
-                views.tiles,
-                batch_size,
-                sizes,
-            )
-            with torch.inference_mode():
-                probabilities = torch.cat([rows for _, rows in logits], dim=1).softmax(dim=0)
-                confidence, labels = probabilities.max(dim=0)
-            found = labels.to(torch.uint8).cpu(), confidence.cpu(), probabilities
-            yield SamplePrediction(index, ground_truth, *found)
+            yield _predict_tiles(network, index, sample, batch_size, views, views.tiles)
         return
     batches = batches_of_equal_size(samples, batch_size)
     loaders = [
@@ -133,7 +117,7 @@ def predict_samples(
             WholeImages(samples, size),
             batch_sampler=batches,
             num_workers=workers,
-            generator=torch.Generator(),  # the loader would draw from the global one
+            generator=torch.Generator(),  # keeps the loader from drawing from the global one
             pin_memory=network.device.type == "cuda",
         )
         for size in sizes
@@ -149,10 +133,29 @@ def predict_samples(
 
 
 @torch.inference_mode()
+def _predict_tiles(
+    network: Network, index: int, sample: Sample, batch_size: int, views: Views, tiles: Tiles
+) -> SamplePrediction:
+    image, ground_truth = sample.read()
+    rows = tiled_logits(
+        lambda inputs, size: _averaged_logits(network, inputs, size, views.flip),
+        network.card,
+        image,
+        tiles,
+        batch_size,
+        views.sizes(network.card.size),
+    )
+    probabilities = torch.cat([logits for _, logits in rows], dim=1).softmax(dim=0)
+    confidence, labels = probabilities.max(dim=0)
+    found = labels.to(torch.uint8).cpu(), confidence.cpu(), probabilities
+    return SamplePrediction(index, ground_truth, *found)
+
+
+@torch.inference_mode()
 def _predict(
     network: Network, inputs: Sequence[Tensor], size: tuple[int, int], flip: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Probabilities (B, classes, *size), averaged over the inputs; the highest, and its label."""
+    """The mean probabilities (B, classes, *size) over the inputs, their maxima and the labels."""
     total = torch.zeros((), device=network.device)
     for images in inputs:
         logits = network(images, size)
@@ -162,7 +165,7 @@ def _predict(
     probabilities = total / (len(inputs) * (1 + flip))
     confidence, labels = probabilities.max(dim=1)
     if len(inputs) == 1 and not flip:
-        # After softmax, the highest two may have become equal. (`argmax` takes 15 times as long.)
+        # The softmax can round two logits to equal probabilities. (`argmax` is 15 times slower.)
         labels = logits.max(dim=1).indices
     return probabilities, confidence, labels
 
@@ -170,17 +173,17 @@ def _predict(
 def _averaged_logits(
     network: Network, inputs: Sequence[Tensor], size: tuple[int, int], flip: bool
 ) -> Tensor:
-    """Logits (B, classes, *size), of several inputs up to a number that all classes share."""
+    """The logits (B, classes, *size), or the log of the mean probabilities of several inputs."""
     if len(inputs) == 1 and not flip:
         return network(inputs[0], size)
     probabilities, _, _ = _predict(network, inputs, size, flip)
-    return probabilities.clamp_min(1e-30).log()  # 0 has no logarithm
+    return probabilities.clamp_min(1e-30).log()  # log(0) is -inf
 
 
 def confusion_of_samples(
     network: Network, samples: Sequence[Sample], *, batch_size: int, workers: int
 ) -> Confusion:
-    """The confusion matrix (classes, classes) over all pixels of the samples."""
+    """Predict samples as `predict_samples` does and count their pixels."""
     classes = len(network.card.classes)
     total = np.zeros((classes, classes), np.int64)
     for found in predict_samples(network, samples, batch_size=batch_size, workers=workers):

@@ -1,4 +1,4 @@
-"""Photos and their label maps as tensors: from files to the network's batches of whole photos."""
+"""Samples: images and their masks, from files to tensors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +16,13 @@ from cocoseg.core.images import read_rgb
 from cocoseg.core.labels import read_mask
 
 MAX_ASPECT = 16
-"""Of a longer photo the network would see millions of pixels of a line."""
+"""The largest ratio of an image's sides. Longer images are squeezed: resized by their shorter side,
+they would have millions of pixels."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The files of one photo and its label map."""
+    """The files of an image and its mask."""
 
     image: Path
     mask: Path
@@ -30,20 +31,28 @@ class Sample:
         return self.image, self.mask
 
     def size(self) -> tuple[int, int]:
-        """(height, width) in pixels, from the label map's header."""
+        """The (height, width) in pixels, from the header of the mask."""
         with Image.open(self.mask) as mask:
             return mask.height, mask.width
 
     def read(self, shorter_side: int | None = None) -> tuple[Tensor, Tensor]:
-        """The photo as uint8 (3, H, W) and its labels as uint8 (H, W).
+        """Decode the image and the mask.
 
-        Where a `shorter_side` of so many pixels is enough, a JPEG that has at least twice as many
-        is decoded smaller, in less time, and its labels are those of the nearest pixels.
+        Args:
+            shorter_side: the shorter side in pixels that is sufficient. A JPEG of at least twice
+                that size is decoded at a fraction of its resolution, which takes less time, and its
+                mask is resized to match by the nearest pixel.
+
+        Returns:
+            The image, RGB uint8 (3, H, W), and its labels, uint8 (H, W).
+
+        Raises:
+            UserError: the files do not belong together or are damaged.
         """
-        label_map = read_mask(self.mask)
-        height, width = label_map.shape
+        mask = read_mask(self.mask)
+        height, width = mask.shape
         rgb = read_rgb(self.image, width, height, shorter_side=shorter_side)
-        image, labels = torch.from_numpy(rgb).permute(2, 0, 1), torch.from_numpy(label_map)
+        image, labels = torch.from_numpy(rgb).permute(2, 0, 1), torch.from_numpy(mask)
         if image.shape[1:] != labels.shape:
             size = list(image.shape[1:])
             labels = transforms.resize(labels[None], size, InterpolationMode.NEAREST_EXACT)[0]
@@ -51,7 +60,16 @@ class Sample:
 
 
 def read_samples(split: Path, images: Path, masks: Path) -> list[Sample]:
-    """The files of every stem in a split's list. Raises UserError where a file is missing."""
+    """Find the files of a split.
+
+    Args:
+        split: a text file of image stems, one per line.
+        images: the directory of the images.
+        masks: the directory of the masks.
+
+    Raises:
+        UserError: an image or a mask is missing.
+    """
     image_of = {path.stem: path for path in sorted(images.iterdir())}
     stems = split.read_text(encoding="utf-8").split("\n")
     samples = []
@@ -59,13 +77,13 @@ def read_samples(split: Path, images: Path, masks: Path) -> list[Sample]:
         mask = masks / f"{stem}.png"
         if stem not in image_of or not mask.is_file():
             missing = f"{images}/{stem}.*" if stem not in image_of else str(mask)
-            raise UserError(f"{missing} is missing but named in {split}: run `dvc repro` again")
+            raise UserError(f"{missing} is missing but listed in {split}: rerun `dvc repro`")
         samples.append(Sample(image_of[stem], mask))
     return samples
 
 
 class WholeImages(Dataset[tuple[Tensor, Tensor]]):
-    """Photos resized for the network, with the labels at the original size."""
+    """Images resized for a network of input `size`, with labels at the original size."""
 
     def __init__(self, samples: Sequence[Sample], size: int) -> None:
         self.samples = samples
@@ -77,9 +95,11 @@ class WholeImages(Dataset[tuple[Tensor, Tensor]]):
 
 
 def resize_shorter_side(image: Tensor, size: int) -> Tensor:
-    """Resize uint8 (3, H, W) so that its shorter side has `size` pixels.
+    """Resize an image so that its shorter side has `size` pixels (bilinear, antialiased).
 
-    One of a longer side than MAX_ASPECT times the shorter one is squeezed to that before.
+    Args:
+        image: uint8 (3, H, W). An aspect ratio above MAX_ASPECT is reduced to it first.
+        size: the shorter side in pixels.
     """
     height, width = image.shape[1:]
     longest = MAX_ASPECT * min(height, width)

@@ -1,16 +1,14 @@
-"""A model file and a photo, nothing else: labels, probabilities and an overlay of any photo.
+"""Prediction of any image with a model file.
 
 import cocoseg
 model = cocoseg.load("models/model.safetensors")      # or models/onnx/int8.onnx
-result = model.predict("photo.jpg")                   # or a PIL image, or uint8 (H, W, 3)
-result.labels, result.classes, result.shares()        # uint8 (H, W), names, {name: share}
+result = model.predict("image.jpg")                   # or a PIL image, or uint8 (H, W, 3)
+result.labels, result.classes, result.fractions()     # uint8 (H, W), names, {name: fraction}
 result.overlay().save("overlay.png")
+model.predict("large.jpg", tiles="full")              # as a whole and in overlapping tiles
 
-Photos are resized and normalised as for the scores of the evaluate stage, and the logits are
-enlarged to the photo's own size in the same way, but some rows at a time: what is held in memory
-are the photo, its labels and little else, however large it is.
-
-`predict("photo.jpg", tiles="full")` sees a large photo in overlapping tiles as well.
+The labels equal those of the evaluate stage. Logits are upsampled a strip of rows at a time, so
+that memory holds the image and its labels but never the full logits.
 """
 
 import functools
@@ -26,7 +24,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from cocoseg.core.drawing import RGBImage, overlay_labels
-from cocoseg.core.errors import UserError
+from cocoseg.core.errors import MissingFileError, UserError
 from cocoseg.core.images import read_rgb, to_rgb
 from cocoseg.core.labels import Labels
 from cocoseg.inference.backends import Network, TorchNetwork, load_onnx
@@ -38,15 +36,15 @@ from cocoseg.models.networks import ModelCard, coarse_size
 from cocoseg.models.weights import load_model
 
 MAX_SIDE = 65_500
-"""JPEG holds no longer sides, so an overlay could not be written."""
+"""The longest side of an image in pixels, because overlays are written as JPEG."""
 
 MAX_PREDICTION_PIXELS = 500_000_000
-"""The largest image file that is decoded: Pillow takes 2 GB for it."""
+"""The largest image file that is decoded; Pillow allocates 2 GB for it."""
 
 _WAITING = 200_000_000
-"""Bytes of photos."""
+"""The maximum number of bytes of images that wait for a full batch."""
 
-_enough_memory = enough_memory("lower the batch size (--batch-size), or take the CPU")
+_enough_memory = enough_memory("lower the batch size (--batch-size), or use the CPU")
 
 ImageLike = str | Path | Image.Image | NDArray[np.uint8]
 """A path, a PIL image, or RGB values, uint8 (H, W, 3)."""
@@ -58,10 +56,13 @@ Strips = Callable[[], Iterator[tuple[slice, Tensor]]]
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a model sees in one photo.
+    """The prediction of one image.
 
-    `photo` uint8 (H, W, 3), `labels` uint8 (H, W), `classes` names in label order; `logits` gives
-    ranges of rows from top to bottom, and of each the logits, float32 (classes, rows, W).
+    Attributes:
+        image: the image, RGB uint8 (H, W, 3).
+        labels: the predicted labels, uint8 (H, W).
+        classes: the class names in label order, background first.
+        logits: computes ranges of rows and their logits, float32 (classes, rows, W).
     """
 
     image: RGBImage
@@ -70,44 +71,48 @@ class Prediction:
     logits: Strips
 
     def fractions(self) -> dict[str, float]:
-        """The share of the photo's pixels by class name, all classes in label order."""
+        """The fraction of pixels by class name, for all classes in label order."""
         counts = Image.fromarray(self.labels).histogram()
         return {name: counts[label] / self.labels.size for label, name in enumerate(self.classes)}
 
     def probabilities(self) -> NDArray[np.float16]:
-        """The softmax of the logits, float16 (classes, H, W): 2 bytes for each pixel and class."""
+        """The softmax of the logits, float16 (classes, H, W); with tiles, they are recomputed."""
         result = np.empty((len(self.classes), *self.labels.shape), np.float16)
         for rows, logits in self.logits():
             result[:, rows] = logits.softmax(dim=0).cpu().numpy()
         return result
 
     def overlay(self, opacity: float = 0.6) -> Image.Image:
-        """The photo with each class in its colour over it, and borders; background stays clear."""
+        """Draw the classes and their borders over the image in their colors.
+
+        Args:
+            opacity: the opacity of the colors, from 0 to 1. The background is not colored.
+        """
         height, width = self.labels.shape
-        picture = Image.new("RGB", (width, height))
+        result = Image.new("RGB", (width, height))
         for rows in strips(height, 3 * width):
-            # A row more on either side, so that borders are found across strips.
+            # One more row on either side finds the borders across strips.
             above = max(rows.start - 1, 0)
             around = slice(above, rows.stop + 1)
             strip = overlay_labels(self.image[around], self.labels[around], opacity)
             own = strip[rows.start - above :][: rows.stop - rows.start]
-            picture.paste(Image.fromarray(own), (0, rows.start))
-        return picture
+            result.paste(Image.fromarray(own), (0, rows.start))
+        return result
 
 
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """A loaded model; made by `load`.
+    """A model that predicts images; created by `load`.
 
     Attributes:
-        network: the network that the model file holds.
+        network: the network of the model file.
     """
 
     network: Network
 
     @property
     def card(self) -> ModelCard:
-        """What the model file says about itself."""
+        """The metadata of the model file."""
         return self.network.card
 
     @property
@@ -117,21 +122,23 @@ class Predictor:
 
     @property
     def device(self) -> torch.device:
-        """Where the network computes."""
+        """The device of the network."""
         return self.network.device
 
     def predict(self, image: ImageLike, tiles: Tiles | None = None) -> Prediction:
         """Segment one image.
 
         Args:
-            image: a path, a PIL image, or RGB values as uint8 (H, W, 3). Paths and PIL images are
-                rotated as their EXIF orientation says.
-            tiles: the side of the tiles in which a large image is seen as well, as in `tile_grids`.
+            image: a path, a PIL image, or RGB values, uint8 (H, W, 3). The EXIF orientation of
+                files and PIL images is applied.
+            tiles: also divide a large image into overlapping tiles, which finds smaller objects:
+                the side of a tile in pixels, or `full` for the network's full resolution.
 
         Raises:
-            UserError: the file is missing or damaged, or has more than MAX_PREDICTION_PIXELS; a
-                side is longer than MAX_SIDE; or the GPU memory is too small.
-            ValueError: an array has another dtype or shape.
+            MissingFileError: the file does not exist.
+            UserError: the file is damaged or has more than MAX_PREDICTION_PIXELS, a side is longer
+                than MAX_SIDE, or the GPU is out of memory.
+            ValueError: an array is not uint8 (H, W, 3).
         """
         ((_, result),) = self.predict_many([image], batch_size=8, tiles=tiles)
         if isinstance(result, UserError):
@@ -141,16 +148,16 @@ class Predictor:
     def predict_many(
         self, images: Iterable[ImageT], batch_size: int = 8, tiles: Tiles | None = None
     ) -> Iterator[tuple[ImageT, Prediction | UserError]]:
-        """Segment many images, those of one shape in batches.
+        """Segment many images, batching those of one shape.
 
         Args:
-            images: each as in `predict`.
+            images: the images, each as in `predict`.
             batch_size: the number of images of one shape, or of tiles of one image, in a batch.
             tiles: as in `predict`.
 
         Yields:
-            Each image with its prediction, or with the error of a file that cannot be read. The
-            order is that of the batches: up to 200 MB of images wait for others of their shape.
+            Each image with its prediction, or with the error if it cannot be read. The order is the
+            order of the batches; up to 200 MB of images wait for others of the same shape.
         """
         waiting: dict[torch.Size, list[tuple[ImageT, RGBImage, Tensor]]] = {}
         for image in images:
@@ -172,12 +179,12 @@ class Predictor:
                 yield image, self._label(rgb, logits)
                 continue
             resized = resize_shorter_side(_to_tensor(rgb), self.card.size)
-            alike = waiting.setdefault(resized.shape, [])
-            alike.append((image, rgb, resized))
+            same_shape = waiting.setdefault(resized.shape, [])
+            same_shape.append((image, rgb, resized))
             if sum(rgb.size for batch in waiting.values() for _, rgb, _ in batch) > _WAITING:
                 ready = list(waiting)
             else:
-                ready = [resized.shape] if len(alike) == batch_size else []
+                ready = [resized.shape] if len(same_shape) == batch_size else []
             for shape in ready:
                 yield from self._predict_batch(waiting.pop(shape))
         for batch in waiting.values():
@@ -186,8 +193,8 @@ class Predictor:
     def _predict_batch(
         self, batch: Sequence[tuple[ImageT, RGBImage, Tensor]]
     ) -> Iterator[tuple[ImageT, Prediction]]:
-        """Predict images (H, W, 3), each with its resized form (3, h, w), all of one shape."""
-        resized = torch.stack([images for _, _, images in batch])
+        """Predict images (H, W, 3), each with its resized form (3, h, w) of one shape."""
+        resized = torch.stack([image for _, _, image in batch])
         coarse = self._logits([resized], coarse_size(self.card, resized))
         for (image, rgb, _), logits in zip(batch, coarse, strict=True):
             yield image, self._label(rgb, functools.partial(_upsampled, logits, rgb.shape[:2]))
@@ -206,17 +213,17 @@ class Predictor:
 
 
 def load(path: str | Path, device: str = "auto") -> Predictor:
-    """Load `model.safetensors` of the train stage or an ONNX file of the export stage.
+    """Load a model file.
 
-    Nothing of the process changes: no seed, no default device, no deterministic mode.
+    Loading changes no state of the process: no seed, default device or deterministic mode.
 
     Args:
-        path: the model file.
+        path: `model.safetensors` of the train stage, or an ONNX file of the export stage.
         device: `auto`, `cpu`, `mps`, `cuda` or `cuda:N`; `auto` prefers a GPU.
 
     Raises:
-        UserError: the file is missing (also a FileNotFoundError), damaged or not from this project,
-            or the device is not available.
+        MissingFileError: the file does not exist.
+        UserError: the file is damaged or not from this project, or the device is not available.
     """
     path = Path(path)
     if path.suffix == ".onnx":
@@ -225,34 +232,35 @@ def load(path: str | Path, device: str = "auto") -> Predictor:
 
 
 def _read_image(image: ImageLike) -> RGBImage:
-    """The image as a viewer shows it, uint8 (H, W, 3)."""
+    """The pixels of an image in its EXIF orientation, uint8 (H, W, 3)."""
+    name = "image"
     if isinstance(image, np.ndarray):
-        photo = image
-        if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or not photo.size:
-            raise ValueError(f"uint8 (H, W, 3) is needed, not {photo.dtype} {photo.shape}")
-        name = "the photo"
+        rgb = image
+        if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or not rgb.size:
+            raise ValueError(f"expected an image uint8 (H, W, 3), got {rgb.dtype} {rgb.shape}")
     elif isinstance(image, Image.Image):
-        photo = to_rgb(ImageOps.exif_transpose(image))
-        name = "the photo"
+        rgb = to_rgb(ImageOps.exif_transpose(image))
     else:
+        name = str(image)
         try:
-            photo = read_rgb(Path(image), max_pixels=MAX_PREDICTION_PIXELS)
+            rgb = read_rgb(Path(image), max_pixels=MAX_PREDICTION_PIXELS)
+        except MissingFileError:
+            raise
         except OSError as error:
             raise UserError(f"{image} cannot be read: {error.strerror}") from None
-        name = str(image)
-    if max(photo.shape) > MAX_SIDE:
+    if max(rgb.shape) > MAX_SIDE:
         raise UserError(
-            f"{name}: a side of {max(photo.shape)} pixels is more than the {MAX_SIDE} that can be"
+            f"{name}: a side has {max(rgb.shape)} pixels, more than the maximum of {MAX_SIDE}"
         )
-    return photo
+    return rgb
 
 
-def _to_tensor(photo: RGBImage) -> Tensor:
-    return torch.from_numpy(photo).permute(2, 0, 1)
+def _to_tensor(image: RGBImage) -> Tensor:
+    return torch.from_numpy(image).permute(2, 0, 1)
 
 
 def _upsampled(logits: Tensor, shape: tuple[int, ...]) -> Iterator[tuple[slice, Tensor]]:
-    """Strips of rows of what `resize_bilinear` makes of logits (classes, h, w) at (H, W)."""
+    """Yield strips of logits (classes, h, w) as `resize_bilinear` upsamples them to (H, W)."""
     height, width = shape
     identity = torch.eye(logits.shape[1], device=logits.device)[None, None]
     weights = resize_bilinear(identity, height, logits.shape[1])[0, 0]

@@ -1,4 +1,4 @@
-"""Which device computes."""
+"""Choosing the device that computes."""
 
 import fcntl
 import logging
@@ -16,9 +16,11 @@ logger = logging.getLogger(__name__)
 
 
 def find_device(name: str) -> torch.device:
-    """The device of a name: `auto`, `cpu`, `mps`, `cuda` or `cuda:N`.
+    """Find a device by name, without changing any state of the process.
 
-    `auto` prefers a GPU. Under torchrun, `cuda` is the GPU of this process.
+    Args:
+        name: `auto`, `cpu`, `mps`, `cuda` or `cuda:N`. `auto` prefers a GPU. Under torchrun, `cuda`
+            is the GPU of this process.
 
     Raises:
         UserError: the device is not available.
@@ -35,17 +37,22 @@ def find_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError):
         raise UserError(
-            f"runtime.device (or --device): {name} is not available here; auto finds one, and each "
-            "of train.processes needs its own"
+            f"runtime.device (or --device): {name} is not available on this machine; use auto or "
+            "cpu (with train.processes above 1, each process requires its own GPU)"
         ) from None
     return device
 
 
 def set_up_device(name: str, locks: Path) -> torch.device:
-    """The device for this process, which from now on computes the same result every time.
+    """Find the device of a stage and make its results reproducible.
 
-    For stages: sets PyTorch's deterministic mode and, on GPUs, the current device. With `auto` and
-    several GPUs, takes one that no other process has taken, by a file in the directory `locks`.
+    On GPUs, this enables PyTorch's deterministic algorithms and sets the current device for the
+    whole process.
+
+    Args:
+        name: as in `find_device`. With `auto` and several GPUs, the process reserves the one that
+            the fewest other processes use.
+        locks: the directory of the lock files by which processes reserve GPUs.
 
     Raises:
         UserError: the device is not available.
@@ -54,7 +61,7 @@ def set_up_device(name: str, locks: Path) -> torch.device:
         name = f"cuda:{take_device(_gpus(), locks)}"
     device = find_device(name)
     if device.type == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS needs it for that
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic cuBLAS
         torch.use_deterministic_algorithms(True)
         torch.cuda.set_device(device)  # for NCCL, and for tensors that name no GPU
     return device
@@ -62,25 +69,31 @@ def set_up_device(name: str, locks: Path) -> torch.device:
 
 @contextmanager
 def enough_memory(remedy: str) -> Iterator[None]:
-    """Raise UserError, with what to do, where a GPU's memory is too small for the block."""
+    """Raise UserError with the `remedy` if the block runs out of GPU memory."""
     try:
         yield
     except torch.OutOfMemoryError:
-        raise UserError(f"the GPU's memory is too small: {remedy}") from None
+        raise UserError(f"out of GPU memory: {remedy}") from None
 
 
 def _gpus() -> list[str]:
-    """What tells each GPU from all others; its number depends on CUDA_VISIBLE_DEVICES."""
+    """The UUIDs of the visible GPUs. (Their numbers depend on CUDA_VISIBLE_DEVICES.)"""
     numbers = range(torch.cuda.device_count())
     return [str(torch.cuda.get_device_properties(number).uuid) for number in numbers]
 
 
 def take_device(names: Sequence[str], locks: Path) -> int:
-    """The number of a device that no other process has taken; this one keeps it until it ends.
+    """Reserve a device until this process ends.
 
-    Each taker holds the lock of a file of its own in the folder `locks`, which the system opens
-    again however the process ends. Where all devices are taken, that of the fewest takers is
-    shared, the first of several such.
+    Each process locks one file per reservation. The operating system releases the lock when the
+    process ends, even if it crashes.
+
+    Args:
+        names: a unique name for each device.
+        locks: the directory of the lock files; created if missing.
+
+    Returns:
+        The index in `names` of the device with the fewest reservations, the first of equals.
     """
     locks.mkdir(parents=True, exist_ok=True)
     with (locks / "choice.lock").open("w") as one_at_a_time:
@@ -91,14 +104,14 @@ def take_device(names: Sequence[str], locks: Path) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX)
     if takers[number]:
         logger.info(
-            "all %d GPUs are taken: number %d is shared with %d other processes",
+            "all %d GPUs are in use: sharing GPU %d with %d other processes",
             *(len(names), number, takers[number]),
         )
     return number
 
 
 def _is_held(path: Path) -> bool:
-    """Whether the process that has locked a file lives; if not, the file is removed."""
+    """Whether a running process holds the lock of a file; if none does, remove the file."""
     with path.open() as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""What stands on a backbone: torchvision's heads, cheaper and deterministic, and DeepLabV3+'s."""
+"""Segmentation heads: faster, deterministic forms of torchvision's, and DeepLabV3+'s."""
 
 import functools
 
@@ -11,11 +11,12 @@ from torchvision.ops import Conv2dNormActivation
 
 
 class DilatedConv2d(nn.Conv2d):
-    """A 3x3 convolution that leaves out the kernel's rows and columns which see only padding.
+    """A 3x3 convolution that skips the kernel rows and columns that cover only padding.
 
-    Where the dilation is at least the feature map's height (width), all rows (columns) but the
-    middle one fall outside. Atrous rates 12, 24 and 36 at an output stride of 16 do so for images
-    under 192, 384 and 576 pixels. The result is the same, at down to a ninth of the work.
+    If the dilation is at least the height (width) of the feature map, all kernel rows (columns)
+    except the middle one fall outside the map. With an output stride of 16, the atrous rates 12, 24
+    and 36 reach this point for images below 192, 384 and 576 pixels. The result is the same and
+    takes as little as one ninth of the operations.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -32,9 +33,9 @@ class DilatedConv2d(nn.Conv2d):
 
 
 @functools.lru_cache(maxsize=64)
-@torch.inference_mode(False)  # made while predicting, it is kept for training as well
+@torch.inference_mode(False)  # the cached tensors are also used in training
 def _bilinear_weights(inputs: int, outputs: int, device: torch.device) -> Tensor:
-    """The matrix (outputs, inputs) that resizes along one axis, corners not aligned."""
+    """The matrix (outputs, inputs) that resizes one axis as with `align_corners=False`."""
     source = ((torch.arange(outputs, dtype=torch.float64) + 0.5) * inputs / outputs - 0.5).clamp(0)
     lower = source.long().clamp(max=inputs - 1)
     upper = (lower + 1).clamp(max=inputs - 1)
@@ -47,11 +48,20 @@ def _bilinear_weights(inputs: int, outputs: int, device: torch.device) -> Tensor
 
 
 def resize_bilinear(maps: Tensor, height: int, width: int) -> Tensor:
-    """`interpolate(..., mode="bilinear", align_corners=False)` of (B, C, h, w) as matrix products.
+    """Resize as `torch.nn.functional.interpolate(mode="bilinear", align_corners=False)` does.
 
-    Its backward pass is deterministic on CUDA, which that of `interpolate` is not.
+    The resizing is a matrix product per axis. Unlike `interpolate`, it has a deterministic backward
+    pass on CUDA.
+
+    Args:
+        maps: floating point (B, C, h, w).
+        height: the number of rows of the result.
+        width: the number of columns of the result.
+
+    Returns:
+        The resized maps (B, C, height, width), float32 or float64.
     """
-    if torch.jit.is_tracing():  # for ONNX: sizes that follow the input's
+    if torch.jit.is_tracing():  # ONNX graphs have dynamic sizes
         return functional.interpolate(maps, (height, width), mode="bilinear")
     maps = maps.to(torch.promote_types(maps.dtype, torch.float32)).contiguous()
     rows = _bilinear_weights(maps.shape[2], height, maps.device).to(maps.dtype)
@@ -61,7 +71,7 @@ def resize_bilinear(maps: Tensor, height: int, width: int) -> Tensor:
 
 
 class LiteHead(LRASPPHead):  # type: ignore[misc]
-    """Lite R-ASPP's head with `resize_bilinear` for `interpolate`."""
+    """The head of Lite R-ASPP, with `resize_bilinear` instead of `interpolate`."""
 
     def forward(self, input: dict[str, Tensor]) -> Tensor:
         low, high = input["low"], input["high"]
@@ -71,7 +81,7 @@ class LiteHead(LRASPPHead):  # type: ignore[misc]
 
 
 class PooledBranch(ASPPPooling):  # type: ignore[misc]
-    """DeepLabV3's image-level features, spread over the map without interpolating one pixel."""
+    """The image-level features of DeepLabV3, expanded over the map instead of interpolated."""
 
     def forward(self, input: Tensor) -> Tensor:
         pooled = input
@@ -81,10 +91,17 @@ class PooledBranch(ASPPPooling):  # type: ignore[misc]
 
 
 class SkipHead(nn.Module):
-    """DeepLabV3+: atrous spatial pyramid pooling, refined by features at four times its resolution.
+    """The DeepLabV3+ decoder: atrous spatial pyramid pooling, refined by low-level features.
 
     Chen et al., "Encoder-Decoder with Atrous Separable Convolution for Semantic Image
-    Segmentation", 2018, section 3; with half of its channels it takes DeepLabV3's time.
+    Segmentation", 2018, section 3. The default is half the channels of the paper, which makes the
+    network as fast as DeepLabV3.
+
+    Args:
+        low: the channels of the low-level features.
+        high: the channels of the high-level features, at a quarter of that resolution.
+        classes: the channels of the logits.
+        channels: the channels of each branch and of the decoder.
     """
 
     def __init__(self, low: int, high: int, classes: int, channels: int = 128) -> None:

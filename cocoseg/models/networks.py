@@ -1,4 +1,4 @@
-"""The segmentation networks: build them, and prepare them for inference.
+"""Building segmentation networks and preparing them for inference.
 
 model = build_model("deeplabv3_mobilenet_v3_large", classes=6)
 """
@@ -12,10 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torchvision.models import (
-    get_model,
-    mobilenet_v3_large,
-)
+from torchvision.models import get_model, mobilenet_v3_large
 from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.segmentation.deeplabv3 import ASPPPooling
 from torchvision.models.segmentation.lraspp import LRASPPHead
@@ -40,15 +37,19 @@ OUTPUT_STRIDES = {
     "deeplabv3_resnet101": 8,
     "lraspp_mobilenet_v3_large": 8,
 }
-"""How many pixels of the network's input, in each direction, share one position of its logits."""
+"""The stride of each network's logits, before upsampling, in pixels of its input."""
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a model file says about itself, enough to use it without any other file.
+    """The metadata of a model file: everything required to run the network.
 
-    `classes` are in label order, background first; `size` is the shorter image side in pixels that
-    the network was trained for; `mean` and `std` normalise RGB values of 0 to 1.
+    Attributes:
+        architecture: the name of the network, a key of `BACKBONES`.
+        classes: the class names in label order, background first.
+        size: the shorter side in pixels to which images are resized for the network.
+        mean: the means by which RGB values from 0 to 1 are normalized.
+        std: the standard deviations by which they are normalized.
     """
 
     architecture: str
@@ -59,14 +60,14 @@ class ModelCard:
 
 
 def coarse_size(card: ModelCard, images: Tensor) -> tuple[int, int]:
-    """(H, W) of the logits that the network itself makes of images (…, H, W), not enlarged."""
+    """(h, w) of the network's logits for images (..., H, W), before upsampling."""
     stride = OUTPUT_STRIDES[card.architecture]
     height, width = images.shape[-2:]
     return math.ceil(height / stride), math.ceil(width / stride)
 
 
 class SegmentationNetwork(nn.Module):
-    """A backbone and its heads, under the names of torchvision's segmentation networks."""
+    """A backbone and its heads, with the parameter names of torchvision's segmentation networks."""
 
     def __init__(
         self, backbone: nn.Module, classifier: nn.Module, aux_classifier: nn.Module | None = None
@@ -77,9 +78,15 @@ class SegmentationNetwork(nn.Module):
         self.aux_classifier = aux_classifier
 
     def forward(self, images: Tensor, size: tuple[int, int] | None = None) -> dict[str, Tensor]:
-        """Normalised images (B, 3, H, W) to logits (B, classes, *size) by head.
+        """Compute the logits of each head.
 
-        `size` is (H, W) unless given. The auxiliary head ("aux") answers in training mode only.
+        Args:
+            images: normalized RGB, float32 (B, 3, H, W).
+            size: the (height, width) of the logits; that of the images by default.
+
+        Returns:
+            Logits (B, classes, *size): "out", and in training mode "aux" if the network has the
+            auxiliary head.
         """
         height, width = size or images.shape[-2:]
         features = self.backbone(images)
@@ -91,14 +98,16 @@ class SegmentationNetwork(nn.Module):
 
 
 def build_model(architecture: str, classes: int, *, auxiliary: bool = True) -> SegmentationNetwork:
-    """torchvision's network of that name, or DeepLabV3+, with random weights.
+    """Build a network with random weights, which torch's global generator draws.
 
-    DeepLabV3 gets its auxiliary head if `auxiliary`; the others have none. The weights come from
-    torch's global generator: seed it before.
+    Args:
+        architecture: a key of `BACKBONES`: a network of torchvision, or DeepLabV3+.
+        classes: the number of classes, background included.
+        auxiliary: whether DeepLabV3 has an auxiliary head. The other networks never have one.
     """
     if architecture == "deeplabv3plus_mobilenet_v3_large":
         features = mobilenet_v3_large(dilated=True).features
-        # The end of the stage at a quarter of the resolution, and of the last.
+        # Layer 3 is the last one at a quarter of the resolution, layer 16 the last of all.
         backbone = IntermediateLayerGetter(features, {"3": "low", "16": "high"})
         network = SegmentationNetwork(backbone, SkipHead(24, 960, classes))
     else:
@@ -123,16 +132,20 @@ def build_model(architecture: str, classes: int, *, auxiliary: bool = True) -> S
 
 @torch.no_grad()
 def estimate_norms(model: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Set batch norm's statistics to their mean over normalised images (B, 3, H, W).
+    """Replace the running statistics of batch norms by their mean over batches ("Precise BN").
 
-    "Precise BN": Wu and Johnson, "Rethinking 'Batch' in BatchNorm", 2021, section 3. The model is
-    in evaluation mode afterwards, as all but its batch norms are meanwhile: no dropout.
+    Wu and Johnson, "Rethinking 'Batch' in BatchNorm", 2021, section 3. Dropout is disabled
+    meanwhile. Afterwards the model is in evaluation mode.
+
+    Args:
+        model: the network.
+        batches: normalized images, float32 (B, 3, H, W).
     """
     model.eval()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()
-            module.momentum = None  # the plain mean of all batches
+            module.momentum = None  # a cumulative mean instead of a moving one
             module.train()
     for images in batches:
         model(images)
@@ -140,10 +153,10 @@ def estimate_norms(model: nn.Module, batches: Iterable[Tensor]) -> None:
 
 
 def fold_batch_norms(model: SegmentationNetwork) -> SegmentationNetwork:
-    """A copy in evaluation mode, whose convolutions do what the batch norms after them did.
+    """Return a copy in evaluation mode with batch norms folded into the convolutions before them.
 
-    The result is the same up to rounding, on a CPU a third sooner. Folding: Jacob et al.,
-    "Quantization and Training of Neural Networks", 2018, section 3.2.
+    The logits are the same up to rounding, and take a third less time on a CPU. Folding: Jacob et
+    al., "Quantization and Training of Neural Networks", 2018, section 3.2.
     """
     folded = copy.deepcopy(model).eval()
     for module in list(folded.modules()):

@@ -1,4 +1,4 @@
-"""Weights of a network: pretrained ones, and model files with a card that explains them.
+"""Pretrained weights, and model files that hold weights and a model card.
 
 save_model(Path("models/model.safetensors"), model, card)
 model, card = load_model(Path("models/model.safetensors"))
@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum, get_model_weights, list_models, segmentation
 
-from cocoseg.core.errors import UserError
+from cocoseg.core.errors import MissingFileError, UserError
 from cocoseg.core.files import atomic_file
 from cocoseg.models.networks import BACKBONES, ModelCard, SegmentationNetwork, build_model
 
@@ -22,16 +22,25 @@ StateDict = Mapping[str, Tensor]
 _AUXILIARY = "aux_classifier."
 
 _VOC_NAMES = {"airplane": "aeroplane", "motorcycle": "motorbike", "background": "__background__"}
-"""The names of these classes in torchvision's COCO weights, which use Pascal VOC's classes."""
+"""COCO class names and their Pascal VOC equivalents, which torchvision's COCO weights use."""
 
 
 def load_pretrained(model: SegmentationNetwork, weights: str, card: ModelCard) -> str:
-    """Start `model` from `weights`; returns one line that says what was loaded.
+    """Load initial weights into a network.
 
-    `weights` is `none`, `imagenet` (torchvision's backbone), `coco` (torchvision's whole network
-    for Pascal VOC's classes: the classifiers take over the rows of classes with the same name), or
-    the path of a safetensors file with a backbone or a whole model. Raises UserError where a file
-    is missing, cannot be downloaded, or does not fit.
+    Args:
+        model: the network; changed in place.
+        weights: `none`, `imagenet`, `coco`, or the path of a safetensors file with a backbone or a
+            whole model. `imagenet` is torchvision's backbone. `coco` is torchvision's whole
+            network, trained on the Pascal VOC classes: the classifiers copy the rows of classes
+            with the same name.
+        card: the architecture and classes of the network.
+
+    Returns:
+        A line that describes the loaded weights.
+
+    Raises:
+        UserError: the file is missing, cannot be downloaded or does not fit the network.
     """
     if weights == "none":
         return "random weights"
@@ -41,18 +50,19 @@ def load_pretrained(model: SegmentationNetwork, weights: str, card: ModelCard) -
     if weights == "coco":
         if card.architecture not in list_models(module=segmentation):
             raise UserError(
-                f"train.weights: there are no coco weights of {card.architecture}: imagenet has "
-                "the backbone's"
+                f"train.weights: torchvision has no coco weights for {card.architecture}; use "
+                "imagenet, which initializes the backbone"
             )
         enum = get_model_weights(card.architecture)["COCO_WITH_VOC_LABELS_V1"]
         return _load_by_class_name(model, _download(enum), enum.meta["categories"], card.classes)
     path = Path(weights)
     if not path.is_file():
         raise UserError(
-            f"train.weights: {weights} is none of none, imagenet, coco, and no such file exists"
+            f"train.weights: expected none, imagenet, coco or a safetensors file, got {weights}, "
+            "which does not exist"
         )
     state = _read_safetensors(path)
-    # The name alone: the answer is committed, and folders differ from machine to machine.
+    # The file name without its directory, which differs between machines: the line is committed.
     if any(key.startswith("backbone.") for key in state):
         return _load_whole(model, state, path.name)
     return _load_backbone(model, state, path.name)
@@ -63,10 +73,10 @@ def _download(weights: WeightsEnum) -> dict[str, Tensor]:
         state: dict[str, Tensor] = weights.get_state_dict(
             progress=True, check_hash=True, weights_only=True
         )
-    except (OSError, RuntimeError) as error:  # RuntimeError: what came has another hash
+    except (OSError, RuntimeError) as error:  # RuntimeError: the hash does not match
         raise UserError(
             f"train.weights: cannot download {weights.url}: {getattr(error, 'reason', error)}; "
-            "check the network, or name a safetensors file"
+            "check the network connection, or use a safetensors file"
         ) from None
     return state
 
@@ -75,88 +85,95 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return {key: value.float() for key, value in load_file(path).items()}
     except SafetensorError as error:
-        raise UserError(f"{path} is no safetensors file, or damaged: {error}") from None
+        raise UserError(f"{path} is damaged or not a safetensors file: {error}") from None
 
 
 def _load_backbone(model: nn.Module, state: StateDict, source: str) -> str:
     backbone = model.get_submodule("backbone")
-    wanted = backbone.state_dict()
+    expected = backbone.state_dict()
     given = {key.removeprefix("features."): value for key, value in state.items()}
-    missing = sorted(set(wanted) - set(given) | _misfits(wanted, given))
+    missing = sorted(set(expected) - set(given) | _misfits(expected, given))
     missing = [key for key in missing if not key.endswith("num_batches_tracked")]
     if missing:
         raise UserError(
-            f"train.weights: {source} does not fit the backbone: {len(missing)} of {len(wanted)} "
-            f"tensors are missing or of another shape, first {missing[0]}"
+            f"train.weights: {source} does not fit the backbone: {len(missing)} of "
+            f"{len(expected)} tensors are missing or have another shape, such as {missing[0]}"
         )
-    backbone.load_state_dict({key: given[key] for key in wanted if key in given}, strict=False)
+    backbone.load_state_dict({key: given[key] for key in expected if key in given}, strict=False)
     return f"backbone from {source}, random heads"
 
 
 def _load_whole(model: SegmentationNetwork, state: StateDict, source: str) -> str:
     if model.aux_classifier is None:
         state = {k: v for k, v in state.items() if not k.startswith(_AUXILIARY)}
-    wanted = model.state_dict()
-    misfits = sorted(set(wanted) ^ set(state) | _misfits(wanted, state))
+    expected = model.state_dict()
+    misfits = sorted(set(expected) ^ set(state) | _misfits(expected, state))
     if misfits:
         raise UserError(
-            f"train.weights: {source} does not fit the model: {len(misfits)} of {len(wanted)} "
-            f"tensors are missing, unknown or of another shape, first {misfits[0]}"
+            f"train.weights: {source} does not fit the model: {len(misfits)} of {len(expected)} "
+            f"tensors are missing, unexpected or have another shape, such as {misfits[0]}"
         )
     model.load_state_dict(dict(state))
     return f"whole model from {source}"
 
 
-def _misfits(wanted: StateDict, given: StateDict) -> set[str]:
-    return {key for key in wanted if key in given and wanted[key].shape != given[key].shape}
+def _misfits(expected: StateDict, given: StateDict) -> set[str]:
+    return {key for key in expected if key in given and expected[key].shape != given[key].shape}
 
 
 def _load_by_class_name(
     model: nn.Module, state: StateDict, their_names: Sequence[str], our_names: Sequence[str]
 ) -> str:
-    """Load what has the same shape, and of the classifiers the rows of shared classes."""
-    wanted = model.state_dict()
+    """Load tensors of equal shape, and the classifiers' rows of the classes that both know."""
+    expected = model.state_dict()
     matched = [name for name in our_names if _VOC_NAMES.get(name, name) in their_names]
-    for key, ours in wanted.items():
+    for key, ours in expected.items():
         theirs = state[key]
         if theirs.shape == ours.shape:
-            wanted[key] = theirs
+            expected[key] = theirs
         else:
             for name in matched:
                 row = their_names.index(_VOC_NAMES.get(name, name))
                 ours[our_names.index(name)] = theirs[row]
-    model.load_state_dict(wanted)
+    model.load_state_dict(expected)
     return f"torchvision's COCO weights, classifier rows of {', '.join(matched)}"
 
 
 def save_model(path: Path, model: SegmentationNetwork, card: ModelCard) -> None:
-    """Write the weights and the card as safetensors: same weights, same bytes."""
+    """Write weights and card as a safetensors file; equal weights give equal bytes."""
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     with atomic_file(path) as temporary:
-        # One metadata entry only: safetensors writes several in no fixed order.
+        # A single metadata entry: safetensors writes several in random order.
         save_file(state, temporary, metadata={"cocoseg": msgspec.json.encode(card).decode()})
 
 
 def load_model(path: Path) -> tuple[SegmentationNetwork, ModelCard]:
-    """Read what `save_model` wrote; the model is in evaluation mode, on the CPU.
+    """Read a file of `save_model`.
 
-    Raises UserError when the file is missing, damaged, or not from this project.
+    Returns:
+        The network in evaluation mode on the CPU, and its card.
+
+    Raises:
+        MissingFileError: the file does not exist.
+        UserError: the file is damaged or not from this project.
     """
     if path.is_dir():
-        raise UserError(f"{path} is a folder: name a file of it")
+        raise UserError(f"{path} is a directory: specify a model file in it")
     if not path.is_file():
-        raise UserError(
-            f"{path} not found: `dvc repro train` makes it, `dvc pull` fetches it, in the "
-            "project's folder"
+        raise MissingFileError(
+            f"{path} not found: in the project's directory, create it with `dvc repro train` or "
+            "fetch it with `dvc pull`"
         )
     state = _read_safetensors(path)
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
     if "cocoseg" not in metadata:
-        raise UserError(f"{path} has no cocoseg metadata: it was not written by the train stage")
+        raise UserError(f"{path} has no cocoseg metadata: use a file that the train stage wrote")
     card = msgspec.json.decode(metadata["cocoseg"], type=ModelCard)
     if card.architecture not in BACKBONES:
-        raise UserError(f"{path} holds a {card.architecture}, which this version does not know")
+        raise UserError(
+            f"{path} contains a {card.architecture}, which this version of cocoseg does not support"
+        )
     auxiliary = any(key.startswith(_AUXILIARY) for key in state)
     model = build_model(card.architecture, len(card.classes), auxiliary=auxiliary)
     _load_whole(model, state, str(path))

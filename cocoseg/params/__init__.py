@@ -1,6 +1,6 @@
-"""The sections of params.yaml, one module for each stage that has one, and the reader.
+"""The sections of params.yaml, a module for each, and the reader.
 
-reader    the base class of sections, and reading a whole file
+reader    the base class of sections; reads and checks a file
 download  where annotations and images come from
 filter    which images and annotations are selected
 mask      how annotations become masks
@@ -8,8 +8,8 @@ split     how images are divided
 train     the network and its training
 evaluate  how the model is scored
 export    which ONNX files are written
-report    how the report is titled
-runtime   the machine: no result depends on it
+report    the title of the report
+runtime   settings of the machine, which change no result
 
 Imports `core`.
 """

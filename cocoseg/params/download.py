@@ -8,16 +8,16 @@ from cocoseg.params.reader import NonNegativeInt, PositiveInt, Section, matching
 
 Url = Annotated[
     str,
-    matching(r"https?://[^/\s].*|file:///.*", "an http://, https:// or file:/// address"),
+    matching(r"https?://[^/\s].*|file:///.*", "an http://, https:// or file:/// URL"),
 ]
 Location = Annotated[
     str,
     matching(
         r"https?://[^/\s].*|file:///.*|(?!\w+://).+",
-        "a path, or an http://, https:// or file:/// address",
+        "a path or an http://, https:// or file:/// URL",
     ),
 ]
-Md5 = Annotated[str, matching("[0-9a-f]{32}", "32 hexadecimal digits, or null for no check")]
+Md5 = Annotated[str, matching("[0-9a-f]{32}", "32 lowercase hexadecimal digits or null")]
 
 
 class SampleParams(Section):
@@ -34,6 +34,8 @@ class CocoParams(Section):
 
 
 class FilesExport(Section):
+    """An annotation file, the directory of its images, and their split."""
+
     annotations: Location
     images: Location
     split: Literal["train", "val", "test"] | None = None

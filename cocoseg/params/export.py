@@ -1,4 +1,4 @@
-"""Section `export`: which ONNX files are written and how much accuracy they may lose."""
+"""Section `export`: the ONNX files and the accuracy that each may lose."""
 
 from typing import Annotated, Literal
 
@@ -23,9 +23,7 @@ class ExportParams(Section):
 
     @field_validator("variants")
     @classmethod
-    def _float32_among_them(cls, variants: list[str]) -> list[str]:
+    def _include_float32(cls, variants: list[str]) -> list[str]:
         if "float32" not in variants or len(set(variants)) < len(variants):
-            raise ValueError(
-                "should name each once, and float32 among them, of which the others are made"
-            )
+            raise ValueError("expected distinct variants that include float32")
         return variants

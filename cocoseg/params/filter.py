@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator
+from pydantic import Field, field_validator
 
 from cocoseg.params.reader import Fraction, NonNegativeInt, PositiveInt, Section
 
@@ -13,43 +13,17 @@ class Supercategory(Section):
     supercategory: Name
 
 
-def _kind_of_members(members: Any) -> str:
-    return "a list" if isinstance(members, list) else "a supercategory"
-
-
 MergedClass = Annotated[
-    dict[
-        Name,
-        Annotated[
-            Annotated[Annotated[list[Name], Field(min_length=1)], Tag("a list")]
-            | Annotated[Supercategory, Tag("a supercategory")],
-            Discriminator(_kind_of_members),
-        ],
-    ],
+    dict[Name, Annotated[list[Name], Field(min_length=1)] | Supercategory],
     Field(min_length=1, max_length=1),
 ]
 """`{class: [categories]}` or `{class: {supercategory: name}}`."""
 
 
-def _kind_of_class(entry: Any) -> str:
-    return "a merged class" if isinstance(entry, dict) else "a name"
-
-
 class FilterParams(Section):
-    classes: Annotated[
-        Annotated[Literal["all"], Tag("a word")]
-        | Annotated[
-            list[
-                Annotated[
-                    Annotated[Name, Tag("a name")] | Annotated[MergedClass, Tag("a merged class")],
-                    Discriminator(_kind_of_class),
-                ]
-            ],
-            Field(min_length=1, max_length=254),
-            Tag("a list"),
-        ],
-        Discriminator(lambda classes: "a word" if isinstance(classes, str) else "a list"),
-    ]
+    classes: (
+        Literal["all"] | Annotated[list[Name | MergedClass], Field(min_length=1, max_length=254)]
+    )
     max_instances: PositiveInt
     max_images: PositiveInt
     prefer: Literal["rare", "random", "first"]
@@ -60,7 +34,7 @@ class FilterParams(Section):
 
     @field_validator("classes")
     @classmethod
-    def _no_class_twice(cls, classes: list[Any] | str) -> list[Any] | str:
+    def _distinct(cls, classes: list[Any] | str) -> list[Any] | str:
         if isinstance(classes, str):
             return classes
         names = [entry if isinstance(entry, str) else next(iter(entry)) for entry in classes]
@@ -68,7 +42,7 @@ class FilterParams(Section):
         if repeated:
             raise ValueError(f"{', '.join(repeated)} is listed more than once")
         if "background" in names:
-            raise ValueError("background is label 0 already; list the other classes only")
+            raise ValueError("background is always label 0; list only the other classes")
         return classes
 
     def class_specs(self) -> Any:

@@ -1,4 +1,4 @@
-"""Section `report`: how the report is titled."""
+"""Section `report`: the title of the report."""
 
 from typing import Annotated
 

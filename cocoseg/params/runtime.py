@@ -1,4 +1,4 @@
-"""Section `runtime`: the machine; it never changes a result, so no stage depends on it."""
+"""Section `runtime`: settings of the machine. They change no result: no stage depends on them."""
 
 import os
 from typing import Annotated, Literal
@@ -18,5 +18,5 @@ class RuntimeParams(Section):
     connections: Annotated[int, Field(gt=0, le=256)]
 
     def worker_count(self) -> int:
-        """How many processes prepare data; `auto` is one for each core, at most 16."""
+        """The number of data loader processes; `auto` is the number of CPU cores, up to 16."""
         return min(os.cpu_count() or 1, 16) if self.workers == "auto" else self.workers

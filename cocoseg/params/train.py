@@ -47,7 +47,7 @@ class TrainParams(Section):
     @classmethod
     def _ascending(cls, scale: list[float]) -> list[float]:
         if scale[0] > scale[1]:
-            raise ValueError("the smaller scale comes first")
+            raise ValueError("expected the smaller scale first")
         return scale
 
     @field_validator("processes")
@@ -55,5 +55,5 @@ class TrainParams(Section):
     def _divides_batch_size(cls, processes: int, others: ValidationInfo) -> int:
         batch_size = others.data.get("batch_size", 0)
         if batch_size % processes:
-            raise ValueError(f"should divide train.batch_size, which is {batch_size}")
+            raise ValueError(f"expected a divisor of train.batch_size ({batch_size})")
         return processes

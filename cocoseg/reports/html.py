@@ -6,7 +6,6 @@ Charts are drawn by matplotlib: SVG as data URIs, sharp on screens and in print.
 import base64
 import io
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,6 @@ from cocoseg.core.errors import UserError
 from cocoseg.core.labels import PALETTE
 
 Points = Sequence[tuple[float, float]]
-
-logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of its cache of fonts
 
 _INK, _GRID = "#555555", "#e3e3e3"
 _STYLE: Any = {

@@ -1,4 +1,4 @@
-"""What is trained on: augmented crops of photos, in an order that seed and epoch decide."""
+"""Training data: augmented crops of images, in an order that depends on seed and epoch."""
 
 import logging
 import math
@@ -27,21 +27,29 @@ logger = logging.getLogger(__name__)
 def check_training_data(
     splits: Mapping[str, Sequence[Sample]], classes: Sequence[str], workers: int
 ) -> None:
-    """Say before training what would spoil it.
+    """Check the data before training; log a warning for each class without a training pixel.
 
-    A class without a training pixel is a warning; a split without images raises UserError.
+    Args:
+        splits: the samples by the name of their split; `train` is required.
+        classes: the class names in label order, without the background.
+        workers: the number of processes that read masks.
+
+    Raises:
+        UserError: a split has no images.
     """
     for name, samples in splits.items():
         if not samples:
-            raise UserError(f"split.ratios.{name}: the split has no images, training needs some")
+            raise UserError(
+                f"split.ratios.{name}: the split has no images; training requires at least one"
+            )
     pixels = count_pixels(splits["train"], workers)
     for label, name in enumerate(classes, start=1):
         if not pixels[label]:
-            logger.warning("no training image shows a pixel of class %s", name)
+            logger.warning("no training image has a pixel of class %s", name)
 
 
 def count_pixels(samples: Sequence[Sample], workers: int) -> NDArray[np.int64]:
-    """How many pixels of all label maps have each label: (256,)."""
+    """Count the pixels of each label in all masks: int64 (256,)."""
     counts = np.zeros(256, np.int64)
     for histogram in in_processes(_histogram, [sample.mask for sample in samples], workers):
         counts += histogram
@@ -55,10 +63,13 @@ def _histogram(mask: Path) -> list[int]:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How training crops of `crop` x `crop` pixels are drawn.
+    """Draws random crops of samples.
 
-    `scale` is the range of the enlargement of a photo whose shorter side was resized to `size`;
-    `colour` the largest relative change of brightness, contrast and saturation.
+    Attributes:
+        size: the shorter side in pixels to which an image is resized at scale 1.
+        crop: the side of the square crops in pixels.
+        scale: the lowest and the highest scale; scales are log-uniform between them.
+        color: the largest relative change of brightness, contrast and saturation.
     """
 
     size: int
@@ -67,9 +78,11 @@ class Augmentation:
     color: float
 
     def __call__(self, sample: Sample, random: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Draw a crop of a photo, uint8 (3, crop, crop), and of its labels, uint8 (crop, crop).
+        """Draw one crop.
 
-        Where the crop reaches beyond the photo, the image is grey and the labels are void.
+        Returns:
+            The image, uint8 (3, crop, crop), and its labels, uint8 (crop, crop). Outside of the
+            sample the image is gray and the pixels are ignored.
         """
         shorter_side = np.exp(random.uniform(*np.log(self.scale))) * self.size
         image, labels = sample.read(shorter_side=math.ceil(shorter_side))
@@ -93,27 +106,24 @@ class Augmentation:
             ):
                 factor = float(random.uniform(1 - self.color, 1 + self.color))
                 crop_image = adjust(crop_image, factor)
-        canvas = torch.full((3, self.crop, self.crop), 127, dtype=torch.uint8)
-        ignored = torch.full((self.crop, self.crop), IGNORE_INDEX, dtype=torch.uint8)
-        inside = (
-            slice(pad_top, pad_top + out_height),
-            slice(pad_left, pad_left + out_width),
-        )
-        canvas[:, *inside] = crop_image
-        ignored[inside] = crop_labels
-        return canvas, ignored
+        padded_image = torch.full((3, self.crop, self.crop), 127, dtype=torch.uint8)
+        padded_labels = torch.full((self.crop, self.crop), IGNORE_INDEX, dtype=torch.uint8)
+        inside = slice(pad_top, pad_top + out_height), slice(pad_left, pad_left + out_width)
+        padded_image[:, *inside] = crop_image
+        padded_labels[inside] = crop_labels
+        return padded_image, padded_labels
 
-    def _place(self, length: int, scale: float, where: float) -> tuple[int, int, int, int]:
-        """Along one axis: start and length in the photo, start and length on the canvas."""
-        taken = max(1, round(self.crop / scale))
-        if taken > length:
-            on_canvas = max(1, min(self.crop, round(length * scale)))
-            return 0, length, int(where * (self.crop - on_canvas + 1)), on_canvas
-        return int(where * (length - taken + 1)), taken, 0, self.crop
+    def _place(self, length: int, scale: float, position: float) -> tuple[int, int, int, int]:
+        """Along one axis: start and length in the image, start and length in the padded crop."""
+        source = max(1, round(self.crop / scale))
+        if source > length:
+            target = max(1, min(self.crop, round(length * scale)))
+            return 0, length, int(position * (self.crop - target + 1)), target
+        return int(position * (length - source + 1)), source, 0, self.crop
 
 
 class TrainingCrops(Dataset[tuple[Tensor, Tensor]]):
-    """Augmented crops by (epoch, index): what is drawn depends on nothing else but the seed."""
+    """Augmented crops by (epoch, index). A crop depends only on its key and the seed."""
 
     def __init__(self, samples: Sequence[Sample], augmentation: Augmentation, seed: int) -> None:
         self.samples = samples
@@ -128,9 +138,17 @@ class TrainingCrops(Dataset[tuple[Tensor, Tensor]]):
 def training_batches(
     length: int, batch_size: int, epochs: range, seed: int
 ) -> Iterator[list[tuple[int, int]]]:
-    """The keys of every batch of the epochs, each epoch in an order of its own.
+    """Shuffle the samples of each epoch into batches.
 
-    The incomplete batch at an epoch's end is left out; a set smaller than a batch is one batch.
+    Args:
+        length: the number of samples.
+        batch_size: the number of samples in a batch.
+        epochs: the numbers of the epochs.
+        seed: the seed of the order, which differs from epoch to epoch.
+
+    Yields:
+        Batches of keys for `TrainingCrops`. An incomplete last batch of an epoch is dropped, unless
+        it is the only one.
     """
     for epoch in epochs:
         order = generator(seed, "order", epoch).permutation(length).tolist()
@@ -139,5 +157,5 @@ def training_batches(
 
 
 def batches_per_epoch(length: int, batch_size: int) -> int:
-    """How many batches of one epoch `training_batches` yields."""
+    """The number of batches that `training_batches` yields for one epoch."""
     return max(1, length // batch_size)

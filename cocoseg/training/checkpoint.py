@@ -1,7 +1,8 @@
-"""A training run's state at the end of an epoch, so that an interrupted run can go on.
+"""Checkpoints, from which an interrupted training run resumes.
 
-The file is whole or not there. It belongs to one run only, by its name: the run's fingerprint, over
-parameters, data and code, is the same in whatever folder the run happens.
+A checkpoint is written atomically after each epoch. Its name is the fingerprint of the run, a hash
+of parameters, data and code, so a run never resumes from the checkpoint of a different run. The
+fingerprint does not depend on the project's directory.
 """
 
 import hashlib
@@ -23,59 +24,73 @@ from cocoseg.core.files import atomic_file
 logger = logging.getLogger(__name__)
 
 TrainingState = dict[str, Any]
-"""Tensors and plain values, nested."""
+"""Nested tensors and plain values."""
 
 _KEPT = 8
-"""How many checkpoints a folder keeps, of runs that go on at the same time or have been killed."""
+"""The number of checkpoints to keep in a directory: of concurrent runs and of killed ones."""
 
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """The checkpoint of the run with this fingerprint, in a folder that several runs may share."""
+    """The checkpoint file of one run.
+
+    Attributes:
+        directory: the directory, which several runs may share.
+        fingerprint: the fingerprint of the run.
+    """
 
     directory: Path
     fingerprint: str
 
     @property
     def path(self) -> Path:
-        """Where it lies."""
+        """The path of the file."""
         return self.directory / f"{self.fingerprint}.pt"
 
     def save(self, state: TrainingState) -> None:
-        """Replace the file, and remove the oldest of others where there are many.
+        """Write the file atomically, and delete the oldest files if the directory has too many.
 
-        torch's own format keeps the tensors' memory layout, on which the last bits of sums depend.
+        PyTorch's format preserves the memory layout of tensors, which affects rounding.
         """
-        # The same run may go on in two processes: neither may write into the other's file.
+        # Two processes may resume the same run; each writes its own temporary file.
         own = self.path.with_suffix(f".{os.getpid()}.pt")
         with atomic_file(own) as temporary:
             torch.save(state, temporary)
         own.replace(self.path)
-        with suppress(FileNotFoundError):  # another run has removed one just now
+        with suppress(FileNotFoundError):  # another run has just deleted one
             files = [*self.directory.glob("*.pt"), *self.directory.glob(".*.pt.tmp")]
             for path in sorted(files, key=lambda path: path.stat().st_mtime_ns)[:-_KEPT]:
                 path.unlink()
 
     def load(self) -> TrainingState | None:
-        """The state to go on from, on the CPU, or None where there is none of this very run."""
+        """Load the state onto the CPU; None if the file is missing or damaged."""
         try:
             state: TrainingState = torch.load(self.path, map_location="cpu", weights_only=True)
         except FileNotFoundError:
             return None
         except (RuntimeError, EOFError, UnpicklingError):
-            logger.warning("%s is damaged and not used", self.path)
+            logger.warning("%s is damaged; training starts from the first epoch", self.path)
             return None
         return state
 
     def remove(self) -> None:
-        """Remove the file of a run that has ended well."""
+        """Delete the file, after the run has finished."""
         self.path.unlink(missing_ok=True)
 
 
 def fingerprint(values: Mapping[str, Any], files: Iterable[Path]) -> str:
-    """A hash over the values, the files' names and contents, the library's loaded code and torch.
+    """Hash everything that determines the result of a run.
 
-    The folders in which files and code lie make no difference.
+    The hash covers the values, the name and content of each file, the version of PyTorch and all
+    loaded modules of `cocoseg` except `cocoseg.params`: parameters count by their values, so an
+    edited docstring of some section does not discard an interrupted run.
+
+    Args:
+        values: JSON values, such as the parameters.
+        files: the input files. Their directories do not matter, their order does.
+
+    Returns:
+        32 hexadecimal digits.
     """
     code = {
         name: module.__file__

@@ -1,6 +1,6 @@
-"""What training in several processes (torchrun, DDP) needs; does nothing in a single one.
+"""Training in several processes (torchrun, DDP). In a single process these functions do nothing.
 
-python -m cocoseg.training.distributed   is torchrun, but quiet about a process that has failed
+python -m cocoseg.training.distributed   runs torchrun without its report of failed processes
 """
 
 import logging
@@ -22,26 +22,26 @@ T = TypeVar("T")
 
 
 def started_by_torchrun() -> bool:
-    """Whether this process is one of several that torchrun started."""
+    """Whether torchrun started this process."""
     return "LOCAL_RANK" in os.environ
 
 
 def relaunch(module: str, processes: int) -> NoReturn:
-    """Replace this process by torchrun, which runs `python -m module` in `processes` processes."""
+    """Replace this process with torchrun, which runs `python -m module` in several processes."""
     launcher = ["-m", __name__, "--standalone", f"--nproc-per-node={processes}"]
     os.execv(sys.executable, [sys.executable, *launcher, "-m", module])
 
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Work together with the processes that torchrun started: by NCCL on GPUs, else by gloo."""
+    """Join the process group of torchrun: NCCL on GPUs, gloo on CPUs."""
     if not started_by_torchrun():
         yield
         return
-    exit_with_parent()  # torchrun, when killed, leaves its processes behind
+    exit_with_parent()  # a killed torchrun does not stop its processes
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     if dist.get_rank():
-        logging.getLogger("cocoseg").setLevel(logging.WARNING)  # process 0 tells how it goes
+        logging.getLogger("cocoseg").setLevel(logging.WARNING)  # process 0 logs progress
     try:
         yield
     finally:
@@ -49,24 +49,24 @@ def process_group(device: torch.device) -> Iterator[None]:
 
 
 def rank() -> int:
-    """This process's number; 0 is the one that writes."""
+    """The number of this process; process 0 writes files."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def process_count() -> int:
-    """How many processes share the work."""
+    """The number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def broadcast_from_first(tensors: Iterable[Tensor]) -> None:
-    """Overwrite the tensors by those of process 0."""
+    """Overwrite the tensors with the tensors of process 0."""
     if process_count() > 1:
         for tensor in tensors:
             dist.broadcast(tensor, 0)
 
 
 def from_first(value: T, device: torch.device) -> T:
-    """Process 0's value in all processes; `device` is where this one computes."""
+    """Return the value of process 0 in all processes; `device` is the device of this process."""
     if process_count() == 1:
         return value
     shared = [value]
@@ -75,9 +75,9 @@ def from_first(value: T, device: torch.device) -> T:
 
 
 def global_sum(local: Tensor) -> Tensor:
-    """The sum over all processes; its gradient is that of this process's share.
+    """Sum a tensor over all processes; the gradient flows to the tensor of this process only.
 
-    DDP averages the gradients: multiply the loss by `process_count()` before `backward`.
+    DDP averages gradients: multiply the loss by `process_count()` before `backward`.
     """
     if process_count() == 1:
         return local
@@ -87,7 +87,7 @@ def global_sum(local: Tensor) -> Tensor:
 
 
 def main() -> None:
-    """Run torchrun, but leave it to a process that fails to say why; one that is killed cannot."""
+    """Run torchrun. Failed processes print their own errors; report only a killed process."""
     logging.disable(logging.ERROR)
     try:
         torchrun.main()
@@ -95,8 +95,8 @@ def main() -> None:
         process, failure = error.get_first_failure()
         if failure.exitcode < 0:
             sys.exit(
-                f"error: training process {process} was ended by {failure.signal_name()}, perhaps "
-                "for want of memory: lower train.batch_size, train.processes or runtime.workers"
+                f"error: training process {process} was killed by {failure.signal_name()}, possibly"
+                " out of memory: lower train.batch_size, train.processes or runtime.workers"
             )
         sys.exit(1)
 

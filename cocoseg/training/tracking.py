@@ -1,8 +1,7 @@
-"""Watching a training run: the same figures to DVC (through dvclive) and to Weights & Biases.
+"""Experiment tracking: log the same metrics to DVCLive and to Weights & Biases.
 
-W&B is steered by its own environment variables and offline without any: WANDB_MODE (offline,
-online, disabled), WANDB_PROJECT, WANDB_API_KEY, WANDB_NAME, WANDB_RUN_ID, WANDB_DIR,
-WANDB_FINISH_TIMEOUT.
+W&B reads its own environment variables: WANDB_MODE (offline, online or disabled; the default is
+offline), WANDB_PROJECT, WANDB_API_KEY, WANDB_NAME, WANDB_RUN_ID, WANDB_DIR, WANDB_FINISH_TIMEOUT.
 """
 
 import logging
@@ -15,19 +14,19 @@ from typing import Any
 
 import wandb
 from dvclive import Live
-from numpy.typing import NDArray
 from scmrepo.exceptions import SCMError
 
 from cocoseg.core.errors import UserError
 from cocoseg.core.files import curve_name
 from cocoseg.core.labels import IGNORE_INDEX
 from cocoseg.core.values import flatten
+from cocoseg.training.listener import EpochMetrics, ValidationPrediction
 
 logger = logging.getLogger(__name__)
 
 
 class Tracker:
-    """Passes figures on; made by `track`. Without destinations it does nothing."""
+    """Logs a training run to DVCLive and W&B, if given; made by `track`."""
 
     def __init__(
         self,
@@ -40,66 +39,61 @@ class Tracker:
         self._incomplete = False
         self._names = {0: "background", IGNORE_INDEX: "ignored"} | dict(enumerate(classes, start=1))
 
-    def log_epoch(self, epoch: int, figures: Mapping[str, Any], again: bool = False) -> None:
-        """Add a point to each curve; nested figures become names such as `val/iou/person`.
-
-        Epochs told `again`, after an interruption, are in W&B's run already.
-        """
-        flat = _flat(figures)
+    def log_epoch(self, epoch: int, metrics: EpochMetrics, *, replayed: bool = False) -> None:
+        """Add a point to each curve; see `TrainingListener`."""
+        flat = _flat(metrics)
         if self._live:
             for name, value in flat.items():
                 self._live.log_metric(name, value)
             self._live.next_step()
-        # Online, W&B says which steps it has; offline, it cannot know.
-        if self._run and epoch >= self._run.starting_step and not (again and self._run.offline):
-            # What is not committed may be lost in a kill.
-            self._tell(lambda run: run.log(flat, step=epoch, commit=True))
+        # W&B has replayed epochs already. Online, `starting_step` skips them; offline, it is 0.
+        if self._run and epoch >= self._run.starting_step and not (replayed and self._run.offline):
+            # If the process is killed, W&B loses uncommitted steps.
+            self._send(lambda run: run.log(flat, step=epoch, commit=True))
 
-    def log_predictions(
-        self, epoch: int, views: Sequence[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]
-    ) -> None:
-        """Show photos (H, W, 3) with their true and predicted labels (H, W) in W&B.
-
-        The epoch's figures come after them, and close its step.
-        """
+    def log_predictions(self, epoch: int, predictions: Sequence[ValidationPrediction]) -> None:
+        """Show predictions in W&B; see `TrainingListener`. `log_epoch` commits the step."""
         if self._run and epoch >= self._run.starting_step:
-            # A list of pictures would have to be of one size.
-            pictures = {
+            # W&B requires that all images of a list have the same size.
+            images = {
                 f"predictions/{number}": wandb.Image(
-                    photo,
+                    found.image,
                     masks={
-                        "ground_truth": {"mask_data": ground_truth, "class_labels": self._names},
-                        "prediction": {"mask_data": labels, "class_labels": self._names},
+                        name: {"mask_data": labels, "class_labels": self._names}
+                        for name, labels in (
+                            ("ground_truth", found.ground_truth),
+                            ("prediction", found.prediction),
+                        )
                     },
                 )
-                for number, (photo, ground_truth, labels) in enumerate(views, start=1)
+                for number, found in enumerate(predictions, start=1)
             }
-            self._tell(lambda run: run.log(pictures, step=epoch, commit=False))
+            self._send(lambda run: run.log(images, step=epoch, commit=False))
 
     def log_model(self, path: Path) -> None:
-        """Store the model as an artifact, if W&B is online."""
+        """Upload the model as an artifact, if W&B is online."""
         if self._run and not self._run.offline:
-            self._tell(lambda run: run.log_model(path, name="model"))
+            self._send(lambda run: run.log_model(path, name="model"))
 
-    def summarize(self, figures: Mapping[str, Any]) -> None:
-        """Set the run's final figures, in place of those of the last epoch."""
+    def summarize(self, metrics: Mapping[str, Any]) -> None:
+        """Replace the summary of the run, by default the metrics of its last epoch."""
         if self._live:
-            self._live.summary = dict(figures)
-        self._tell(lambda run: run.summary.update(_flat(figures)))
+            self._live.summary = dict(metrics)
+        self._send(lambda run: run.summary.update(_flat(metrics)))
 
     def finish(self, exit_code: int) -> None:
-        """Wait until W&B has all."""
-        # `with run` would print a traceback, of a UserError as well.
-        self._tell(lambda run: run.finish(exit_code))
+        """Wait until W&B has received everything."""
+        # `with run` would print a traceback, even for a UserError.
+        self._send(lambda run: run.finish(exit_code))
 
-    def _tell(self, message: "Callable[[wandb.Run], object]") -> None:
-        """Tell W&B, whose failures, of any kind, must not end what it only watches."""
+    def _send(self, call: "Callable[[wandb.Run], object]") -> None:
+        """Call W&B; a failure is only a warning, since tracking must not stop training."""
         if self._run:
             try:
-                message(self._run)
+                call(self._run)
             except Exception as error:
                 if not self._incomplete:
-                    _warn("W&B does not hear all of this run", error, self._run)
+                    _warn("W&B missed part of this run", error, self._run)
                 self._incomplete = True
 
 
@@ -112,22 +106,35 @@ def track(
     run_id: str,
     active: bool = True,
 ) -> Iterator[Tracker]:
-    """Track one training run. dvclive writes `metrics.json` and `plots/metrics/` below `folder`.
+    """Track a training run with DVCLive and W&B.
 
-    `classes` name the labels 1, 2, …. W&B's run is that of `run_id`, which goes on if it is there,
-    under the name of DVC's experiment; its files lie in `wandb/` of the project, and not of a
-    folder that DVC's queue removes. Not `active`, for all but one of several processes, tracks
-    nothing. A server that does not answer, or refuses, makes the run an offline one, and one that
-    dies later is waited for at the end, for WANDB_FINISH_TIMEOUT seconds: training goes on. Raises
-    UserError when W&B is to be online and has no key, or one of its variables is wrong.
+    DVCLive writes `metrics.json` and `plots/metrics/` into `directory`. W&B writes `wandb/` into
+    the root of the project, since DVC's queue deletes its working directories. If the server does
+    not respond or refuses the run, W&B continues offline. If the server fails later, training
+    continues, and `finish` waits for the server for WANDB_FINISH_TIMEOUT seconds.
+
+    Args:
+        directory: the directory for DVCLive.
+        config: the parameters of the run.
+        classes: the class names in label order, without the background.
+        run_id: the ID of the W&B run, which is resumed if it exists. Its name is the name of the
+            DVC experiment.
+        active: false in all but one of several processes; the tracker then does nothing.
+
+    Yields:
+        The tracker.
+
+    Raises:
+        UserError: a W&B variable is invalid, W&B is online without an API key, or the Git
+            repository has no commit.
     """
     if not active:
         yield Tracker()
         return
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-    os.environ.setdefault("WANDB_FINISH_TIMEOUT", "300")  # W&B's own is forever
-    os.environ.setdefault("ITERATIVE_DO_NOT_TRACK", "true")  # dvclive's usage statistics
+    os.environ.setdefault("WANDB_FINISH_TIMEOUT", "300")  # by default, W&B waits forever
+    os.environ.setdefault("ITERATIVE_DO_NOT_TRACK", "true")  # DVCLive's usage statistics
     logging.getLogger("dvclive").setLevel(logging.WARNING)
     run = _start(dict(config), run_id)
     tracker, exit_code = Tracker(run=run), 1
@@ -143,22 +150,22 @@ def track(
 def _start(config: dict[str, Any], run_id: str) -> "wandb.Run":
     mode = os.environ.get("WANDB_MODE", "offline")
     if mode not in ("offline", "online", "disabled"):
-        raise UserError(f"WANDB_MODE should be offline, online or disabled (is {mode!r})")
+        raise UserError(f"WANDB_MODE: expected offline, online or disabled, got {mode!r}")
     try:
         try:
             if mode == "online" and not wandb.login(prompt=False):
                 raise UserError(
-                    "WANDB_MODE is online but there is no key: set WANDB_API_KEY or run "
+                    "WANDB_MODE is online but W&B has no API key: set WANDB_API_KEY or run "
                     "`wandb login`"
                 )
             return _init(mode, config, run_id)
-        except wandb.errors.CommError as error:  # of a server that is gone, silent, or refuses
+        except wandb.errors.CommError as error:  # no server, or it refuses the run
             run = _init("offline", config, run_id)
             _warn("W&B is offline", error, run)
             return run
-    except (wandb.Error, ValueError) as error:  # ValueError: another of its variables is wrong
+    except (wandb.Error, ValueError) as error:  # ValueError: an invalid WANDB_ variable
         raise UserError(
-            f"W&B does not start: {error}; WANDB_MODE=offline needs no server"
+            f"W&B failed to start: {error}; WANDB_MODE=offline requires no server"
         ) from None
 
 
@@ -174,29 +181,29 @@ def _init(mode: str, config: dict[str, Any], run_id: str) -> "wandb.Run":
             mode=mode,  # type: ignore[arg-type]
             console="off",
             finish_timeout_raises=True,
-            x_transaction_log_flush_interval=1,  # seconds; a kill loses what is not written
+            x_transaction_log_flush_interval=1,  # seconds; a killed process loses the rest
         ),
     )
 
 
-def _warn(what: str, error: Exception, run: "wandb.Run") -> None:
+def _warn(problem: str, error: Exception, run: "wandb.Run") -> None:
     reason = shorten(str(error), 250, placeholder=" …") or type(error).__name__
     option = "" if run.offline else "--no-skip-online "
     command = f"wandb sync {option}{Path(run.dir).parent}"
-    logger.warning("%s: %s; send it later with `%s`", what, reason, command)
+    logger.warning("%s: %s; upload it later with `%s`", problem, reason, command)
 
 
 def _open_live(directory: Path) -> Live:
     try:
         return Live(str(directory), save_dvc_exp=False, dvcyaml=False)
     except SCMError as error:
-        raise UserError(f"Git: {error}; dvclive wants a repository with a commit") from None
+        raise UserError(f"Git: {error}; DVCLive requires a commit: run `git commit`") from None
 
 
-def _flat(figures: Mapping[str, Any]) -> dict[str, float]:
-    """Figures by names such as `val/iou/person`; undefined scores (None) are left out.
+def _flat(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Name nested metrics like `val/iou/person`, without undefined scores (None).
 
-    DVCLive writes a file with that path, so class names become file names.
+    DVCLive writes files with these paths, so class names become valid file names.
     """
-    flat = flatten(figures, "/", curve_name)
+    flat = flatten(metrics, "/", curve_name)
     return {name: value for name, value in flat.items() if value is not None}

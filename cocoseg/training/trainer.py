@@ -1,23 +1,23 @@
-"""The training loop: optimise, validate each epoch, keep the best, go on after an interruption.
+"""The training loop: optimize, validate each epoch, keep the best weights, resume if interrupted.
 
-Everything random comes from generators seeded by (seed, purpose, epoch), so that an epoch does the
-same whatever ran before it in the process: a resumed run ends with the bytes of an uninterrupted
-one.
+All random numbers come from generators seeded by (seed, purpose, epoch). An epoch therefore does
+not depend on what the process did before, and a resumed run ends with the same bytes as an
+uninterrupted one.
 """
 
+import itertools
 import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -25,7 +25,6 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from cocoseg.core.errors import UserError
-from cocoseg.core.labels import Labels
 from cocoseg.core.seeding import generator
 from cocoseg.inference.backends import TorchNetwork, normalize
 from cocoseg.inference.batches import confusion_of_samples, load_batches, predict_samples
@@ -43,37 +42,62 @@ from cocoseg.training.augmentation import (
 )
 from cocoseg.training.checkpoint import CheckpointFile, TrainingState
 from cocoseg.training.distributed import broadcast_from_first, from_first, process_count, rank
+from cocoseg.training.listener import EpochMetrics, TrainingListener, ValidationPrediction
 from cocoseg.training.losses import frequency_weights, named_weights, segmentation_loss
 
 logger = logging.getLogger(__name__)
 
-Figures = Mapping[str, Any]
-View = tuple[NDArray[np.uint8], Labels, Labels]
-"""A photo (H, W, 3), its true labels and its predicted ones."""
+Batch = tuple[Tensor, Tensor]
+"""Images, uint8 (B, 3, H, W), and labels, uint8 (B, H, W)."""
 
-_VIEWS = 4
+_PREDICTION_INTERVAL = 5
+"""Every this many epochs the listener gets predictions of the first validation images."""
+_PREDICTIONS = 4
 _NORM_CROPS = 64
-"""How many of an epoch's last crops batch norm's statistics come from; more changed no score."""
-_STEPS_UNWATCHED = 20
-"""How many steps a GPU is given before the loss is looked at, which waits for it."""
+"""The number of last crops from which batch norm statistics are estimated; more had no effect."""
+_LOSS_INTERVAL = 20
+"""Every this many steps the progress bar shows the loss; reading it waits for the GPU."""
+
+
+class TrainingSummary(TypedDict):
+    """The content of `metrics/train/metrics.json`.
+
+    Attributes:
+        epoch: the number of the best epoch, from 1.
+        val: its mean IoU on the validation split, by the key `miou`.
+        weights: the initial weights.
+        pretraining_overlap: whether the initial weights may have been trained on test images:
+            torchvision's COCO weights were trained on most of val2014.
+    """
+
+    epoch: int
+    val: dict[str, float | None]
+    weights: str
+    pretraining_overlap: bool
 
 
 @dataclass
 class TrainingResult:
-    """The network of the best epoch, in evaluation mode on the CPU, and every epoch's figures."""
+    """A trained network.
+
+    Attributes:
+        model: the network of the best epoch, in evaluation mode, on the CPU.
+        card: its model card.
+        history: the metrics of every epoch.
+        started_from: the initial weights, in words.
+        pretraining_overlap: see `TrainingSummary`.
+        crops_per_second: the training speed, validation included.
+    """
 
     model: SegmentationNetwork
     card: ModelCard
-    history: Sequence[Figures]
+    history: Sequence[EpochMetrics]
     started_from: str
     pretraining_overlap: bool
     crops_per_second: float
 
-    def summary(self) -> dict[str, Any]:
-        """Which epoch is kept, and what the run started from: `metrics/train/metrics.json`.
-
-        torchvision's COCO weights have seen most of val2014: scores on it are optimistic.
-        """
+    def summary(self) -> TrainingSummary:
+        """Summarize the run."""
         best = best_epoch(self.history)
         return {
             "epoch": best + 1,
@@ -83,22 +107,28 @@ class TrainingResult:
         }
 
 
-def best_epoch(history: Sequence[Figures]) -> int:
+def best_epoch(history: Sequence[EpochMetrics]) -> int:
     """The first epoch, from 0, with the highest validation mean IoU."""
-    return max(range(len(history)), key=lambda epoch: history[epoch]["val"]["miou"])
+    return max(range(len(history)), key=lambda epoch: history[epoch]["val"]["miou"] or 0.0)
 
 
 @contextmanager
 def torch_seed(seed: int, *purpose: str | int) -> Iterator[None]:
-    """Seed torch's own generators (initial weights, dropout) inside the block only."""
-    # Several GPUs that are not named are warned of.
+    """Seed PyTorch's global generators (initial weights, dropout), and restore them afterwards."""
+    # Without the list of devices, fork_rng warns if there are several GPUs.
     with torch.random.fork_rng(range(torch.cuda.device_count())):
         torch.manual_seed(int(generator(seed, *purpose).integers(1 << 62)))
         yield
 
 
 def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
-    """One cycle: a linear rise over the share `warmup` of the steps, then half a cosine to zero."""
+    """The factor of the learning rate: linear warmup to 1, then half a cosine to 0.
+
+    Args:
+        step: the number of the step, from 0.
+        steps: the number of steps of the run.
+        warmup: the fraction of steps for the warmup.
+    """
     rise = max(1, round(steps * warmup))
     if step < rise:
         return (step + 1) / rise
@@ -108,9 +138,15 @@ def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
 def parameter_groups(
     model: nn.Module, weight_decay: float, backbone_lr_factor: float
 ) -> list[dict[str, Any]]:
-    """The heads', then the backbone's parameters for the optimiser, with their "lr_factor".
+    """Group the parameters of heads and backbone for the optimizer.
 
-    Weight decay is for convolution kernels only, not for norms and biases.
+    Args:
+        model: a network whose backbone is `model.backbone`.
+        weight_decay: the weight decay of convolution kernels; norms and biases have none.
+        backbone_lr_factor: the factor of the backbone's learning rate.
+
+    Returns:
+        Parameter groups with the additional key `lr_factor`, the heads first.
     """
     groups = []
     for in_backbone, lr_factor in ((False, 1.0), (True, backbone_lr_factor)):
@@ -126,7 +162,19 @@ def parameter_groups(
 
 
 class Trainer:
-    """The state of a run between two epochs, and what moves it on by one."""
+    """The state of a training run: the model, its EMA, the optimizer and the best weights so far.
+
+    Attributes:
+        card: the card of the model.
+        params: section `train` of the parameters.
+        device: the device of the model.
+        model: the network.
+        ema: the exponential moving average of its weights.
+        ddp_model: the network to call in training; it synchronizes several processes.
+        best: the EMA weights of the best epoch.
+        history: the metrics of the finished epochs.
+        started_from: the initial weights, in words.
+    """
 
     def __init__(
         self,
@@ -150,38 +198,48 @@ class Trainer:
             lr=params.lr,
             fused=True,
         )
-        self.average = AveragedModel(
-            self.model, multi_avg_fn=get_ema_multi_avg_fn(params.ema_decay)
-        )
+        self.ema = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(params.ema_decay))
         self.best: dict[str, Tensor] = {}
-        self.history: list[dict[str, Any]] = []
-        self.in_parallel: nn.Module = self.model
+        self.history: list[EpochMetrics] = []
+        self.ddp_model: nn.Module = self.model
         if process_count() > 1:
             if device.type == "cuda":
                 self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
-            self.in_parallel = DistributedDataParallel(self.model)
+            self.ddp_model = DistributedDataParallel(self.model)
         if params.compile:
-            self.in_parallel.compile()
+            self.ddp_model.compile()
 
-    def averaged_model(self) -> SegmentationNetwork:
-        """The network with the moving average of the weights, and statistics that fit them."""
-        model = self.average.module
+    def ema_model(self) -> SegmentationNetwork:
+        """The network with the EMA weights and batch norm statistics that match them."""
+        model = self.ema.module
         assert isinstance(model, SegmentationNetwork)
         return model
 
     def network(self) -> TorchNetwork:
-        """`averaged_model`, ready to run."""
-        return TorchNetwork(self.averaged_model(), self.card, self.device)
+        """The network with the EMA weights, ready for inference."""
+        return TorchNetwork(self.ema_model(), self.card, self.device)
 
-    def train_epoch(self, batches: Iterable[tuple[Tensor, Tensor]], steps: int, bar: Any) -> float:
-        """One pass over an epoch's batches of `steps`; returns the mean loss."""
+    def train_epoch(self, batches: Iterable[Batch], steps: int, bar: "tqdm[Any]") -> float:
+        """Train for one epoch.
+
+        Args:
+            batches: the batches of this process.
+            steps: their number.
+            bar: the progress bar.
+
+        Returns:
+            The mean loss.
+
+        Raises:
+            UserError: the loss is not finite, or compilation fails.
+        """
         epoch = len(self.history)
-        best = max((figures["val"]["miou"] for figures in self.history), default=0.0)
+        best = max((metrics["val"]["miou"] or 0.0 for metrics in self.history), default=0.0)
         total_steps = steps * self.params.epochs
         losses: list[Tensor] = []
         crops = self.params.batch_size // process_count()
         latest: deque[Tensor] = deque(maxlen=math.ceil(_NORM_CROPS / crops))
-        self.in_parallel.train()
+        self.ddp_model.train()
         with torch_seed(self.params.seed, "dropout", epoch, rank()):
             for step, (images, labels) in enumerate(batches, start=epoch * steps):
                 factor = learning_rate_factor(step, total_steps, self.params.warmup)
@@ -191,8 +249,8 @@ class Trainer:
                     losses.append(self.optimize(images, labels))
                 except torch._dynamo.exc.TorchDynamoException as error:
                     reason = str(error).strip().partition("\n")[0]
-                    raise UserError(f"train.compile: {reason}; false needs none") from None
-                if len(losses) % _STEPS_UNWATCHED == 1:
+                    raise UserError(f"train.compile: {reason}; set it to false") from None
+                if len(losses) % _LOSS_INTERVAL == 1:
                     bar.set_postfix(
                         epoch=f"{epoch + 1}/{self.params.epochs}",
                         loss=f"{self.finite(losses[-1].item()):.3f}",
@@ -203,12 +261,12 @@ class Trainer:
                 latest.append(images)
         loss = self.finite(float(np.mean(torch.stack(losses).tolist())))
         if not self.params.ema_decay:
-            self.average.update_parameters(self.model)
+            self.ema.update_parameters(self.model)
         self.estimate_norms(latest)
         return loss
 
     def finite(self, loss: float) -> float:
-        """The loss; UserError if it is not finite, as all are after the first that is not."""
+        """Return the loss; raise UserError if it is not finite, since it stays so."""
         if not math.isfinite(loss):
             raise UserError(
                 f"train: the loss became {loss} in epoch {len(self.history) + 1}: "
@@ -217,32 +275,32 @@ class Trainer:
         return loss
 
     def optimize(self, images: Tensor, labels: Tensor) -> Tensor:
-        """One step on a batch, uint8 (B, 3, H, W) and (B, H, W); returns its loss."""
+        """Take one step on a batch, uint8 (B, 3, H, W) and (B, H, W), and return its loss."""
         images = images.to(self.device, non_blocking=True)
         labels = labels.to(self.device, non_blocking=True)
         loss = self.loss(images, labels)
         self.optimizer.zero_grad()
         (loss * process_count()).backward()
         self.optimizer.step()
-        if self.params.ema_decay:  # without, only the weights at an epoch's end count
-            self.average.update_parameters(self.model)
+        if self.params.ema_decay:  # without, the EMA is set at the end of the epoch
+            self.ema.update_parameters(self.model)
         return loss.detach()
 
     def estimate_norms(self, batches: Iterable[Tensor]) -> None:
-        """Give the averaged network batch norm's statistics over uint8 crops (B, 3, H, W).
+        """Estimate the batch norm statistics of the EMA weights on uint8 crops (B, 3, H, W).
 
-        The running ones lag behind the weights and are not those of the averaged weights.
+        Running statistics lag behind the weights and do not match the EMA.
         """
         inputs = (normalize(images.to(self.device), self.card) for images in batches)
-        estimate_norms(self.averaged_model(), inputs)
-        # Each process has seen crops of its own, but one set is saved.
-        broadcast_from_first(self.average.module.buffers())
+        estimate_norms(self.ema_model(), inputs)
+        # The processes have seen different crops, but must validate the same network.
+        broadcast_from_first(self.ema.module.buffers())
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """The loss of uint8 images (B, 3, H, W) and labels (B, H, W), over all processes."""
+        """The loss of uint8 images (B, 3, H, W) and labels (B, H, W) over all processes."""
         reduced = self.params.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=reduced):
-            logits = self.in_parallel(normalize(images, self.card))
+            logits = self.ddp_model(normalize(images, self.card))
         return segmentation_loss(
             logits,
             labels,
@@ -251,33 +309,32 @@ class Trainer:
             class_weights=self.class_weights,
         )
 
-    def finish_epoch(self, loss: float, confusion: Confusion) -> dict[str, Any]:
-        """Note an epoch's figures, and its averaged weights if they are the best so far."""
-        scores = summarize_scores(confusion, self.card.classes)
-        figures = {
+    def finish_epoch(self, loss: float, confusion: Confusion) -> EpochMetrics:
+        """Add an epoch to the history, and keep its EMA weights if they are the best so far."""
+        metrics: EpochMetrics = {
             "loss": loss,
             "lr": self.optimizer.param_groups[0]["lr"],
-            "val": scores,
+            "val": summarize_scores(confusion, self.card.classes),
         }
-        self.history.append(figures)
+        self.history.append(metrics)
         if best_epoch(self.history) == len(self.history) - 1:
-            self.best = {k: v.detach().clone() for k, v in self.average.module.state_dict().items()}
-        return figures
+            self.best = {k: v.detach().clone() for k, v in self.ema.module.state_dict().items()}
+        return metrics
 
     def state(self) -> TrainingState:
-        """Everything that the next epoch builds on."""
+        """The state from which `restore` resumes."""
         return {
             "model": self.model.state_dict(),
-            "average": self.average.state_dict(),
+            "ema": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "best": self.best,
             "history": self.history,
         }
 
     def restore(self, state: TrainingState) -> None:
-        """Go back to the end of the epoch after which `state` was taken."""
+        """Return to the end of the epoch in which `state` was taken."""
         self.model.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
+        self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.best = {name: tensor.to(self.device) for name, tensor in state["best"].items()}
         self.history = state["history"]
@@ -292,86 +349,48 @@ def train(
     device: torch.device,
     workers: int,
     checkpoint: CheckpointFile,
-    report_epoch: Callable[[int, Figures, bool], None],
-    report_predictions: Callable[[int, Sequence[View]], None] | None = None,
+    listener: TrainingListener | None = None,
 ) -> TrainingResult:
-    """Train a network and return that of the epoch with the best validation mean IoU.
+    """Train a network, and keep the epoch with the best validation mean IoU.
 
-    `classes` are the classes' names in label order, without the background. Validation uses the
-    exponential moving average of the weights, which is also what is kept. `report_epoch` gets the
-    number and the figures of every epoch, and whether it is one from before an interruption, told
-    again; before it, every fifth epoch, `report_predictions` gets a few validation photos. Under
-    torchrun, all processes call this alike, and process 0 alone writes the checkpoint.
+    Validation uses the exponential moving average (EMA) of the weights, which is also the result.
+    Under torchrun, all processes call this function with the same arguments.
+
+    Args:
+        classes: the class names in label order, without the background.
+        train_samples: the samples to train on.
+        val_samples: the samples to validate on.
+        params: section `train` of the parameters.
+        device: the device of this process.
+        workers: the number of processes that load images.
+        checkpoint: the file from which an interrupted run resumes; process 0 writes it.
+        listener: receives metrics and predictions.
+
+    Returns:
+        The network of the best epoch and the metrics of all epochs.
+
+    Raises:
+        UserError: the batches are too small, the loss becomes infinite or NaN, an image is damaged,
+            or a class weight names an unknown class.
     """
     torch.set_num_threads(params.threads)
-    if params.batch_size % process_count():
-        raise UserError(
-            f"train.batch_size: {params.batch_size} is not divisible by {process_count()} processes"
-        )
-    per_process = min(params.batch_size, len(train_samples)) // process_count()
-    if per_process < (1 if params.architecture.startswith("lraspp") else 2):
-        raise UserError(
-            f"train: {len(train_samples)} images and batches of {params.batch_size} leave {per_process} to "
-            f"each of {process_count()} processes, and {params.architecture} learns from two at "
-            "least: raise train.batch_size, lower train.processes, or select more images"
-        )
+    _check_batch_size(params, len(train_samples))
     card = ModelCard(params.architecture, ("background", *classes), params.size)
     trainer = Trainer(card, params, device, _class_weights(card, params, train_samples, workers))
-    # Process 0 may be on a machine of its own, and another run may replace the file at any time.
+    # Only process 0 reads: others may be on different machines, and the file may change meanwhile.
     saved = from_first(checkpoint.load() if rank() == 0 else None, device)
     if saved:
         trainer.restore(saved)
-        logger.info("going on after epoch %d of an interrupted run", len(trainer.history))
+        logger.info("resuming after epoch %d of an interrupted run", len(trainer.history))
     else:
         logger.info("starting from %s", trainer.started_from)
-    for epoch, figures in enumerate(trainer.history):
-        report_epoch(epoch, figures, True)
-    first = len(trainer.history)
-    per_epoch = batches_per_epoch(len(train_samples), params.batch_size)
-    keys = training_batches(
-        len(train_samples), params.batch_size, range(first, params.epochs), params.seed
+    for epoch, metrics in enumerate(trainer.history):
+        if listener:
+            listener.log_epoch(epoch, metrics, replayed=True)
+    crops_per_second = _train_epochs(
+        trainer, train_samples, val_samples, workers, checkpoint, listener
     )
-    loader = DataLoader(
-        TrainingCrops(
-            train_samples,
-            Augmentation(params.size, params.crop, params.scale, params.color_jitter),
-            params.seed,
-        ),
-        batch_sampler=[batch[rank() :: process_count()] for batch in keys],
-        num_workers=workers,
-        pin_memory=device.type == "cuda",
-        generator=torch.Generator(),  # the loader would draw from the global one
-    )
-    batches = load_batches(loader)
-    started = time.perf_counter()
-    bar = tqdm(
-        total=per_epoch * params.epochs,
-        initial=per_epoch * first,
-        unit="batch",
-        disable=True if rank() else None,  # None: no bar where there is no terminal
-    )
-    with bar:
-        for epoch in range(first, params.epochs):
-            of_epoch = (next(batches) for _ in range(per_epoch))
-            loss = trainer.train_epoch(of_epoch, per_epoch, bar)
-            confusion = _validate(trainer, val_samples, workers)
-            figures = trainer.finish_epoch(loss, confusion)
-            if rank() == 0:
-                checkpoint.save(trainer.state())
-            if report_predictions and (epoch + 1) % 5 == 0 and rank() == 0:
-                report_predictions(epoch, _views(trainer, val_samples[:_VIEWS]))
-            report_epoch(epoch, figures, False)
-            bar.clear()
-            logger.info(
-                "epoch %d/%d: loss %.3f, validation mean IoU %.3f",
-                epoch + 1,
-                params.epochs,
-                loss,
-                figures["val"]["miou"],
-            )
-    crops = per_epoch * params.batch_size * (params.epochs - first)
-    rate = round(crops / (time.perf_counter() - started), 2)
-    model = trainer.averaged_model()
+    model = trainer.ema_model()
     model.load_state_dict(trainer.best)
     return TrainingResult(
         model.eval().cpu(),
@@ -379,14 +398,30 @@ def train(
         trainer.history,
         trainer.started_from,
         pretraining_overlap=params.weights == "coco",
-        crops_per_second=rate,
+        crops_per_second=crops_per_second,
     )
+
+
+def _check_batch_size(params: TrainParams, images: int) -> None:
+    processes = process_count()
+    if params.batch_size % processes:
+        raise UserError(
+            f"train.batch_size: {params.batch_size} is not divisible by {processes} processes"
+        )
+    per_process = min(params.batch_size, images) // processes
+    required = 1 if params.architecture.startswith("lraspp") else 2
+    if per_process < required:
+        raise UserError(
+            f"train: {images} images in batches of {params.batch_size} leave {per_process} per "
+            f"process ({processes} processes), but {params.architecture} requires {required}: "
+            "raise train.batch_size, lower train.processes, or select more images"
+        )
 
 
 def _class_weights(
     card: ModelCard, params: TrainParams, samples: Sequence[Sample], workers: int
 ) -> Tensor | None:
-    """The weights (classes,) that `train.class_weights` asks for."""
+    """The weights (classes,) of `train.class_weights`, if any."""
     if isinstance(params.class_weights, dict):
         return named_weights(params.class_weights, card.classes)
     if params.class_weights == "frequency":
@@ -394,20 +429,76 @@ def _class_weights(
     return None
 
 
-def _views(trainer: Trainer, samples: Sequence[Sample]) -> list[View]:
-    predictions = predict_samples(trainer.network(), samples, batch_size=1, workers=0)
+def _train_epochs(
+    trainer: Trainer,
+    train_samples: Sequence[Sample],
+    val_samples: Sequence[Sample],
+    workers: int,
+    checkpoint: CheckpointFile,
+    listener: TrainingListener | None,
+) -> float:
+    """Train the remaining epochs, and return the speed in crops per second."""
+    params, first = trainer.params, len(trainer.history)
+    steps = batches_per_epoch(len(train_samples), params.batch_size)
+    batches = _training_loader(trainer, train_samples, workers)
+    started = time.perf_counter()
+    with tqdm(
+        total=steps * params.epochs,
+        initial=steps * first,
+        unit="batch",
+        disable=True if rank() else None,  # None: only on a terminal
+    ) as bar:
+        for epoch in range(first, params.epochs):
+            loss = trainer.train_epoch(itertools.islice(batches, steps), steps, bar)
+            metrics = trainer.finish_epoch(loss, _validate(trainer, val_samples, workers))
+            if rank() == 0:
+                checkpoint.save(trainer.state())
+            if listener and (epoch + 1) % _PREDICTION_INTERVAL == 0 and rank() == 0:
+                listener.log_predictions(epoch, _predictions(trainer, val_samples[:_PREDICTIONS]))
+            if listener:
+                listener.log_epoch(epoch, metrics)
+            bar.clear()
+            logger.info(
+                "epoch %d/%d: loss %.3f, validation mean IoU %.3f",
+                epoch + 1,
+                params.epochs,
+                loss,
+                metrics["val"]["miou"],
+            )
+    crops = steps * params.batch_size * (params.epochs - first)
+    return round(crops / (time.perf_counter() - started), 2)
+
+
+def _training_loader(trainer: Trainer, samples: Sequence[Sample], workers: int) -> Iterator[Batch]:
+    """This process's part of the batches of the remaining epochs."""
+    params, first = trainer.params, len(trainer.history)
+    augmentation = Augmentation(params.size, params.crop, params.scale, params.color_jitter)
+    keys = training_batches(
+        len(samples), params.batch_size, range(first, params.epochs), params.seed
+    )
+    loader = DataLoader(
+        TrainingCrops(samples, augmentation, params.seed),
+        batch_sampler=[batch[rank() :: process_count()] for batch in keys],
+        num_workers=workers,
+        pin_memory=trainer.device.type == "cuda",
+        generator=torch.Generator(),  # by default, the loader draws from the global generator
+    )
+    return load_batches(loader)
+
+
+def _predictions(trainer: Trainer, samples: Sequence[Sample]) -> list[ValidationPrediction]:
     return [
-        (
+        ValidationPrediction(
             samples[found.index].read()[0].permute(1, 2, 0).numpy(),
             found.ground_truth.numpy(),
             found.labels.numpy(),
         )
-        for found in predictions
+        for found in predict_samples(trainer.network(), samples, batch_size=1, workers=0)
     ]
 
 
 def _validate(trainer: Trainer, samples: Sequence[Sample], workers: int) -> Confusion:
-    """The confusion matrix of the averaged weights over all pairs, shared among the processes."""
+    """The confusion matrix of the EMA weights over all samples, divided among the processes."""
     confusion = confusion_of_samples(
         trainer.network(),
         samples[rank() :: process_count()],

@@ -1,22 +1,26 @@
-"""What is read from an instances file, and which files are refused."""
+"""Reading of instances files and checks of segmentations."""
 
 import json
+import pickle
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
 from cocoseg.coco.instances import (
+    MAX_OUTLINE,
     InvalidSegmentation,
-    ReadResult,
+    RunLengths,
     decode_counts,
     parse_segmentation,
     read_instances,
 )
-from cocoseg.core.errors import UserError
+from cocoseg.coco.rejections import Reason
+from cocoseg.core.errors import MissingFileError, UserError
 from tests.coco_files import (
     CATEGORIES,
     SQUARE,
@@ -26,7 +30,7 @@ from tests.coco_files import (
 )
 
 
-def test_a_file_is_read_the_same_in_every_encoding_of_json(tmp_path: Path) -> None:
+def test_files_in_other_unicode_encodings_are_read_like_utf_8(tmp_path: Path) -> None:
     file = write_instances(tmp_path / "a.json", [image(1)], [annotation(1, 1)])
     expected = read_instances(file).instances
     text = file.read_text()
@@ -45,7 +49,7 @@ REFUSED = {
     b'{"images": [\n{"id": 1,': "not valid JSON: .* at line 2, column",
     b'{"images": "\xff"}': "not valid JSON: byte 12 is not utf-8",
     b"[" * 100_000 + b"]" * 100_000: "nested too deeply",
-    b"[1, 2]": "its top level is no object",
+    b"[1, 2]": "the top level is not an object",
     b"9" * 5000: "not valid JSON: Exceeds the limit",
     b'{"images": [], "categories": []}': "it has no list `annotations`",
     b'{"images": {}, "annotations": [], "categories": []}': "it has no list `images`",
@@ -54,7 +58,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("content", REFUSED, ids=[f"{c[:20]!r}" for c in REFUSED])
-def test_what_is_no_instances_file_is_refused_in_one_line_that_says_where(
+def test_other_files_are_refused_with_one_line_that_names_the_defect(
     content: bytes, tmp_path: Path
 ) -> None:
     file = tmp_path / "instances.json"
@@ -65,36 +69,69 @@ def test_what_is_no_instances_file_is_refused_in_one_line_that_says_where(
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_missing_file_names_the_command_that_makes_it(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="dvc repro"):
+def test_the_error_for_a_missing_file_names_the_command_that_creates_it(tmp_path: Path) -> None:
+    with pytest.raises(MissingFileError, match=r"instances\.json not found: run `dvc repro`"):
         read_instances(tmp_path / "instances.json")
 
 
-# Of many longer runs pycocotools would write beyond its buffer (see MAX_IMAGE_PIXELS).
+# pycocotools writes beyond its buffer if many runs are longer than MAX_IMAGE_PIXELS.
 @given(
     st.lists(st.integers(0, 2**24 - 1), max_size=12) | st.lists(st.integers(0, 2**26), max_size=2)
 )
 @settings(max_examples=200, deadline=None)
-def test_compressed_counts_are_decoded_as_pycocotools_encodes_them(counts: list[int]) -> None:
+def test_compressed_counts_of_pycocotools_are_decoded(counts: list[int]) -> None:
     encoded = coco_mask.frPyObjects({"size": [1, 1], "counts": counts}, 1, 1)
     assert decode_counts(encoded["counts"].decode("ascii")) == counts
 
 
+def raw(segmentation: Any) -> msgspec.Raw:
+    return msgspec.Raw(json.dumps(segmentation).encode())
+
+
+def test_a_string_of_counts_that_fills_the_image_is_decoded() -> None:
+    parsed = parse_segmentation(raw({"size": [10, 20], "counts": "X6"}), 20, 10)
+    assert parsed == RunLengths((10, 20), [200])
+
+
 @given(st.text(max_size=30))
+@example("X6")
 @settings(max_examples=200, deadline=None)
-def test_any_string_of_counts_is_decoded_or_refused(text: str) -> None:
-    raw = msgspec.Raw(json.dumps({"size": [10, 20], "counts": text}).encode())
+def test_any_string_of_counts_fills_the_image_or_is_refused(text: str) -> None:
     try:
-        parsed = parse_segmentation(raw, 20, 10)
+        parsed = parse_segmentation(raw({"size": [10, 20], "counts": text}), 20, 10)
     except InvalidSegmentation as error:
-        assert error.reason in ("rle_counts", "rle_malformed")
+        assert error.reason == Reason.RLE_COUNTS
     else:
-        assert sum(parsed.counts) == 200  # type: ignore[union-attr]
+        assert isinstance(parsed, RunLengths)
+        assert sum(parsed.counts) == 200
 
 
-def test_reading_keeps_no_more_than_it_needs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("polygons", [1, 2])
+@pytest.mark.parametrize("is_tall", [False, True])
+def test_outlines_of_few_points_are_limited_in_panoramas(polygons: int, is_tall: bool) -> None:
+    def parse(side: int) -> Any:
+        there_and_back = [0, side, 0, 0] * 2 if is_tall else [side, 0, 0, 0] * 2
+        size = (1, side) if is_tall else (side, 1)
+        return parse_segmentation(raw([there_and_back] * polygons), *size)
+
+    longest = MAX_OUTLINE // 4 // polygons
+    assert len(parse(longest)) == polygons
+    with pytest.raises(InvalidSegmentation, match="outline_too_long: more than 1048576 pixels"):
+        parse(longest + 1)
+
+
+def test_the_error_for_a_segmentation_survives_pickling_by_a_worker() -> None:
+    for detail, message in {"x 9 > width 8": "x 9 > width 8", "": "The size of "}.items():
+        error = InvalidSegmentation(Reason.RLE_SIZE, detail)
+        again = pickle.loads(pickle.dumps(error))
+        assert (again.reason, again.detail) == (Reason.RLE_SIZE, detail)
+        assert str(again) == str(error)
+        assert str(error).startswith(f"rle_size: {message}")
+
+
+def test_fields_that_are_not_used_are_not_kept(tmp_path: Path) -> None:
     file = write_instances(tmp_path / "a.json", [image(1, extra="x")], [annotation(1, 1, area=3)])
-    read: ReadResult = read_instances(file)
+    read = read_instances(file)
     assert msgspec.json.decode(msgspec.json.encode(read.instances)) == {
         "images": [image(1)],
         "annotations": [annotation(1, 1)],

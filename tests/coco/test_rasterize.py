@@ -1,4 +1,4 @@
-"""Masks are COCO's own pixels, and overlaps follow the rules."""
+"""Masks have the pixels of pycocotools, and overlaps follow the rules."""
 
 import contextlib
 import json
@@ -54,7 +54,9 @@ def test_every_mask_of_the_mirror_has_the_pixels_of_pycocotools(split: str, tmp_
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_mask_files_are_palette_pngs_that_give_the_labels(tmp_path: Path, workers: int) -> None:
+def test_mask_files_are_palette_pngs_of_the_labels_and_the_summary_counts_them(
+    tmp_path: Path, workers: int
+) -> None:
     file = tmp_path / "instances.json"
     file.write_text(annotations_json(40, 96, 64, seed=0))
     selection = select_from(file, CLASSES).instances
@@ -72,13 +74,13 @@ def test_mask_files_are_palette_pngs_that_give_the_labels(tmp_path: Path, worker
     names = ["background", *CLASSES]
     fractions = {name: pixels[n] / pixels.sum() for n, name in enumerate(names)}
     assert summary["pixels"] == pixels.sum()
-    assert summary["share"] == pytest.approx(
-        fractions | {"void": pixels[255] / pixels.sum()}, abs=1e-6
+    assert summary["fraction"] == pytest.approx(
+        fractions | {"ignored": pixels[255] / pixels.sum()}, abs=1e-6
     )
 
 
 def left(columns: int) -> dict[str, Any]:
-    """The left columns of a 6x4 image."""
+    """Run lengths that cover the left columns of a 6x4 image."""
     return {"size": [4, 6], "counts": [0, columns * 4, (6 - columns) * 4]}
 
 
@@ -86,61 +88,61 @@ def right(columns: int) -> dict[str, Any]:
     return {"size": [4, 6], "counts": [(6 - columns) * 4, columns * 4]}
 
 
-def row(annotations: list[Any], overlap: Overlap = "last", crowd: Crowd = "void") -> list[int]:
-    """What is painted in a 6x4 image whose rows are all the same."""
+def row(annotations: list[Any], overlap: Overlap = "last", crowd: Crowd = "ignore") -> list[int]:
+    """One row of a 6x4 mask whose rows are all the same."""
     labels = rasterize(annotations, 6, 4, overlap=overlap, crowd=crowd)
     assert labels.dtype == np.uint8
     assert np.array_equal(labels, np.tile(labels[0], (4, 1)))
     return list(map(int, labels[0]))
 
 
-def test_an_overlap_belongs_to_the_last_painted() -> None:
+def test_last_gives_an_overlap_to_the_annotation_painted_last() -> None:
     assert row([painted(left(4), 1), painted(right(3), 2)]) == [1, 1, 1, 2, 2, 2]
     assert row([painted(right(3), 2), painted(left(4), 1)]) == [1, 1, 1, 1, 2, 2]
 
 
-def test_an_overlap_belongs_to_the_smaller_area_in_either_order() -> None:
+def test_small_gives_an_overlap_to_the_smaller_area_in_either_order() -> None:
     big, small = painted(left(4), 1), painted(right(3), 2)
     assert row([big, small], "small") == row([small, big], "small") == [1, 1, 1, 2, 2, 2]
 
 
-def test_of_equal_areas_the_last_painted_wins() -> None:
+def test_small_gives_an_overlap_of_equal_areas_to_the_last() -> None:
     one, two = painted(left(4), 1), painted(right(4), 2)
     assert row([one, two], "small") == [1, 1, 2, 2, 2, 2]
     assert row([two, one], "small") == [1, 1, 1, 1, 2, 2]
 
 
-def test_an_overlap_becomes_void_even_of_one_class_and_under_a_third() -> None:
-    assert row([painted(left(4), 1), painted(right(4), 1)], "void") == [1, 1, 255, 255, 1, 1]
+def test_ignore_makes_overlaps_255_even_of_one_class_and_under_a_third() -> None:
+    assert row([painted(left(4), 1), painted(right(4), 1)], "ignore") == [1, 1, 255, 255, 1, 1]
     three = [painted(left(4), 1), painted(right(4), 2), painted(left(6), 3)]
-    assert row(three, "void") == [255] * 6
+    assert row(three, "ignore") == [255] * 6
 
 
-def test_a_crowd_is_void_beneath_all_instances_wherever_it_stands_in_the_file() -> None:
+def test_an_ignored_crowd_lies_beneath_all_instances_in_any_file_order() -> None:
     crowd, instance = painted(left(4), 1, iscrowd=1), painted(right(4), 2)
     for overlap in OVERLAPS:
         for annotations in ([crowd, instance], [instance, crowd]):
-            assert row(annotations, overlap, "void") == [255, 255, 2, 2, 2, 2]
+            assert row(annotations, overlap, "ignore") == [255, 255, 2, 2, 2, 2]
 
 
-def test_a_crowd_is_painted_as_an_instance_or_left_out() -> None:
+def test_a_crowd_is_painted_like_an_instance_or_dropped() -> None:
     crowd, instance = painted(left(5), 1, iscrowd=1), painted(right(3), 2)
     assert row([instance, crowd], "last", "paint") == [1, 1, 1, 1, 1, 2]
     assert row([instance, crowd], "small", "paint") == [1, 1, 1, 2, 2, 2]
-    assert row([instance, crowd], "void", "paint") == [1, 1, 1, 255, 255, 2]
+    assert row([instance, crowd], "ignore", "paint") == [1, 1, 1, 255, 255, 2]
     assert row([instance, crowd], "last", "drop") == [0, 0, 0, 2, 2, 2]
 
 
 @st.composite
 def run_lengths(draw: st.DrawFn, width: int, height: int) -> dict[str, Any]:
-    """Any runs that fill the image, empty ones included."""
+    """Any runs that fill the image; runs may be empty."""
     marks = sorted(draw(st.lists(st.integers(0, width * height), max_size=6)))
     counts = np.diff([0, *marks, width * height]).tolist()
     return {"size": [height, width], "counts": counts}
 
 
 def pixels_of(segmentation: dict[str, Any]) -> NDArray[Any]:
-    """Run lengths, column by column, written out."""
+    """Decode run lengths: uint8 (H, W)."""
     counts = segmentation["counts"]
     flat = np.repeat(np.arange(len(counts)) % 2, counts)
     return flat.reshape(segmentation["size"], order="F").astype(np.uint8)
@@ -148,7 +150,7 @@ def pixels_of(segmentation: dict[str, Any]) -> NDArray[Any]:
 
 @given(st.data(), st.sampled_from(OVERLAPS), st.sampled_from(CROWDS))
 @settings(max_examples=150, deadline=None)
-def test_painting_follows_the_rules_at_every_pixel(
+def test_every_pixel_follows_the_rules_for_overlaps_and_crowds(
     data: st.DataObject, overlap: Overlap, crowd: Crowd
 ) -> None:
     width, height = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 6))
@@ -166,7 +168,7 @@ def test_painting_follows_the_rules_at_every_pixel(
 
 @given(st.data())
 @settings(max_examples=150, deadline=None)
-def test_a_polygon_has_the_pixels_of_ann_to_mask(data: st.DataObject) -> None:
+def test_polygons_have_the_pixels_of_ann_to_mask(data: st.DataObject) -> None:
     width, height = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 40))
     x = st.floats(0, width).map(lambda value: min(round(value, 2), width))
     y = st.floats(0, height).map(lambda value: min(round(value, 2), height))
@@ -184,8 +186,7 @@ def test_a_polygon_has_the_pixels_of_ann_to_mask(data: st.DataObject) -> None:
     assert np.array_equal(found, expected)
 
 
-def test_a_large_image_is_painted_and_counted_exactly(tmp_path: Path) -> None:
-    # Larger than any 16-bit count of pixels or of columns.
+def test_an_image_wider_than_16_bits_is_painted_and_counted_exactly(tmp_path: Path) -> None:
     width, height = 70_000, 30
     right_half = {"size": [height, width], "counts": [35_000 * height, 35_000 * height]}
     selection = Instances(
@@ -194,10 +195,10 @@ def test_a_large_image_is_painted_and_counted_exactly(tmp_path: Path) -> None:
         [Category(1, "person")],
     )
     summary = write_masks(selection, tmp_path, overlap="ignore", crowd="ignore", workers=1)
-    assert summary["share"] == {"background": 0.5, "person": 0.5, "void": 0}
+    assert summary["fraction"] == {"background": 0.5, "person": 0.5, "ignored": 0}
 
 
-def test_masks_of_a_selection_read_from_its_file_are_the_same(tmp_path: Path) -> None:
+def test_masks_of_a_selection_do_not_change_when_it_is_written_and_read(tmp_path: Path) -> None:
     file = tmp_path / "instances.json"
     file.write_text(annotations_json(40, 96, 64, seed=0))
     selection = select_from(file, CLASSES).instances

@@ -1,7 +1,8 @@
-"""Processes that start at the same time take different devices, and give them back by ending."""
+"""Choosing a device; reserving one among several processes."""
 
 import logging
 import multiprocessing
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -12,15 +13,16 @@ import pytest
 import torch
 
 from cocoseg.core.errors import UserError
-from cocoseg.models.devices import choose_device, enough_memory, take_device
+from cocoseg.models import devices
+from cocoseg.models.devices import enough_memory, find_device, set_up_device, take_device
+from tests import ROOT
 
 FORK = multiprocessing.get_context("fork")
-"""As many processes as a test likes, of which none has to import PyTorch."""
+"""Forked processes start quickly, because they do not import PyTorch."""
 
 
 def take(locks: Path, pipe: Connection) -> None:
-    """Take one of two pretended devices, tell which, keep it until told to end, tell what was
-    logged."""
+    """Reserve one of two devices, send its number, hold it until told to end, send the log."""
     logged: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: logged.append(record.getMessage())  # type: ignore[method-assign]
@@ -41,7 +43,7 @@ class Taker:
         return int(self.pipe.recv())
 
     def end(self) -> list[str]:
-        """What it has logged."""
+        """End the process and return its log."""
         self.pipe.send("end")
         logged: list[str] = self.pipe.recv()
         self.process.join()
@@ -56,6 +58,7 @@ def start(tmp_path: Path) -> Iterator[Callable[[], Taker]]:
         ours, theirs = FORK.Pipe()
         process = FORK.Process(target=take, args=(tmp_path / "devices", theirs))
         process.start()
+        theirs.close()  # so that recv() raises EOFError if the process dies
         started.append(Taker(process, ours))
         return started[-1]
 
@@ -65,9 +68,11 @@ def start(tmp_path: Path) -> Iterator[Callable[[], Taker]]:
         taker.process.join()
 
 
-def test_a_device_is_free_again_however_its_process_ends(start: Callable[[], Taker]) -> None:
-    at_once = {taker.device(): taker for taker in (start(), start())}
-    first, second = at_once[0], at_once[1]
+def test_a_device_is_released_when_its_process_ends_or_is_killed(
+    start: Callable[[], Taker],
+) -> None:
+    by_device = {taker.device(): taker for taker in (start(), start())}
+    first, second = by_device[0], by_device[1]
     sharing = start()
     assert sharing.device() == 0
 
@@ -76,15 +81,15 @@ def test_a_device_is_free_again_however_its_process_ends(start: Callable[[], Tak
     third = start()
     assert third.device() == 1
 
-    # Of the first device's two takers one ends; the fewest takers count, not who came first.
+    # Device 0 has one process left, device 1 none.
     first.end()
     third.end()
     assert start().device() == 1
 
-    assert sharing.end() == ["all 2 GPUs are taken: number 0 is shared with 1 other processes"]
+    assert sharing.end() == ["all 2 GPUs are in use: sharing GPU 0 with 1 other processes"]
 
 
-def test_other_folders_know_nothing_of_each_other(
+def test_reservations_apply_to_one_lock_directory(
     start: Callable[[], Taker], tmp_path: Path
 ) -> None:
     assert start().device() == 0
@@ -92,16 +97,65 @@ def test_other_folders_know_nothing_of_each_other(
     assert start().device() == 0
 
 
-def test_a_device_that_is_not_there_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cuda:99 is not available here; auto finds one"):
-        choose_device("cuda:99", tmp_path)
-    assert choose_device("cpu", tmp_path).type == "cpu"
+def test_an_unavailable_device_is_a_one_line_error() -> None:
+    with pytest.raises(UserError, match=r"^runtime\.device .*: cuda:99 is not [^\n]*$"):
+        find_device("cuda:99")
+
+
+@pytest.mark.parametrize(
+    ("name", "cuda", "mps", "expected"),
+    [
+        ("auto", True, True, "cuda:3"),
+        ("auto", False, True, "mps"),
+        ("auto", False, False, "cpu"),
+        ("cpu", True, True, "cpu"),
+        ("cuda", True, False, "cuda:3"),
+        ("cuda:1", True, False, "cuda:1"),
+    ],
+)
+def test_auto_prefers_a_gpu_and_cuda_is_the_gpu_of_the_process(
+    monkeypatch: pytest.MonkeyPatch, name: str, cuda: bool, mps: bool, expected: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    monkeypatch.setattr(torch, "empty", lambda *size, device: None)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert find_device(name) == torch.device(expected)
+
+
+def test_a_stage_on_a_gpu_reserves_it_and_computes_deterministically(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    calls: list[object] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", calls.append)
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", calls.append)
+    monkeypatch.setattr(torch, "empty", lambda *size, device: None)
+    monkeypatch.setattr(devices, "_gpus", lambda: ["GPU-a", "GPU-b"])
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert set_up_device("auto", tmp_path) == torch.device("cuda:0")
+    assert calls == [True, torch.device("cuda:0")]
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert [path.stem for path in tmp_path.glob("GPU-*")] == ["GPU-a"]
+
+
+def test_a_stage_on_the_cpu_changes_nothing(tmp_path: Path) -> None:
+    assert set_up_device("cpu", tmp_path).type == "cpu"
     assert not list(tmp_path.iterdir())
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
-def test_too_little_memory_is_one_line() -> None:
+def test_only_stages_set_up_a_device_for_the_process() -> None:
+    library = (ROOT / "cocoseg").rglob("*.py")
+    users = [path.name for path in library if "set_up_device" in path.read_text(encoding="utf-8")]
+    assert users == ["devices.py"]
+
+
+def test_too_little_gpu_memory_is_a_one_line_error() -> None:
     with (
-        pytest.raises(UserError, match=r"^the GPU's memory is too small: lower train\.crop$"),
+        pytest.raises(UserError, match=r"^out of GPU memory: lower train\.crop$"),
         enough_memory("lower train.crop"),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB.")

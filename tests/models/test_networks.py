@@ -1,4 +1,4 @@
-"""The network: exact shortcuts, pretrained weights, files that explain themselves."""
+"""Networks: equivalence of their shortcuts, pretrained weights and model files."""
 
 from pathlib import Path
 
@@ -9,17 +9,16 @@ from torch import nn
 from torchvision.models import MobileNet_V3_Large_Weights, Weights, WeightsEnum, get_model
 from torchvision.models.segmentation import DeepLabV3_MobileNet_V3_Large_Weights
 
-from cocoseg.core.errors import UserError
+from cocoseg.core.errors import MissingFileError, UserError
 from cocoseg.models.heads import DilatedConv2d
 from cocoseg.models.networks import (
     OUTPUT_STRIDES,
     ModelCard,
-    _download,
     build_model,
     estimate_norms,
     fold_batch_norms,
 )
-from cocoseg.models.weights import load_model, load_pretrained, save_model
+from cocoseg.models.weights import _download, load_model, load_pretrained, save_model
 from tests import ROOT
 
 ARCHITECTURE = "deeplabv3_mobilenet_v3_large"
@@ -29,7 +28,9 @@ BACKBONE = ROOT.parent / "shared/weights/mobilenet_v3_large_features.safetensors
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (12, 30), (30, 12), (13, 13)])
-def test_leaving_out_taps_that_see_padding_changes_nothing(shape: tuple[int, int]) -> None:
+def test_skipping_kernel_taps_over_padding_changes_neither_output_nor_gradient(
+    shape: tuple[int, int],
+) -> None:
     torch.manual_seed(0)
     plain = nn.Conv2d(3, 4, 3, padding=12, dilation=12, bias=False).double()
     short = DilatedConv2d(3, 4, 3, padding=12, dilation=12, bias=False).double()
@@ -43,14 +44,14 @@ def test_leaving_out_taps_that_see_padding_changes_nothing(shape: tuple[int, int
     torch.testing.assert_close(short.weight.grad, plain.weight.grad)
 
 
-def test_leaving_them_out_of_the_convolutions_of_single_channels_changes_nothing() -> None:
+def test_depthwise_convolutions_may_skip_taps_too() -> None:
     torch.manual_seed(0)
     short = DilatedConv2d(4, 4, 3, padding=12, dilation=12, groups=4)
     images = torch.randn(2, 4, 5, 30)
     torch.testing.assert_close(short(images), nn.Conv2d.forward(short, images))
 
 
-def test_the_network_equals_torchvisions() -> None:
+def test_logits_equal_those_of_torchvisions_network() -> None:
     ours = build_model(ARCHITECTURE, 6).eval()
     theirs = get_model(
         ARCHITECTURE, weights=None, weights_backbone=None, num_classes=6, aux_loss=True
@@ -62,7 +63,7 @@ def test_the_network_equals_torchvisions() -> None:
 
 
 @pytest.mark.parametrize("architecture", OUTPUT_STRIDES)
-def test_folding_the_batch_norms_away_changes_nothing(architecture: str) -> None:
+def test_folding_batch_norms_does_not_change_the_logits(architecture: str) -> None:
     torch.manual_seed(0)
     model = build_model(architecture, 6).double()
     for module in model.modules():
@@ -78,7 +79,7 @@ def test_folding_the_batch_norms_away_changes_nothing(architecture: str) -> None
         torch.testing.assert_close(folded(images)["out"], model.eval()(images)["out"])
 
 
-def test_estimated_norms_are_those_of_the_batches_alone() -> None:
+def test_estimated_norms_are_the_statistics_of_the_batches_without_dropout() -> None:
     norm = nn.BatchNorm2d(3)
     norm.running_mean = torch.full((3,), 100.0)
     batches = [torch.rand(4, 3, 8, 8) for _ in range(2)]
@@ -90,7 +91,9 @@ def test_estimated_norms_are_those_of_the_batches_alone() -> None:
     assert not any(module.training for module in model.modules())
 
 
-def test_a_saved_model_comes_back_and_explains_itself(tmp_path: Path) -> None:
+def test_a_saved_model_is_loaded_with_its_card_and_equal_models_give_equal_bytes(
+    tmp_path: Path,
+) -> None:
     model = build_model(ARCHITECTURE, len(NAMES)).eval()
     save_model(tmp_path / "a.safetensors", model, CARD)
     save_model(tmp_path / "b.safetensors", model, CARD)
@@ -102,30 +105,39 @@ def test_a_saved_model_comes_back_and_explains_itself(tmp_path: Path) -> None:
         assert torch.equal(value.float(), loaded.state_dict()[key].float()), key
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no safetensors"])
-def test_a_missing_or_damaged_model_is_one_line(tmp_path: Path, content: bytes | None) -> None:
+@pytest.mark.parametrize("content", [b"", b"not safetensors"])
+def test_a_damaged_model_is_a_one_line_error(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.safetensors"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(UserError, match=r"^[^\n]*model\.safetensors[^\n]*$"):
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"^[^\n]*model\.safetensors is damaged or not [^\n]*$"):
         load_model(path)
 
 
-def test_a_foreign_safetensors_file_is_no_model(tmp_path: Path) -> None:
+def test_a_missing_model_is_a_file_not_found_error(tmp_path: Path) -> None:
+    with pytest.raises(
+        FileNotFoundError, match=r"model\.safetensors not found: .*`dvc pull`$"
+    ) as e:
+        load_model(tmp_path / "model.safetensors")
+    assert isinstance(e.value, MissingFileError)
+    with pytest.raises(UserError, match="is a directory: specify a model file"):
+        load_model(tmp_path)
+
+
+def test_a_safetensors_file_of_another_project_is_refused(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
-    with pytest.raises(UserError, match="not written by the train stage"):
+    with pytest.raises(UserError, match="use a file that the train stage wrote"):
         load_model(tmp_path / "x.safetensors")
 
 
 @pytest.mark.skipif(not BACKBONE.is_file(), reason="needs ../shared/weights")
-def test_a_backbone_file_replaces_all_of_the_backbone() -> None:
+def test_a_backbone_file_initializes_the_whole_backbone() -> None:
     model = build_model(ARCHITECTURE, len(NAMES))
     assert "random heads" in load_pretrained(model, str(BACKBONE), CARD)
     for key, value in load_file(BACKBONE).items():
         assert torch.equal(model.state_dict()[f"backbone.{key}"].float(), value.float()), key
 
 
-def test_a_whole_model_file_replaces_everything(tmp_path: Path) -> None:
+def test_a_model_file_initializes_the_whole_model(tmp_path: Path) -> None:
     trained = build_model(ARCHITECTURE, len(NAMES))
     save_model(tmp_path / "trained.safetensors", trained, CARD)
     model = build_model(ARCHITECTURE, len(NAMES))
@@ -136,7 +148,9 @@ def test_a_whole_model_file_replaces_everything(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("auxiliary", [True, False])
-def test_a_model_is_read_back_with_the_heads_it_had(auxiliary: bool, tmp_path: Path) -> None:
+def test_a_model_is_loaded_with_the_heads_it_was_saved_with(
+    auxiliary: bool, tmp_path: Path
+) -> None:
     model = build_model(ARCHITECTURE, len(NAMES), auxiliary=auxiliary)
     save_model(tmp_path / "model.safetensors", model, CARD)
     again, _ = load_model(tmp_path / "model.safetensors")
@@ -144,7 +158,7 @@ def test_a_model_is_read_back_with_the_heads_it_had(auxiliary: bool, tmp_path: P
     assert again.state_dict().keys() == model.state_dict().keys()
 
 
-def test_a_network_without_the_auxiliary_head_starts_from_one_that_has_it(tmp_path: Path) -> None:
+def test_a_network_without_an_auxiliary_head_can_start_from_one_with_it(tmp_path: Path) -> None:
     trained = build_model(ARCHITECTURE, len(NAMES))
     save_model(tmp_path / "trained.safetensors", trained, CARD)
     model = build_model(ARCHITECTURE, len(NAMES), auxiliary=False)
@@ -154,20 +168,30 @@ def test_a_network_without_the_auxiliary_head_starts_from_one_that_has_it(tmp_pa
 
 
 def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    """Another number of classes, an incomplete backbone, and one of another width."""
+    model = build_model(ARCHITECTURE, len(NAMES))
+    backbone = {key: value.clone() for key, value in model.backbone.state_dict().items()}
     save_model(tmp_path / "two.safetensors", build_model(ARCHITECTURE, 2), CARD)
     save_file({"0.0.weight": torch.zeros(16, 3, 3, 3)}, tmp_path / "part.safetensors")
-    model = build_model(ARCHITECTURE, len(NAMES))
-    for name in ("two", "part"):
-        with pytest.raises(UserError, match=r"train\.weights: .*does not fit"):
+    wide = backbone | {"0.0.weight": torch.zeros(17, 3, 3, 3)}
+    save_file(wide, tmp_path / "wide.safetensors")
+    for name, place in (
+        ("two", "model: 4 of .* such as aux_classifier.4.bias"),
+        ("part", "backbone: "),
+        ("wide", "backbone: 1 of .* such as 0.0.weight"),
+    ):
+        with pytest.raises(UserError, match=rf"train\.weights: .*does not fit the {place}"):
             load_pretrained(model, str(tmp_path / f"{name}.safetensors"), CARD)
 
 
-def test_weights_that_are_no_file_say_what_there_is() -> None:
-    with pytest.raises(UserError, match="none of none, imagenet, coco, and no such file"):
+def test_unknown_weights_are_refused_with_the_alternatives() -> None:
+    with pytest.raises(
+        UserError, match="expected none, imagenet, coco or a .* file, got image-net"
+    ):
         load_pretrained(build_model(ARCHITECTURE, 6), "image-net", CARD)
 
 
-def test_imagenet_weights_become_the_backbone(
+def test_imagenet_weights_initialize_the_backbone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     theirs = get_model("mobilenet_v3_large", weights=None)
@@ -183,9 +207,9 @@ def test_imagenet_weights_become_the_backbone(
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "cannot download .*; check the network"), (b"a web page", "invalid hash value")],
+    [(None, "cannot download .*; check the network"), (b"not the weights", "invalid hash value")],
 )
-def test_weights_that_cannot_be_downloaded_are_one_line(
+def test_a_failed_download_of_weights_is_a_one_line_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, message: str
 ) -> None:
     file = tmp_path / "weights-01234567.pth"
@@ -200,25 +224,25 @@ def test_weights_that_cannot_be_downloaded_are_one_line(
         _download(Elsewhere.DEFAULT)
 
 
-def test_a_model_of_an_architecture_of_another_version_is_one_line(tmp_path: Path) -> None:
+def test_an_unknown_architecture_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     model = build_model(ARCHITECTURE, 6)
     save_model(path, model, ModelCard("vision_transformer", NAMES, 64))
-    with pytest.raises(UserError, match="holds a vision_transformer, which this version"):
+    with pytest.raises(UserError, match="contains a vision_transformer, which this version"):
         load_model(path)
 
 
-def test_coco_weights_that_nobody_has_are_one_line() -> None:
+def test_coco_weights_are_refused_for_networks_without_them() -> None:
     architecture = "deeplabv3plus_mobilenet_v3_large"
     model = build_model(architecture, 2)
-    with pytest.raises(UserError, match=f"no coco weights of {architecture}: imagenet"):
+    with pytest.raises(UserError, match=f"no coco weights for {architecture}; use imagenet"):
         load_pretrained(model, "coco", ModelCard(architecture, ("background", "red"), 64))
 
 
-def test_coco_weights_give_each_class_the_row_of_its_name(
+def test_coco_weights_initialize_the_rows_of_classes_with_the_same_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """torchvision looks into torch's hub folder before it downloads: put a file there."""
+    """torchvision loads files in torch's hub directory instead of downloading them."""
     theirs = get_model(
         ARCHITECTURE, weights=None, weights_backbone=None, num_classes=21, aux_loss=True
     )
@@ -229,8 +253,8 @@ def test_coco_weights_give_each_class_the_row_of_its_name(
     names = ("background", "person", "giraffe", "airplane")
     model = build_model(ARCHITECTURE, len(names))
     giraffe = model.state_dict()["classifier.4.weight"][2].clone()
-    said = load_pretrained(model, "coco", ModelCard(ARCHITECTURE, names, 64))
-    assert said.endswith("background, person, airplane")
+    line = load_pretrained(model, "coco", ModelCard(ARCHITECTURE, names, 64))
+    assert line.endswith("background, person, airplane")
     for head in ("classifier", "aux_classifier"):
         ours, source = (
             model.state_dict()[f"{head}.4.weight"],

@@ -1,4 +1,4 @@
-"""params.yaml is refused, in one line that names the key, when anything in it is wrong."""
+"""A wrong params.yaml is refused with one line that names each wrong key."""
 
 import tempfile
 from pathlib import Path
@@ -10,115 +10,207 @@ from dvc.utils.serialize import YAMLError, load_yaml, parse_yaml
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cocoseg.core.errors import UserError
+from cocoseg.core.errors import MissingFileError, UserError
+from cocoseg.core.yaml12 import read_yaml
 from cocoseg.models import networks
-from cocoseg.params.reader import TrainParams, load_params, read_yaml
+from cocoseg.params.filter import FilterParams
+from cocoseg.params.reader import Params, load_params
+from cocoseg.params.runtime import RuntimeParams
+from cocoseg.params.train import TrainParams
 from tests import ROOT
+from tests.contract import leaves
 
 SAMPLE = ROOT / "presets/sample.yaml"
+REMOVED = object()
 
 
-def write_changed(directory: Path, key: str, value: Any) -> Path:
+def write_changed(directory: Path, changes: dict[str, Any]) -> Path:
+    """Write the sample's parameters with other values of some keys."""
     params = yaml.safe_load(SAMPLE.read_text(encoding="utf-8"))
-    section = params
-    *sections, name = key.split(".")
-    for part in sections:
-        section = section[part]
-    section[name] = value
+    for key, value in changes.items():
+        section = params
+        *sections, name = key.split(".")
+        for part in sections:
+            section = section[part]
+        if value is REMOVED:
+            del section[name]
+        else:
+            section[name] = value
     path = directory / "params.yaml"
     path.write_text(yaml.safe_dump(params), encoding="utf-8")
     return path
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("split.group_by", ""),
-        ("split.group_by", r"(\d+"),
-        ("split.group_by", r"(\d+)_(\d+)"),
-        ("split.group_by", r"(?:rec)\d+"),
-        ("split.keep_duplicates_together", 1),
-        ("filter.max_instances", 0),
-        ("filter.max_instances", "10"),
-        ("filter.max_instances", True),
-        ("filter.max_images", 1.5),
-        ("filter.prefer", "common"),
-        ("filter.classes", []),
-        ("filter.classes", "every"),
-        ("filter.classes", ["car", "car"]),
-        ("filter.classes", ["background", "car"]),
-        ("download.source", "imagenet"),
-        ("download.coco.base_url", "ftp://example.org"),
-        ("download.coco.base_url", "images.cocodataset.org"),
-        ("download.coco.base_url", "http://"),
-        ("download.coco.base_url", "file://srv/coco"),
-        ("download.coco.md5", "abc"),
-        ("download.files.folder", ""),
-        ("download.files.pairs", []),
-        ("download.files.pairs", [{"annotations": "a.json"}]),
-        ("download.files.pairs", [{"annotations": "s3://b/a.json", "images": "."}]),
-        ("download.files.pairs", [{"annotations": "a.json", "images": ".", "split": "valid"}]),
-        ("split.from", "files"),
-        ("split.ratios.val", -1),
-        ("split.ratios", {"train": 0, "val": 0, "test": 0}),
-        ("split.fold", 5),
-        ("split.folds", 1),
-        ("train.lr", float("nan")),
-        ("train.epochs", 0),
-        ("train.scale", [1.0]),
-        ("train.scale", [2.0, 0.5]),
-        ("train.processes", 3),
-        ("mask", None),
-        ("mask", ["last"]),
-        ("runtime.workers", -1),
-        ("runtime.device", "gpu"),
-        ("runtime.typo", 1),
-        ("typo", {}),
-    ],
-)
-def test_a_wrong_value_is_one_line_with_its_key(tmp_path: Path, key: str, value: Any) -> None:
-    path = write_changed(tmp_path, key, value)
+def load_changed(directory: Path, key: str, value: Any) -> Params:
+    return load_params(write_changed(directory, {key: value}))
+
+
+def refusal(path: Path) -> str:
+    """The message, without the path, with which a file is refused."""
     with pytest.raises(UserError) as error:
         load_params(path)
     message = str(error.value)
     assert "\n" not in message
-    assert message.startswith(f"{path}: {key}")
+    assert message.startswith(f"{path}: ")
+    return message.removeprefix(f"{path}: ")
 
 
-@pytest.mark.parametrize(("key", "value"), [("fold", 0), ("group_by", "folder")])
-def test_what_would_change_the_splits_of_an_export_is_refused(
-    tmp_path: Path, key: str, value: Any
+SCALE = [2.0, 0.5]
+RATIOS = {"train": 0, "val": 0, "test": 0}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("split.group_by", "", "expected a non-empty string, got ''"),
+        ("split.group_by", "(a", "expected a valid regular expression (missing ), unterminated"),
+        ("split.group_by", "(a)_(b)", "expected a regular expression with exactly one group, got"),
+        ("split.group_by", "(?:a)b", "expected a regular expression with exactly one group, got"),
+        ("split.keep_duplicates_together", 1, "expected true or false, got 1"),
+        ("filter.max_instances", 0, "expected a number greater than 0, got 0"),
+        ("filter.max_instances", "10", "expected an integer, got '10'"),
+        ("filter.max_instances", True, "expected an integer, got true"),
+        ("filter.max_images", 1.5, "expected an integer, got 1.5"),
+        ("filter.prefer", "common", "expected 'rare', 'random' or 'first', got 'common'"),
+        ("filter.classes", "dog", "expected 'all' or a list, got 'dog'"),
+        ("filter.classes", [], "expected 'all' or a list of at least 1 item, got []"),
+        ("filter.classes", ["car", "car"], "car is listed more than once"),
+        ("filter.classes", ["background", "car"], "background is always label 0; list only"),
+        ("filter.classes", [str(n) for n in range(255)], "expected 'all' or a list of at most 254"),
+        ("download.source", "imagenet", "expected 'sample', 'coco' or 'files', got 'imagenet'"),
+        ("download.coco.base_url", "ftp://example.org", "expected an http://, https:// or file:"),
+        ("download.coco.base_url", "images.cocodataset.org", "expected an http://, https:// or"),
+        ("download.coco.base_url", "http://", "expected an http://, https:// or file:/// URL"),
+        ("download.coco.base_url", "file://srv/coco", "expected an http://, https:// or file:///"),
+        ("download.coco.md5", "0" * 31, "expected 32 lowercase hexadecimal digits or null, got"),
+        ("download.coco.md5", "0" * 33, "expected 32 lowercase hexadecimal digits or null, got"),
+        ("download.files.directory", "", "expected a non-empty string"),
+        ("download.files.pairs", [], "expected a list of at least 1 item, got []"),
+        ("split.from", "files", "expected 'draw' or 'export', got 'files'"),
+        ("split.ratios.val", -1, "expected a number of at least 0, got -1"),
+        ("split.ratios", RATIOS, "expected at least one ratio greater than 0"),
+        ("split.fold", 5, "expected a number less than split.folds (5), got 5"),
+        ("split.folds", 1, "expected a number of at least 2, got 1"),
+        ("train.lr", float("nan"), "expected a finite number, got nan"),
+        ("train.lr", float("inf"), "expected a finite number, got inf"),
+        ("train.epochs", 0, "expected a number greater than 0, got 0"),
+        ("train.warmup", 1.1, "expected a number of at most 1, got 1.1"),
+        ("train.scale", [1.0], "expected a list of at least 2 items, got [1.0]"),
+        ("train.scale", SCALE, "expected the smaller scale first, got [2.0, 0.5]"),
+        ("train.processes", 3, "expected a divisor of train.batch_size (8), got 3"),
+        ("train.class_weights", "rare", "expected 'none' or 'frequency' or keys with values, got"),
+        ("train.class_weights.traffic light", 0, "expected a number greater than 0, got 0"),
+        ("export.variants", ["int8"], "expected distinct variants that include float32, got"),
+        ("export.variants", ["float32"] * 2, "expected distinct variants that include float32"),
+        ("evaluate.tiles", 5, "expected a number of at least 32 or 'full', got 5"),
+        ("mask", None, "expected a section with keys, as in presets/, got null"),
+        ("mask", ["last"], "expected a section with keys, as in presets/, got ['last']"),
+        ("mask", REMOVED, "missing; presets/ shows every key"),
+        ("mask.crowd", REMOVED, "missing; presets/ shows every key"),
+        ("runtime.workers", -1, "expected a number of at least 0 or 'auto', got -1"),
+        ("runtime.device", "gpu", "expected auto, cpu, mps, cuda or cuda:NUMBER, got 'gpu'"),
+        ("runtime.device", "cpux", "expected auto, cpu, mps, cuda or cuda:NUMBER, got 'cpux'"),
+        ("runtime.typo", 1, "unknown key; remove or correct it"),
+        ("typo", {}, "unknown key; remove or correct it"),
+        ("train.colour", 0.1, "renamed to train.color_jitter"),
+        ("download.files.folder", "data/own", "renamed to download.files.directory"),
+        ("mask.overlap", "void", "'void' was renamed to 'ignore'"),
+        ("mask.crowd", "void", "'void' was renamed to 'ignore'"),
+        ("split.group_by", "folder", "'folder' was renamed to 'directory'"),
+    ],
+)
+def test_a_wrong_value_gives_one_line_with_its_key(
+    tmp_path: Path, key: str, value: Any, problem: str
 ) -> None:
-    path = write_changed(tmp_path, f"split.{key}", value)
-    path.write_text(path.read_text().replace("from: draw", "from: export"))
-    with pytest.raises(UserError, match=rf"split\.{key}: needs split.from: draw"):
-        load_params(path)
+    changes = {key: value}
+    if key.startswith("train.class_weights."):
+        changes = {"train.class_weights": {}} | changes
+    line = refusal(write_changed(tmp_path, changes))
+    assert line.startswith(f"{key}: {problem}")
+    assert ";" not in line.removeprefix(f"{key}: {problem}")
 
 
-def test_every_wrong_key_is_named_at_once(tmp_path: Path) -> None:
-    path = write_changed(tmp_path, "filter.max_instances", -1)
-    path.write_text(path.read_text().replace("epochs:", "epoch:"))
-    with pytest.raises(UserError, match=r"filter.max_instances: .*; train.epochs: missing.*epoch:"):
-        load_params(path)
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("train.colour", "train.color_jitter"),
+        ("download.files.folder", "download.files.directory"),
+    ],
+)
+def test_a_file_with_an_old_key_is_not_told_that_the_new_one_is_missing(
+    tmp_path: Path, old: str, new: str
+) -> None:
+    path = write_changed(tmp_path, {old: "x", new: REMOVED})
+    assert refusal(path) == f"{old}: renamed to {new}"
 
 
-def test_a_value_that_should_match_is_described_in_words(tmp_path: Path) -> None:
-    path = write_changed(tmp_path, "runtime.device", "gpu")
-    with pytest.raises(UserError, match=r"should be auto, cpu, mps, .*\(is 'gpu'\)"):
-        load_params(path)
+@pytest.mark.parametrize(
+    ("pair", "key"),
+    [
+        ({"annotations": "a.json"}, "images"),
+        ({"annotations": "s3://b/a.json", "images": "."}, "annotations"),
+        ({"annotations": "a.json", "images": ".", "split": "valid"}, "split"),
+    ],
+)
+def test_an_error_inside_a_list_names_the_place(
+    tmp_path: Path, pair: dict[str, str], key: str
+) -> None:
+    line = refusal(write_changed(tmp_path, {"download.files.pairs": [pair]}))
+    assert line.startswith(f"download.files.pairs.0.{key}: ")
+
+
+@pytest.mark.parametrize("key", leaves(yaml.safe_load(SAMPLE.read_text(encoding="utf-8"))))
+def test_a_value_of_a_wrong_type_names_what_is_expected(tmp_path: Path, key: str) -> None:
+    assert refusal(write_changed(tmp_path, {key: [[]]})).startswith(
+        (f"{key}: expected ", f"{key}.0: expected ")
+    )
+
+
+@pytest.mark.parametrize(("key", "value"), [("fold", 0), ("group_by", "directory")])
+def test_folds_and_groups_require_drawn_splits(tmp_path: Path, key: str, value: Any) -> None:
+    load_changed(tmp_path, f"split.{key}", value)
+    path = write_changed(tmp_path, {f"split.{key}": value, "split.from": "export"})
+    assert refusal(path).startswith(f"split.{key}: requires split.from: draw")
+
+
+def test_a_fold_requires_training_images(tmp_path: Path) -> None:
+    path = write_changed(tmp_path, {"split.fold": 0, "split.ratios.train": 0})
+    assert refusal(path) == "split.fold: requires split.ratios.train greater than 0"
+
+
+def test_one_message_names_every_wrong_key(tmp_path: Path) -> None:
+    path = write_changed(
+        tmp_path, {"filter.max_instances": -1, "train.epochs": REMOVED, "train.epoch": 8}
+    )
+    keys = [problem.partition(":")[0] for problem in refusal(path).split("; ")]
+    assert {"filter.max_instances", "train.epochs", "train.epoch"} <= set(keys)
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "mps", "cuda", "cuda:0", "cuda:12"])
+def test_every_device_is_accepted(tmp_path: Path, device: str) -> None:
+    assert load_changed(tmp_path, "runtime.device", device)[RuntimeParams].device == device
+
+
+def test_automatic_workers_are_the_cores_up_to_16(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    automatic = load_params(SAMPLE)[RuntimeParams]
+    for cores, workers in ((3, 3), (64, 16), (None, 1)):
+        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
+        assert automatic.worker_count() == workers
+    assert load_changed(tmp_path, "runtime.workers", 20)[RuntimeParams].worker_count() == 20
 
 
 def test_numbers_are_read_as_dvc_writes_them(tmp_path: Path) -> None:
-    path = write_changed(tmp_path, "train.lr", 1)
+    path = write_changed(tmp_path, {"train.lr": 1})
     path.write_text(path.read_text().replace("lr: 1\n", "lr: 1e-05\n"))
-    assert load_params(path).train.lr == 1e-5
+    assert load_params(path)[TrainParams].lr == 1e-5
 
 
 NUMBERS = st.from_regex(r"[-+]?(0[box])?[0-9a-fA-F_.eE:]{1,8}([eE][-+]?\d{1,2})?", fullmatch=True)
 WORDS = """
 yes no on off y N true False TRUE tRUE null ~ Null .inf -.INF .nan = 0o17 017 09 0b11 0x1F
 1_000 1:30 190:20:30.15 1e-05 1e5 1.e3 2026-11-24 '' '1' "yes" _1 +1"""
-SPECIAL = st.sampled_from(WORDS.split())
 NEARLY_NUMBERS = st.text("+-.0123456789eE_xob:", max_size=7)
 
 
@@ -143,8 +235,8 @@ def test_files_are_read_as_dvc_reads_them(path: Path) -> None:
     assert read_yaml(path) == load_yaml(path)
 
 
-def test_the_line_that_is_no_yaml_is_named(tmp_path: Path) -> None:
-    path = write_changed(tmp_path, "train.lr", 1)
+def test_an_error_of_syntax_names_its_line(tmp_path: Path) -> None:
+    path = write_changed(tmp_path, {})
     text = path.read_text().replace("    val:", "\tval:")
     path.write_text(text)
     line = text[: text.index("\t")].count("\n") + 1
@@ -152,50 +244,48 @@ def test_the_line_that_is_no_yaml_is_named(tmp_path: Path) -> None:
         load_params(path)
 
 
-def test_a_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
-    path = write_changed(tmp_path, "train.lr", 1)
+def test_a_duplicate_key_is_refused(tmp_path: Path) -> None:
+    path = write_changed(tmp_path, {"train.lr": 1})
     path.write_text(path.read_text().replace("  lr: 1\n", "  lr: 1\n  lr: 2\n"))
     with pytest.raises(UserError, match='duplicate key "lr"'):
         load_params(path)
 
 
 @pytest.mark.parametrize(
-    "content",
-    [b"", b"- a\n", b"a: [", b"\xff\xfe\x00", b"a: 1\na: &x *x\n", b"a: 2026-99-99", b"a: \x01"],
+    ("content", "problem"),
+    [
+        (b"", "has no sections"),
+        (b"- a\n", "has no sections"),
+        (b"a: [", "is not valid YAML: line 1"),
+        (b"\xff\xfe\x00", "is not valid YAML"),
+        (b"a: 1\na: &x *x\n", "is not valid YAML: line 2"),
+        (b"a: 2026-99-99", "is not valid YAML"),
+        (b"a: \x01", "is not valid YAML"),
+    ],
 )
-def test_a_file_that_is_no_parameter_file_is_refused_in_one_line(
-    tmp_path: Path, content: bytes
+def test_a_file_without_valid_sections_is_refused_in_one_line(
+    tmp_path: Path, content: bytes, problem: str
 ) -> None:
     path = tmp_path / "params.yaml"
     path.write_bytes(content)
     with pytest.raises(UserError) as error:
         load_params(path)
+    assert str(error.value).startswith(f"{path} {problem}")
     assert "\n" not in str(error.value)
 
 
 def test_a_missing_file_says_where_to_run(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="run from the project's folder"):
+    with pytest.raises(MissingFileError, match="not found; run from the project directory"):
         load_params(tmp_path / "params.yaml")
-
-
-def test_a_folder_of_that_name_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is a folder"):
+    with pytest.raises(UserError, match="is a directory; copy a file from presets/"):
         load_params(tmp_path)
 
 
-def test_an_architecture_that_can_be_chosen_is_known_to_the_model_and_to_predictions() -> None:
+def test_every_architecture_in_the_parameters_is_known_to_the_networks() -> None:
     choices = set(get_args(TrainParams.model_fields["architecture"].annotation))
     assert choices == set(networks.BACKBONES) == set(networks.OUTPUT_STRIDES)
 
 
 def test_classes_are_a_list_or_the_word_all(tmp_path: Path) -> None:
-    assert load_params(write_changed(tmp_path, "filter.classes", "all")).filter.classes == "all"
-    with pytest.raises(UserError, match=r"filter\.classes: input should be 'all' \(is 'dog'\)$"):
-        load_params(write_changed(tmp_path, "filter.classes", "dog"))
-
-
-def test_folds_are_drawn(tmp_path: Path) -> None:
-    path = write_changed(tmp_path, "split.fold", 0)
-    path.write_text(path.read_text().replace("from: draw", "from: export"))
-    with pytest.raises(UserError, match=r"split\.fold: needs split\.from: draw"):
-        load_params(path)
+    for value in ("all", ["dog", "cat"], [str(number) for number in range(254)]):
+        assert load_changed(tmp_path, "filter.classes", value)[FilterParams].classes == value

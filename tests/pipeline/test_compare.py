@@ -199,7 +199,7 @@ def test_suspects_of_several_runs_are_ranked_together_and_can_be_excluded(
     assert counts["annotations_dropped"]["excluded"] >= 3
     list_of_mine.write_text("nonsense\n")
     message = error_of(project, "python", "-m", "stages.filter")
-    assert message.startswith("error: data/exclude.csv: line 1 should begin with")
+    assert message.startswith("error: data/exclude.csv: line 1: expected image_id,annotation_id")
 
 
 def test_what_is_not_there_is_one_line_that_says_what_to_do(

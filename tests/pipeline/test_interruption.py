@@ -86,7 +86,7 @@ def test_a_run_whose_wandb_server_dies_ends_with_the_bytes_of_an_unwatched_one(
     with WandbServer(dies_at=0) as server:
         watched = project.run("python", "-m", "stages.train", **server.environment)
     assert watched.returncode == 0
-    assert watched.stderr.count("W&B does not hear all of this run: ") == 1
+    assert watched.stderr.count("W&B missed part of this run: ") == 1
     assert "Traceback" not in watched.stderr
     assert len(server.runs) == 1
     assert results(project) == results(finished)

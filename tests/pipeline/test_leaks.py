@@ -97,6 +97,6 @@ def test_a_field_that_is_not_there_is_one_line_and_changes_nothing(directory: Pr
     assert failed.returncode == 1
     assert failed.stderr == (
         "error: split.group_by: the entry of 0.jpg in data/annotations/instances.json has no "
-        "'scene', but: id, file_name, width, height, video_id\n"
+        "field 'scene'; its fields are: id, file_name, width, height, video_id\n"
     )
     assert directory.results("data", "metrics/split.json") == before

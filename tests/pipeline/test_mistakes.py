@@ -70,8 +70,8 @@ def test_a_damaged_photo_is_brought_again_as_the_message_says(
     whole = path.read_bytes()
     path.write_bytes(whole[:300])
     said = refusal("export")
-    assert f"data/images/{stem}.jpg: is " in said
-    assert "remove the file, and `dvc repro` brings it again" in said
+    assert f"data/images/{stem}.jpg is " in said
+    assert "remove the file and run `dvc repro` to fetch it again" in said
     path.unlink()
     assert stages_run(project.succeed("dvc", "repro", "export")) == ["images"]
     assert path.read_bytes() == whole
@@ -99,7 +99,7 @@ def test_training_in_processes_that_cannot_share_a_batch_is_refused_before_it_st
 ) -> None:
     project.set_params({"train.processes": 2, "train.batch_size": 7})
     said = refusal("train")
-    assert "train.processes: should divide train.batch_size, which is 7 (is 2)" in said
+    assert "train.processes: expected a divisor of train.batch_size (7), got 2" in said
 
 
 @pytest.mark.parametrize("repository", ["none", "without a commit"])

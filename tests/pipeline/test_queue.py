@@ -26,7 +26,7 @@ def test_a_killed_experiment_goes_on_when_it_is_run_again(
 
     again = project.run(*command)
     assert again.returncode == 0, again.stderr
-    assert "going on after epoch" in again.stderr
+    assert "resuming after epoch" in again.stderr
     assert "epoch 1/" not in again.stderr
     assert hashes(project, "variant")[MODEL] == finished.results(MODEL)[MODEL]
     assert not list((project.directory / ".dvc/tmp/checkpoints").iterdir())

@@ -219,8 +219,8 @@ def test_only_the_wanted_images_are_asked_for(photos: MisbehavingServer, tmp_pat
     [
         (jpeg_bytes(40, 63), "has 40 x 63 pixels, but its annotation says 63 x 40"),
         (jpeg_bytes(63, 40)[:-200], "is damaged: image file is truncated"),
-        (b"", "is no JPEG"),
-        (b"<html>Sign in</html>", "is no JPEG"),
+        (b"", "is not a JPEG"),
+        (b"<html>Sign in</html>", "is not a JPEG"),
     ],
     ids=["other size", "truncated", "empty", "web page"],
 )

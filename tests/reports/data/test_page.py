@@ -292,7 +292,7 @@ def test_a_photo_that_is_gone_or_damaged_is_one_line(
     try:
         for photo in photos:
             photo.write_bytes(b"no photo")
-        with pytest.raises(UserError, match=r"is no JPEG.*; remove the file, and `dvc repro`"):
+        with pytest.raises(UserError, match=r"is not a JPEG.*; remove the file and run `dvc repro`"):
             inspect.main()
         for photo in photos:
             photo.unlink()
