@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from cocoseg.core.errors import UserError
+from cocoseg.core.errors import MissingFileError, UserError
 from cocoseg.inference.batches import batches_of_equal_size, load_batches
 from cocoseg.inference.dataset import MAX_ASPECT, Sample, WholeImages, read_samples
 from tests.samples import COLORS, make_sample
@@ -57,7 +57,7 @@ def test_an_error_of_a_loading_process_is_one_line(tmp_path: Path, workers: int)
     sample.image.unlink()
     dataset = WholeImages([sample], 32)
     loader = DataLoader(dataset, batch_sampler=[[0]], num_workers=workers)
-    with pytest.raises(UserError, match=rf"^{sample.image} not found$"):
+    with pytest.raises(MissingFileError, match=rf"^{sample.image} not found$"):
         list(load_batches(loader))
 
 
