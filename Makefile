@@ -1,4 +1,4 @@
-# The project's commands; `make help` lists them. Everything is installed into .venv, or where VENV says.
+# The project's commands; `make help` lists them. Everything is installed into VENV (.venv).
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,44 +12,44 @@ export PATH := $(abspath $(BIN)):$(PATH)
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
 
-install: $(VENV)/installed ## make .venv and install everything into it
+install: $(VENV)/installed ## create .venv and install everything into it
 
-# By content: a fresh clone's files are newer than what the image of a container has installed.
+# Compares contents: in a container, a fresh clone's files are newer than the installed versions.
 $(VENV)/installed: $(shell cat $(PINS) | cmp -s - $(VENV)/installed || echo changed)
-	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python 3.11 or newer is required, found " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	@echo "installing into $(VENV), which takes minutes and 6 GB" >&2
+	@echo "installing into $(VENV); this takes minutes and 6 GB" >&2
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@cat $(PINS) > $@
 
-repro: install ## run the pipeline as params.yaml says; only what changed is run again
-	@git rev-parse --quiet --verify HEAD >/dev/null 2>&1 || { echo "error: DVC wants a Git repository" \
+repro: install ## run the pipeline described by params.yaml; only stages with changes run
+	@git rev-parse --quiet --verify HEAD >/dev/null 2>&1 || { echo "error: DVC requires a Git repository" \
 		"with a commit: run 'git init && git add -A && git commit -m start' first" >&2; exit 1; }
 	@dvc repro
 	@python -m cocoseg.reports.summary
 
-coco: install ## run on COCO val2014: presets/coco_val2014.yaml becomes params.yaml
+coco: install ## copy presets/coco_val2014.yaml to params.yaml and run the pipeline
 	@for preset in presets/*.yaml; do \
 		cmp -s $$preset params.yaml && cp presets/coco_val2014.yaml params.yaml && exit; \
 	done; \
-	echo "error: params.yaml has changes of your own: 'make repro' runs with them," \
-		"'cp presets/coco_val2014.yaml params.yaml' discards them" >&2; exit 1
+	echo "error: params.yaml has your own changes: run 'make repro' to use them," \
+		"or 'cp presets/coco_val2014.yaml params.yaml' to discard them" >&2; exit 1
 	@$(MAKE) --no-print-directory repro
 
-check: lint ## style, types and the tests that start neither dvc nor a training: about a minute
-	@pytest -n auto -q tests/common tests/annotations tests/sources tests/results tests/test_dvc_yaml.py --ignore-glob '*fuzz*'
+check: lint ## check style and types and run the quick tests: about a minute
+	@pytest -n auto -q tests/core tests/params tests/coco tests/curation tests/sources tests/reports tests/test_dvc_yaml.py --ignore-glob '*fuzz*'
 
-test: install ## run the test suite, but for what is slow
+test: install ## run all tests except the slow ones
 	@pytest -n auto -m 'not slow'
 
-slow: install ## run what `make test` leaves out: remotes that fail, a dying W&B server
+slow: install ## run the slow tests: failing remotes, a failing W&B server
 	@pytest -n auto -m slow
 
-coverage: install ## run the test suite and list the lines and branches that it misses
+coverage: install ## run all tests and list the lines and branches that they miss
 	@pytest -n auto --cov --cov-report=term-missing:skip-covered
 
-bench: install ## measure what is claimed to be fast (half an hour); benchmarks/README.md has results
-	@for name in annotations masks inspect many_files duplicates transfer loader training; do python -m benchmarks.$$name || exit; done
+bench: install ## run the benchmarks (half an hour); results are in benchmarks/README.md
+	@for name in annotations masks inspect many_files near_duplicates transfer loader training; do python -m benchmarks.$$name || exit; done
 
 lint: install ## check style (ruff) and types (mypy)
 	@ruff check .

@@ -1,4 +1,4 @@
-"""COCO instances files of any size: real annotations, repeated under new ids."""
+"""COCO instances files of any size, made by repeating real annotations under new ids."""
 
 import json
 import zipfile
@@ -11,21 +11,20 @@ _ARCHIVE = Path("../shared/coco-mirror/annotations/annotations_trainval2017.zip"
 
 
 def original_document() -> tuple[str, dict[str, Any]]:
-    """What is repeated, and its name: COCO's own annotations, without the mirror the sample's."""
+    """A name and a COCO document to repeat: COCO's own, or the sample's without the mirror."""
     if _ARCHIVE.is_file():
         with zipfile.ZipFile(_ARCHIVE) as archive:
             return "COCO train2017 (mirror)", json.loads(
                 archive.read("annotations/instances_train2017.json")
             )
-    from cocoseg.sources.synthetic.scenes import (
-        annotations_json,
-    )  # late: it is heavy, and not part of what is measured
+    # Imported late: it is slow, and not part of the measurement.
+    from cocoseg.sources.synthetic.scenes import annotations_json
 
     return "the built-in sample", json.loads(annotations_json(200, 640, 480, seed=0))
 
 
 def write_repeated(path: Path, document: dict[str, Any], images: int) -> None:
-    """Write an instances file of `images` images, entry by entry, as the whole may be large."""
+    """Write an instances file of `images` images entry by entry, since the file may be large."""
     of_image: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in document["images"]}
     for annotation in document["annotations"]:
         of_image.get(annotation["image_id"], []).append(annotation)

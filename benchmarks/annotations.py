@@ -1,11 +1,11 @@
-"""Reading and filtering an annotation file, beside pycocotools.
+"""Read and filter an annotation file, compared with pycocotools.
 
     python -m benchmarks.annotations                     # the sizes of val2014 and train2017
     python -m benchmarks.annotations --images 5000 10000
 
-Each measurement is a process of its own, ours and pycocotools' in turns. The file repeats COCO's
-own annotations (without the mirror: the sample's) under new ids. Both select the same annotations
-by the same rules; `select` includes the check of every segmentation, `write` the selection's JSON.
+Each measurement runs in a new process, cocoseg and pycocotools in turns. The file repeats COCO's
+annotations (the sample's without the mirror) under new ids. Both select the same annotations by the
+same rules. `select` includes the validation of every segmentation; `write` writes JSON.
 """
 
 import argparse
@@ -42,9 +42,7 @@ def main() -> None:
         return
     name, document = original_document()
     print(machine("numpy", "pycocotools", "msgspec"))
-    print(
-        f"annotations: {name}; seconds and MiB are medians of {arguments.pairs} pairs of processes"
-    )
+    print(f"annotations: {name}; medians of {arguments.pairs} pairs of processes, seconds and MiB")
     print(
         f"{'images':>7} {'MiB':>5} {'':12} {'read':>6} {'select':>6} {'write':>6} {'peak MiB':>8}"
     )
@@ -55,24 +53,24 @@ def main() -> None:
             _compare(file, images, arguments.pairs)
 
 
-def _compare(file: Path, images: int, samples: int) -> None:
+def _compare(file: Path, images: int, pairs: int) -> None:
     runs: dict[str, list[dict[str, Any]]] = {"cocoseg": [], "pycocotools": []}
-    for _ in range(samples):
-        for who, results in runs.items():
-            command = [sys.executable, "-m", "benchmarks.annotations", "--measure", who, "--file"]
+    for _ in range(pairs):
+        for name, results in runs.items():
+            command = [sys.executable, "-m", "benchmarks.annotations", "--measure", name, "--file"]
             output = subprocess.run([*command, file], check=True, stdout=subprocess.PIPE).stdout
             results.append(json.loads(output))
     ours, theirs = runs.values()
     if any(run["kept"] != ours[0]["kept"] for run in ours + theirs):
-        raise SystemExit("error: the two did not select the same")
+        raise SystemExit("error: cocoseg and pycocotools selected different images")
     megabytes = file.stat().st_size / 2**20
-    for who, results in runs.items():
+    for name, results in runs.items():
         row = [
             statistics.median(run[key] for run in results) for key in ("read", "select", "write")
         ]
         peak = statistics.median(run["peak"] for run in results)
         figures = " ".join(f"{seconds:6.2f}" for seconds in row)
-        print(f"{images:7} {megabytes:5.0f} {who:12} {figures} {peak:8.0f}")
+        print(f"{images:7} {megabytes:5.0f} {name:12} {figures} {peak:8.0f}")
     for steps in (("read", "select"), ("read", "select", "write")):
         ratios = [
             sum(their[step] for step in steps) / sum(our[step] for step in steps)
@@ -85,7 +83,7 @@ def _compare(file: Path, images: int, samples: int) -> None:
     memory = statistics.median(
         our["peak"] / their["peak"] for our, their in zip(ours, theirs, strict=True)
     )
-    print(f"{'':13} memory: {memory:.2f} of pycocotools'")
+    print(f"{'':13} memory: {memory:.2f} times that of pycocotools")
 
 
 def measure_cocoseg(file: Path) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""Bytes and latency of the exported files, as ratios to float32 in one run.
+"""Size and latency of the ONNX files, relative to float32.
 
     python -m benchmarks.export_variants [--models models/onnx] [--threads 1] [--size 192 256]
 
-The files take turns on one image; medians. Scores are in metrics/export.json of the same run.
+Prints medians; the files take turns on one image. Their scores are in `metrics/export.json`.
 """
 
 import argparse

@@ -1,16 +1,15 @@
-"""What only a GPU can tell, in one go: the tests of training on it, speed, memory, what bounds it.
+"""Tests and measurements of training on a GPU; fails if one of its commands fails.
 
-    python -m benchmarks.gpu | tee gpu.txt            some ten minutes
+    python -m benchmarks.gpu | tee gpu.txt            # about ten minutes
+    python -m benchmarks.gpu --device cpu --crop 64 --batch-size 2 --rounds 1      # without a GPU
 
-The tests (`TEST_DEVICE`) ask that two trainings on it end with the same bytes, interrupted and not,
-that bfloat16 learns as well, and that torchrun's processes, one a GPU, compute what one does. Then
-images a second and peak memory beside the plain loop, in float32 and bfloat16, compiled and not;
-where a step's time goes; and crops a second that one core loads, which times the cores (less one)
-must be more than the GPU takes. Only the last wants `../shared/coco-mirror`.
-
-    python -m benchmarks.gpu --device cpu --crop 64 --batch-size 2 --rounds 1
-
-tries the commands without one. It ends with an error if any of them does.
+1. The tests of training (with `TEST_DEVICE`): two trainings give the same bytes, interrupted or
+   not; bfloat16 learns as well; one torchrun process per GPU computes the same as a single process.
+2. Images per second and peak memory, compared with the plain loop, in float32 and bfloat16,
+   compiled and not.
+3. The time of a training step by operation.
+4. Crops per second that one core loads, with `../shared/coco-mirror` only. Multiplied by the number
+   of cores less one, they must exceed the images per second of training.
 """
 
 import argparse
@@ -50,9 +49,11 @@ def main() -> None:
     )
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--crop", type=int, default=480)
-    parser.add_argument("--batch-size", type=int, default=16, help="the COCO presets'")
+    parser.add_argument(
+        "--batch-size", type=int, default=16, help="default: that of the COCO presets"
+    )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=10, help="in a row, in each round")
+    parser.add_argument("--steps", type=int, default=10, help="consecutive steps per round")
     options = parser.parse_args()
     failed = []
     for command in commands(options):
@@ -60,7 +61,7 @@ def main() -> None:
         print(f"\n$ {line}", flush=True)
         environment = {**os.environ, "TEST_DEVICE": options.device}
         if subprocess.run([sys.executable, "-m", *command], env=environment).returncode:
-            failed.append(f"error: failed: {line}")
+            failed.append(f"error: `{line}` failed")
     sys.exit("\n".join(failed) or None)
 
 

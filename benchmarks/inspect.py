@@ -1,10 +1,10 @@
-"""The stage inspect on as many images as the published protocol has: seconds, CPU time and memory.
+"""Time, CPU time and memory of the stage `inspect` at the size of the published protocol.
 
     python -m benchmarks.inspect [--images 8000] [--source-images 40504] [--runs 3]
 
-The annotations repeat COCO's own (without the mirror: the sample's). All photos of a size are one
-file: the page decodes a few dozen of them. Before the stage, filter's, mask's and split's files are
-made in a temporary folder; that is not counted.
+The annotations repeat COCO's (the sample's without the mirror). All images of one size are links
+to one file, since the page decodes only a few dozen of them. The inputs of the stage are made in a
+temporary directory before the measurement.
 """
 
 import argparse
@@ -24,10 +24,11 @@ from benchmarks.annotation_files import CLASSES, original_document, write_repeat
 from benchmarks.machine import machine
 from cocoseg.coco.instances import ImageRecord, read_instances
 from cocoseg.coco.rasterize import write_masks
-from cocoseg.core.files import write_json
-from cocoseg.curation.near_duplicates import write_duplicates
-from cocoseg.curation.selection import select, write_rejections, write_selection
-from cocoseg.curation.splits import split_images, summarize_splits
+from cocoseg.coco.rejections import write_rejections
+from cocoseg.core.files import atomic_directory, write_json
+from cocoseg.curation.near_duplicates import count_near_duplicates, write_near_duplicates
+from cocoseg.curation.selection import select, write_selection
+from cocoseg.curation.splits import split_images, summarize_splits, write_splits
 
 
 def main() -> None:
@@ -57,13 +58,13 @@ def main() -> None:
 
 
 def _processor_seconds() -> float:
-    """What finished child processes have used, and those that they waited for."""
+    """CPU seconds of finished child processes and of their children."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def prepare(directory: Path, images: int, source_images: int) -> str:
-    """Write what the stage reads into an empty folder; return the name of the annotations."""
+    """Write the inputs of the stage to an empty directory; return the name of the annotations."""
     name, document = original_document()
     shutil.copy("params.yaml", directory)
     annotations = directory / "data/annotations/instances.json"
@@ -85,16 +86,19 @@ def prepare(directory: Path, images: int, source_images: int) -> str:
     masks = write_masks(kept, directory / "data/masks", overlap="last", crowd="ignore", workers=2)
     write_json(directory / "metrics/mask.json", masks)
     splits = split_images(kept, {"train": 8, "val": 1, "test": 1}, seed=0)
-    near = write_duplicates(directory / "data/near_duplicates.csv", [], splits)
-    summary = {**summarize_splits(kept, splits), "near_duplicates": near}
+    with atomic_directory(directory / "data/splits") as temporary:
+        write_splits(temporary, splits)
+    write_near_duplicates(directory / "data/near_duplicates.csv", [])
+    counts = count_near_duplicates([], splits)
+    summary = {**summarize_splits(kept, splits), "near_duplicates": counts}
     write_json(directory / "metrics/split.json", summary)
     for image in kept.images:
-        photo = _photo_of_size(image, directory)
-        (directory / "data/images" / image.file_name).hardlink_to(photo)
+        file = _image_file(image, directory)
+        (directory / "data/images" / image.file_name).hardlink_to(file)
     return name
 
 
-def _photo_of_size(image: ImageRecord, directory: Path) -> Path:
+def _image_file(image: ImageRecord, directory: Path) -> Path:
     path = directory / f"{image.width}x{image.height}.jpg"
     if not path.exists():
         noise = np.random.default_rng(0).integers(0, 256, (image.height // 4 + 1, 160, 3), np.uint8)

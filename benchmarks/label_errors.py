@@ -1,15 +1,17 @@
-"""How well planted mistakes come up in the label audit.
+"""Fraction of planted errors among the first label errors.
 
-One in twenty objects of a sample is dropped, given another class, or shifted by 30% of its box's
-sides, in the images to train on and in those to test alike; one network learns from such labels, as
-`presets/sample.yaml` trains. Then the test images are planted anew, `--draws` times, and audited:
-which share of the first N suspects are planted mistakes, where N is the number of planted ones?
-Beside it: a random order of the annotations, images by their mean IoU, and images by cleanlab's
-score (softmin of the pixels' self-confidence; Lad and Mueller, 2023). These know no missing
-objects, and no order within an image: dropped objects are put in for them, mistakes spread evenly.
+One in twenty objects of a sample is dropped, relabeled or shifted by 30% of the sides of its box,
+in training and test images alike, and a network is trained on these labels as in
+`presets/sample.yaml`. Then errors are planted into the test images `--draws` times, and the label
+errors are ranked. With N planted errors, the benchmark reports the fraction of planted errors among
+the first N.
 
-    python -m benchmarks.suspects --draws 10
-    python -m benchmarks.suspects --folder /tmp/audit      # keeps the model for the next time
+Baselines are a random order of the annotations, images by mean IoU, and images by cleanlab's score
+(softmin of the pixels' self-confidence; Lad and Mueller, 2023). Baselines that rank images know no
+dropped objects and no order within an image: dropped objects are added, and errors spread evenly.
+
+    python -m benchmarks.label_errors --draws 10
+    python -m benchmarks.label_errors --directory /tmp/label_errors      # keeps the model
 """
 
 import argparse
@@ -54,24 +56,24 @@ IMAGES = 1150
 SIZES = {"train": 480, "val": 96, "test": 384}
 FRACTION = 0.05
 FIRST = 12
-"""As many as the report shows."""
+"""Number of label errors in the report."""
 
 LEAST_IOU = 0.1
-"""Of the boxes of a dropped object and of what is shown: a person looks around, too."""
+"""Least IoU of a label error's box and that of a dropped object for a person to notice it."""
 SHIFT = 0.3
-"""Of the sides of an object's box, each way."""
+"""Distance of a shift, as a fraction of the sides of the object's box."""
 
 
 @dataclass(frozen=True)
 class Planted:
-    """A mistake: what was done to an annotation of an image."""
+    """A planted error: its kind, and the annotation before it."""
 
     kind: str
     original: Annotation
 
 
 def plant(selection: Instances, seed: int) -> tuple[Instances, list[Planted]]:
-    """The selection with one in twenty of its objects dropped, relabelled or shifted."""
+    """Return the selection with one in twenty objects dropped, relabeled or shifted."""
     draw = generator(seed, "plant")
     objects = [a for a in selection.annotations if not a.iscrowd]
     chosen = draw.choice(len(objects), round(FRACTION * len(objects)), replace=False).tolist()
@@ -80,11 +82,11 @@ def plant(selection: Instances, seed: int) -> tuple[Instances, list[Planted]]:
     planted = []
     for place, index in enumerate(chosen):
         annotation = objects[index]
-        kind = ("dropped", "relabelled", "shifted")[place % 3]
+        kind = ("dropped", "relabeled", "shifted")[place % 3]
         planted.append(Planted(kind, annotation))
         if kind == "dropped":
             changed[annotation.id] = None
-        elif kind == "relabelled":
+        elif kind == "relabeled":
             others = [c.id for c in selection.categories if c.id != annotation.category_id]
             changed[annotation.id] = msgspec.structs.replace(
                 annotation, category_id=int(draw.choice(others))
@@ -99,9 +101,9 @@ def plant(selection: Instances, seed: int) -> tuple[Instances, list[Planted]]:
 def _shifted(
     annotation: Annotation, width: int, height: int, draw: np.random.Generator
 ) -> Annotation:
-    """Moved by SHIFT of its box's sides, into the picture rather than out of it."""
+    """Shift an annotation, away from the edges of the image where possible."""
     polygons = parse_segmentation(annotation.segmentation, width, height)
-    assert not isinstance(polygons, RunLengths)  # the sample has those for crowds only
+    assert not isinstance(polygons, RunLengths)  # the sample uses them for crowds only
     points = [np.array(polygon).reshape(-1, 2) for polygon in polygons]
     low = np.min([p.min(axis=0) for p in points], axis=0)
     high = np.max([p.max(axis=0) for p in points], axis=0)
@@ -115,16 +117,17 @@ def _shifted(
 
 @dataclass(frozen=True)
 class Seen:
-    """What the network sees in a test image: labels (H, W), probabilities (classes, H, W)."""
+    """The prediction for a test image: labels (H, W), probabilities (classes, H, W)."""
 
     labels: Labels
     probabilities: NDArray[np.float16]
 
 
 def prepare(directory: Path) -> tuple[Instances, dict[str, Seen], list[str]]:
-    """Draw the sample, plant mistakes, train unless that was done, look at the test images.
+    """Draw the sample, plant errors, train unless a model exists, and predict the test images.
 
-    Returns the true test part of the selection, what is seen of it by stem, and the classes.
+    Returns:
+        The test images with their original annotations, the predictions by stem, and the classes.
     """
     params = load_params(ROOT / "presets/sample.yaml")
     sample = params.download.sample.model_copy(update={"images": IMAGES})
@@ -159,7 +162,7 @@ def prepare(directory: Path) -> tuple[Instances, dict[str, Seen], list[str]]:
             params.train,
             device=cpu,
             workers=0,
-            checkpoint=CheckpointFile(directory / "checkpoint.pt", "suspects"),
+            checkpoint=CheckpointFile(directory / "checkpoint.pt", "label_errors"),
         )
         save_model(file, result.model, result.card)
     model, card = load_model(file)
@@ -178,7 +181,7 @@ def prepare(directory: Path) -> tuple[Instances, dict[str, Seen], list[str]]:
 
 
 def points_at(label_error: LabelError, planted: Planted, box: tuple[int, int, int, int]) -> bool:
-    """Whether a person who is shown the suspect sees the mistake, whose box was this."""
+    """Whether a person who looks at the label error notices the planted error in `box`."""
     if planted.kind != "dropped" or label_error.image_id != planted.original.image_id:
         return label_error.annotation_id == planted.original.id
     left, top, width, height = box
@@ -191,8 +194,8 @@ def points_at(label_error: LabelError, planted: Planted, box: tuple[int, int, in
 def audit(
     test: Instances, seen: Mapping[str, Seen], classes: list[str], seed: int
 ) -> tuple[dict[str, float], Counter[str], Counter[str]]:
-    """The share of planted mistakes among the first N of each order; then, by kind, how many were
-    found and planted."""
+    """The fraction of planted errors among the first N of each order, and the numbers of errors
+    found and planted by kind."""
     noisy, planted = plant(test, seed)
     of_image: dict[int, list[Annotation]] = defaultdict(list)
     for annotation in noisy.annotations:
@@ -225,8 +228,8 @@ def audit(
     dropped = Counter(p.original.image_id for p in planted if p.kind == "dropped")
     things = {i.id: len(objects[i.stem]) + dropped[i.id] for i in test.images}
     precision = {
-        f"the first {FIRST} suspects": mean(hits[:FIRST]),
-        "suspects": mean(hits),
+        f"first {FIRST} label errors": mean(hits[:FIRST]),
+        "label errors": mean(hits),
         "cleanlab's image score": _by_image(by_cleanlab, mistakes, things, count),
         "images by mean IoU": _by_image(by_iou, mistakes, things, count),
         "random": count / sum(things.values()),
@@ -235,8 +238,8 @@ def audit(
 
 
 def softmin_score(ground_truth: Labels, probabilities: NDArray[np.float32]) -> float:
-    """Cleanlab's label quality of an image: its pixels' probabilities of their labels, weighted by
-    softmin at the temperature 0.1."""
+    """Cleanlab's label quality of an image: the mean probability of the pixels' labels, weighted
+    by softmin at temperature 0.1."""
     counted = ground_truth != IGNORE_INDEX
     labels = np.where(counted, ground_truth, 0)[None].astype(np.intp)
     own = np.take_along_axis(probabilities, labels, axis=0)[0][counted].astype(np.float64)
@@ -247,8 +250,10 @@ def softmin_score(ground_truth: Labels, probabilities: NDArray[np.float32]) -> f
 def _by_image(
     quality: Mapping[int, float], mistakes: Counter[int], things: Mapping[int, int], count: int
 ) -> float:
-    """The share of mistakes among the first `count` objects of the images of lowest quality, the
-    mistakes of the last image spread evenly over its objects."""
+    """The fraction of errors among the first `count` objects of the images of lowest quality.
+
+    The errors of the last image are spread evenly over its objects.
+    """
     found = looked_at = 0.0
     for image_id in sorted(quality, key=lambda i: (quality[i], i)):
         part = min(1.0, (count - looked_at) / max(things[image_id], 1))
@@ -272,7 +277,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--draws", type=int, default=10)
-    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--directory", type=Path)
     options = parser.parse_args()
     print(machine("torch", "scipy"), flush=True)
     with tempfile.TemporaryDirectory() as temporary:
@@ -285,9 +290,7 @@ def main() -> None:
         rows.append(precision)
         found += found_now
         planted += planted_now
-    print(
-        f"{len(test.images)} test images, {planted.total() // len(rows)} mistakes planted in each"
-    )
+    print(f"{len(test.images)} test images, {planted.total() // len(rows)} planted errors per draw")
     for order in rows[0]:
         values = [row[order] for row in rows]
         spread = f"{min(values):.2f} to {max(values):.2f}"

@@ -1,9 +1,9 @@
-"""A photo of 100 megapixels through `cocoseg predict --tiles`: seconds, and the process's peak.
+"""Time and peak memory of `cocoseg predict --tiles` on an image of 100 megapixels.
 
-Blotches of 12,000 x 8,400 pixels, as JPEG and as PNG, by the sample's model in PyTorch and as ONNX;
-wants `models/` of a finished run.
+Predicts 12,000 x 8,400 random pixels, as JPEG and PNG, in PyTorch and ONNX Runtime. Requires
+`models/` of a finished run.
 
-    python -m benchmarks.large_photos
+    python -m benchmarks.large_images
 """
 
 import argparse
@@ -31,11 +31,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         coarse = np.random.default_rng(0).integers(0, 256, (84, 120, 3)).astype(np.uint8)
-        photo = Image.fromarray(coarse).resize(options.size)
-        photo.save(directory / "photo.jpg")
-        photo.save(directory / "photo.png", compress_level=1)
+        image = Image.fromarray(coarse).resize(options.size)
+        image.save(directory / "image.jpg")
+        image.save(directory / "image.png", compress_level=1)
         for model in ("model.safetensors", "onnx/float32.onnx"):
-            for file in ("photo.jpg", "photo.png"):
+            for file in ("image.jpg", "image.png"):
                 command = ["predict", directory / file, "--model", options.models / model]
                 command += ["--out", directory / "out", "--tiles", options.tiles]
                 seconds, peak = run_child([str(part) for part in command])
@@ -43,9 +43,9 @@ def main() -> None:
 
 
 def run_child(arguments: list[str]) -> tuple[float, int]:
-    """Run `cocoseg`: seconds, and the child's peak memory in MiB.
+    """Run `cocoseg` and return its seconds and its peak memory in MiB.
 
-    The kernel tells the highest peak of all children, so a child of its own waits for it.
+    The kernel reports the highest peak of all children, so a separate process starts this one.
     """
     code = (
         "import resource, subprocess, sys;"

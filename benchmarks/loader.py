@@ -1,9 +1,9 @@
-"""Training crops a second on one core: decoding and augmentation, ours beside the reference's.
+"""Training crops per second on one core, compared with torchvision's reference.
 
-Ours reads the painted label maps and resizes the part of the photo that becomes the crop; the
-reference rasterises every annotation anew and resizes whole photos, up to twice their size.
-Photos as of a telephone, some of the same ones at six times their size, are decoded only as large
-as the crop needs them: that is beside ours without it.
+Ours reads masks from files and resizes only the region of the image that becomes the crop. The
+reference rasterizes every annotation at each access and resizes whole images, up to twice their
+size. A second comparison uses some of the images at six times their size, as large as those of a
+phone: ours decodes large JPEGs at a reduced size, and is compared with decoding them at full size.
 
     python -m benchmarks.loader --rounds 5
 """
@@ -26,13 +26,15 @@ from cocoseg.params.reader import Params
 from cocoseg.training.augmentation import Augmentation, TrainingCrops
 
 
-class WhollyDecoded(Sample):
+class FullyDecoded(Sample):
+    """A sample whose image is always decoded at full size."""
+
     def read(self, shorter_side: int | None = None) -> tuple[Tensor, Tensor]:
         return super().read()
 
 
-def enlarge(sample: Sample, directory: Path) -> Sample:
-    """The same photo and labels at six times their size."""
+def upsample(sample: Sample, directory: Path) -> Sample:
+    """The same image and mask at six times their size."""
     larger = Sample(
         directory / f"large_{sample.image.name}", directory / f"large_{sample.mask.name}"
     )
@@ -62,7 +64,7 @@ def main() -> None:
         recipe = ReferenceRecipe(train.size, train.crop, epochs=1, batch_size=1, seed=0)
         plain = CocoCrops(selection, MIRROR / "train2017", recipe)
         print(machine("torch", "torchvision", "pillow"))
-        print(f"crop {train.crop} of {len(samples)} COCO photos, one thread")
+        print(f"crop {train.crop} of {len(samples)} COCO images, one thread")
         print(f"{'crops/s':<14} {'ours':>8} {'plain':>8} {'ratio':>9}")
         compare(
             "loading",
@@ -71,8 +73,8 @@ def main() -> None:
             lambda: [ours[0, index] for index in range(len(samples))],
             lambda: [plain[index] for index in range(len(samples))],
         )
-        large = [enlarge(sample, Path(name)) for sample in samples[:20]]
-        whole = [WhollyDecoded(sample.image, sample.mask) for sample in large]
+        large = [upsample(sample, Path(name)) for sample in samples[:20]]
+        whole = [FullyDecoded(sample.image, sample.mask) for sample in large]
         sides = [TrainingCrops(side, augmentation, seed=0) for side in (large, whole)]
         compare(
             "12 megapixels",

@@ -1,4 +1,4 @@
-"""What a benchmark's figures depend on."""
+"""The machine that runs a benchmark."""
 
 import os
 import platform
@@ -9,16 +9,16 @@ from pathlib import Path
 
 
 def machine(*packages: str) -> str:
-    """The machine's kind in one line: cores, architecture, Python, the named packages' versions."""
+    """Describe the machine in one line: cores, architecture, Python, versions of `packages`."""
     versions = [f"{package} {version(package)}" for package in packages]
     parts = [f"{os.cpu_count()} cores", platform.machine(), f"Python {platform.python_version()}"]
     return ", ".join(parts + versions)
 
 
 def peak_memory() -> float:
-    """The most memory that this process has held, in MiB.
+    """Peak memory of this process in MiB.
 
-    Linux counts a parent's memory into a child's `ru_maxrss`, so /proc is asked where there is one.
+    On Linux `ru_maxrss` of a child includes its parent's memory, so /proc is read where it exists.
     """
     status = Path("/proc/self/status")
     if status.exists():

@@ -1,11 +1,11 @@
-"""What DVC takes with many images and masks, in several layouts of the same pipeline, in turns.
+"""Time DVC with many images and masks, in several layouts of the same pipeline, in turns.
 
     python -m benchmarks.many_files [--images 8000] [--variants files zip] [--s3]
 
-A project has the stages of dvc.yaml with commands that do nothing, beside small photos, and masks
-of about the size that COCO's have (3 kB). DVC compares sizes and times of files, and copies small
-ones about as fast as large ones, so that the time is DVC's own. A variant is one of `LAYOUTS`,
-perhaps with DVC's `cache.type` or a number of connections: `files+hardlink`, `files+64`.
+A project has the stages of dvc.yaml with commands that do nothing, small images, and masks of about
+the size of COCO's (3 kB). The time is DVC's own: it compares sizes and times of files, and copies
+small files about as fast as large ones. A variant is one of `LAYOUTS`, optionally with DVC's
+`cache.type` or a number of connections: `files+hardlink`, `files+64`.
 """
 
 import argparse
@@ -45,13 +45,13 @@ LAYOUTS = {
     "list": ("data/images.md5", "data/masks.zip"),
     "zips": ("data/images.zip", "data/masks.zip"),
 }
-"""On what stages depend that read images and masks: a folder, an archive, or a list of the hashes
-of a folder's files, which lies beside it."""
+"""The images and masks on which stages depend: a directory, an archive, or a list of the hashes of
+the files in the directory beside it."""
 
 
 @dataclass(frozen=True)
 class Project:
-    """A Git and DVC project in the layout that its name begins with."""
+    """A Git and DVC project; its name starts with its layout."""
 
     directory: Path
 
@@ -81,7 +81,7 @@ class Project:
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds that passed, and seconds of processor time."""
+    """Wall-clock seconds and CPU seconds."""
 
     wall: float
     cpu: float
@@ -91,35 +91,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--images", type=int, default=8000)
     parser.add_argument("--variants", nargs="+", default=["files", "zip"])
-    parser.add_argument("--rounds", type=int, default=3, help="of what can be repeated")
-    parser.add_argument("--s3", action="store_true", help="push to an S3 stand-in, not to a folder")
-    parser.add_argument("--delay", type=float, default=0.05, help="seconds that S3's answers take")
+    parser.add_argument("--rounds", type=int, default=3, help="repetitions of repeatable commands")
+    parser.add_argument(
+        "--s3", action="store_true", help="push to a local S3 server, not to a directory"
+    )
+    parser.add_argument(
+        "--delay", type=float, default=0.05, help="seconds before each answer of the S3 server"
+    )
     options = parser.parse_args()
     with (
         tempfile.TemporaryDirectory() as name,
-        s3_stand_in(options.delay) if options.s3 else nullcontext() as s3,
+        s3_server(options.delay) if options.s3 else nullcontext() as s3,
     ):
         projects = [Project(Path(name) / variant) for variant in options.variants]
         for project in projects:
             make_project(project, options.images)
             configure(project, s3)
         print(machine("dvc"))
-        print(f"{options.images} images and as many masks; seconds (of them processor time)")
+        print(f"{options.images} images and as many masks; seconds (CPU seconds)")
         print("|".join(["", " ", *(f" {project.name} " for project in projects), ""]))
         print("|" + "---|" * (1 + len(projects)), flush=True)
         for step, costs in measure(projects, options.rounds):
             print(row(step, costs, by="wall" if s3 else "cpu"), flush=True)
-        for what, directories in (
-            ("photos, masks and the rest in `data/`", [p.directory / "data" for p in projects]),
+        for name, directories in (
+            ("images, masks and the rest in `data/`", [p.directory / "data" for p in projects]),
             ("DVC's cache", [p.directory / ".dvc/cache" for p in projects]),
         ):
             print(
-                "|".join([f"| {what} ", *(f" {size(directory)} " for directory in directories), ""])
+                "|".join([f"| {name} ", *(f" {size(directory)} " for directory in directories), ""])
             )
 
 
 def row(step: str, costs: Sequence[Cost], by: str) -> str:
-    """A line of a Markdown table: the times, and how many times less each is than the first."""
+    """A line of a Markdown table: the times, and the ratio of the first to each other one."""
     first = getattr(costs[0], by)
     ratios = ["", *(f", {first / getattr(cost, by):.1f} times" for cost in costs[1:])]
     cells = [f"{c.wall:.1f} s ({c.cpu:.1f}){r}" for c, r in zip(costs, ratios, strict=True)]
@@ -127,7 +131,7 @@ def row(step: str, costs: Sequence[Cost], by: str) -> str:
 
 
 def measure(projects: Sequence[Project], rounds: int) -> Iterator[tuple[str, list[Cost]]]:
-    """The least cost of each command in each project; the projects take turns."""
+    """The lowest cost of each command in each project; the projects take turns."""
 
     def least(command: str, repeat: int = 1, *, clone: bool = False) -> list[Cost]:
         found = [[(p.clone if clone else p).run(command) for p in projects] for _ in range(repeat)]
@@ -137,15 +141,15 @@ def measure(projects: Sequence[Project], rounds: int) -> Iterator[tuple[str, lis
     for project in projects:
         project.run("git add -A && git commit -qm run")
     yield "`dvc repro`, nothing to do", least("dvc repro -q", rounds)
-    yield "`dvc repro --single-item train`, likewise", least("dvc repro -q -s train", rounds)
+    yield "`dvc repro --single-item train`, nothing to do", least("dvc repro -q -s train", rounds)
     yield "`dvc status`", least("dvc status -q", rounds)
     yield "`dvc push mask`", least("dvc push -q mask")
-    yield "`dvc push`, all else", least("dvc push -q")
+    yield "`dvc push`, everything else", least("dvc push -q")
     yield "`dvc push`, nothing to do", least("dvc push -q", rounds)
     for project in projects:
         project.run(f"git clone -q . {project.clone.directory}")
     yield "`dvc pull mask` into a clone", least("dvc pull -q mask", clone=True)
-    yield "`dvc pull`, all else", least("dvc pull -q", clone=True)
+    yield "`dvc pull`, everything else", least("dvc pull -q", clone=True)
     yield "`dvc pull`, nothing to do", least("dvc pull -q", rounds, clone=True)
     yield "`dvc exp run --temp`, until a stage runs", [start_of_experiment(p) for p in projects]
     for project in projects:
@@ -155,11 +159,11 @@ def measure(projects: Sequence[Project], rounds: int) -> Iterator[tuple[str, lis
 
 
 def start_of_experiment(project: Project) -> Cost:
-    """The last stage tells when it runs; what it tells by is no part of the project."""
-    told = project.directory.parent / "told"
+    """The cost until the last stage runs, which touches a file outside the project."""
+    signal = project.directory.parent / "signal"
     started = time.time()
-    cost = project.run(f"TOLD={told} dvc exp run -q --temp -S report.title=other")
-    return Cost(told.stat().st_mtime - started, cost.cpu)
+    cost = project.run(f"SIGNAL={signal} dvc exp run -q --temp -S report.title=other")
+    return Cost(signal.stat().st_mtime - started, cost.cpu)
 
 
 def size(directory: Path) -> str:
@@ -175,9 +179,9 @@ def make_project(project: Project, images: int) -> None:
         (project.directory / name).parent.mkdir(parents=True, exist_ok=True)
         copy(ROOT / name, project.directory / name)
     random = np.random.default_rng(0)
-    photos = ((f"{stem:012d}.jpg", photo_bytes(random)) for stem in range(images))
+    jpegs = ((f"{stem:012d}.jpg", jpeg_bytes(random)) for stem in range(images))
     masks = ((f"{stem:012d}.png", mask_bytes(random)) for stem in range(images))
-    for path, files in zip(project.layout, (photos, masks), strict=True):
+    for path, files in zip(project.layout, (jpegs, masks), strict=True):
         write_files(project.directory / path, files)
     write_pipeline(project)
     project.run("git init -q -b main && dvc init -q")
@@ -185,7 +189,7 @@ def make_project(project: Project, images: int) -> None:
 
 
 def write_files(path: Path, files: Iterable[tuple[str, bytes]]) -> None:
-    """Write files of these names and contents in the layout that the ending of `path` names."""
+    """Write files of these names and contents in the layout that the extension of `path` gives."""
     if path.suffix == ".zip":
         with zipfile.ZipFile(path, "w") as archive:
             for name, content in files:
@@ -201,7 +205,7 @@ def write_files(path: Path, files: Iterable[tuple[str, bytes]]) -> None:
         path.write_text("".join(hashes), encoding="utf-8")
 
 
-def photo_bytes(random: np.random.Generator) -> bytes:
+def jpeg_bytes(random: np.random.Generator) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(random.integers(0, 256, (24, 32, 3), np.uint8)).save(buffer, "JPEG")
     return buffer.getvalue()
@@ -216,13 +220,13 @@ def mask_bytes(random: np.random.Generator) -> bytes:
 
 
 def change_masks(project: Project) -> None:
-    """Paint every 50th mask anew."""
+    """Replace every 50th mask."""
     random = np.random.default_rng(1)
     path = project.directory / project.layout[1]
     if path.suffix == ".zip":
         with zipfile.ZipFile(path) as archive:
             files = [(name, archive.read(name)) for name in archive.namelist()]
-        path.unlink()  # it may be a link into the cache
+        path.unlink()  # it may be a link to the cache
         write_files(
             path, ((n, c if i % 50 else mask_bytes(random)) for i, (n, c) in enumerate(files))
         )
@@ -233,12 +237,12 @@ def change_masks(project: Project) -> None:
 
 
 def write_pipeline(project: Project) -> None:
-    """dvc.yaml without its commands, and a file wherever it names one that is not there."""
+    """Write dvc.yaml without its commands, and each missing file that it names."""
     pipeline: Any = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
     read_as = dict(zip(LAYOUTS["files"], project.layout, strict=True))
     named: set[str] = set()
     for stage in pipeline["stages"].values():
-        stage["cmd"] = 'if test -n "$TOLD"; then touch "$TOLD"; fi'
+        stage["cmd"] = 'if test -n "$SIGNAL"; then touch "$SIGNAL"; fi'
         stage["deps"] = [read_as.get(dep, dep) for dep in stage["deps"]]
         named |= {dep for dep in stage["deps"] if not dep.startswith("$")}
         for kind in ("outs", "metrics", "plots"):
@@ -246,13 +250,13 @@ def write_pipeline(project: Project) -> None:
             for output in stage.get(kind, []):
                 ((path, how),) = (output if isinstance(output, dict) else {output: {}}).items()
                 read = str(read_as.get(path, path))
-                # A list stands beside its folder, an archive in its place.
+                # A list is beside its directory; an archive replaces it.
                 for written in {read} if read.endswith(".zip") else {path, read}:
                     outputs[written] = {**how, "persist": True}
             if outputs:
                 stage[kind] = [{path: outputs[path]} for path in sorted(outputs)]
                 named |= set(outputs)
-    for path in sorted(named, reverse=True):  # what lies in a folder comes before it
+    for path in sorted(named, reverse=True):  # files of a directory come before it
         if not (project.directory / path).exists():
             (project.directory / path).parent.mkdir(parents=True, exist_ok=True)
             (project.directory / path).write_text(path, encoding="utf-8")
@@ -261,7 +265,7 @@ def write_pipeline(project: Project) -> None:
 
 
 def configure(project: Project, s3: str | None) -> None:
-    """Set the remote, and what the variant's name says after the layout."""
+    """Set the remote, and the option after the layout in the variant's name."""
     _, _, option = project.name.partition("+")
     remote = f"s3://bucket/{project.name}" if s3 else project.remote
     project.run(f"dvc remote add -q --default remote {remote}")
@@ -274,8 +278,8 @@ def configure(project: Project, s3: str | None) -> None:
 
 
 @contextmanager
-def s3_stand_in(delay: float) -> Iterator[str]:
-    """Run moto's S3 server on the loopback interface, slowed down; yields its address."""
+def s3_server(delay: float) -> Iterator[str]:
+    """Run moto's S3 server on the loopback interface with delayed answers; yields its URL."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -283,11 +287,11 @@ def s3_stand_in(delay: float) -> Iterator[str]:
     server = multiprocessing.get_context("spawn").Process(target=serve_s3, args=(port, delay))
     server.start()
     try:
-        address = f"http://127.0.0.1:{port}"
+        url = f"http://127.0.0.1:{port}"
         session = requests.Session()
         session.mount("http://", HTTPAdapter(max_retries=Retry(20, backoff_factor=0.1)))
-        session.put(f"{address}/bucket", timeout=60).raise_for_status()
-        yield address
+        session.put(f"{url}/bucket", timeout=60).raise_for_status()
+        yield url
     finally:
         server.terminate()
 

@@ -1,9 +1,8 @@
-"""Our training recipe beside torchvision's reference: same photos, epochs, crops, starting weights.
+"""Compare training recipes with torchvision's reference under the same conditions.
 
-Trains on the mirror's train2017 and scores its val2017, for each seed, and prints the mean IoU of
-each recipe with its spread. The classes are six of COCO's supercategories, each in at least 30 of
-the photos to train on and 15 of those to score; single classes are in too few of them. A run has
-one thread, so that two of them can go side by side.
+Trains on the mirror's train2017, scores its val2017 and prints the mean IoU of each recipe and
+seed. The classes are six supercategories of COCO, each in at least 30 training images and 15 scored
+ones; single classes are in too few images. A run uses one thread, so two can run in parallel.
 
     python -m benchmarks.recipe --recipes reference ours --seeds 0 1 2
     python -m benchmarks.recipe --classes person bicycle car motorcycle airplane
@@ -45,28 +44,28 @@ FULL = {"aux_weight": 0.5, "colour": 0.3, "ema_decay": 0.98}
 VARIANTS: dict[str, dict[str, Any]] = {
     "ours": {},
     "full": FULL,
-    "full, one learning rate": {**FULL, "lr": 0.0005, "backbone_lr_factor": 1.0},
-    "full, one rate of 0.001": {**FULL, "backbone_lr_factor": 1.0},
-    "full, twice the rates": {**FULL, "lr": 0.002},
+    "full, one learning rate (0.0005)": {**FULL, "lr": 0.0005, "backbone_lr_factor": 1.0},
+    "full, one learning rate (0.001)": {**FULL, "backbone_lr_factor": 1.0},
+    "full, twice the learning rates": {**FULL, "lr": 0.002},
     "full, backbone at 1/20": {**FULL, "backbone_lr_factor": 0.05},
     "full without Dice": {**FULL, "dice_weight": 0.0},
-    "full without averaging": {**FULL, "ema_decay": 0.0},
-    "full without colour": {**FULL, "colour": 0.0},
-    "full without auxiliary": {**FULL, "aux_weight": 0.0},
+    "full without EMA": {**FULL, "ema_decay": 0.0},
+    "full without color jitter": {**FULL, "colour": 0.0},
+    "full without auxiliary head": {**FULL, "aux_weight": 0.0},
     "class weights": {"class_weights": "frequency"},
     "DeepLabV3+": {"architecture": "deeplabv3plus_mobilenet_v3_large"},
 }
-"""What each recipe changes in the `train` section of `presets/coco_val2014.yaml`; `full` has what
-the preset left out because it made no difference."""
+"""Changes to section `train` of `presets/coco_val2014.yaml` by recipe; `full` adds the options that
+the preset leaves out because they made no difference."""
 
 SHORT = {"size": 256, "crop": 224, "epochs": 15, "batch_size": 8, "threads": 1}
-"""A run of minutes."""
+"""Settings of a short run."""
 
 
 def prepare(directory: Path, split: str, classes: list[str]) -> tuple[Instances, list[Sample]]:
-    """Select the mirror's photos of a split that show the classes, paint their masks.
+    """Select the mirror's images of a split that show the classes, and write their masks.
 
-    A class is one of COCO's, or one of its supercategories.
+    A class is a category or a supercategory of COCO.
     """
     with zipfile.ZipFile(MIRROR / "annotations/annotations_trainval2017.zip") as archive:
         document = json.loads(archive.read(f"annotations/instances_{split}.json"))
@@ -86,8 +85,8 @@ def prepare(directory: Path, split: str, classes: list[str]) -> tuple[Instances,
     masks = directory / f"{split}_masks"
     masks.mkdir()
     write_masks(selection, masks, overlap="last", crowd="ignore", workers=1)
-    photos = MIRROR / split
-    samples = [Sample(photos / i.file_name, masks / f"{i.stem}.png") for i in selection.images]
+    images = MIRROR / split
+    samples = [Sample(images / i.file_name, masks / f"{i.stem}.png") for i in selection.images]
     return selection, samples
 
 
@@ -119,10 +118,10 @@ def score(
     train_set: Any,
     val_set: Any,
 ) -> float:
-    """Train once; the mean IoU of the last (reference) or best (ours) epoch on val2017.
+    """Train once and return the mean IoU on val2017 of the last (reference) or best (ours) epoch.
 
-    Ours chooses its epoch by some of its training photos, so that both see the same data. Prints
-    the IoU by class, boundary IoU, and the share of small, medium and large objects found.
+    Ours chooses its epoch by some of its training images, so that both see the same data. Prints
+    the IoU by class, the boundary IoU, and the fractions of small, medium and large objects found.
     """
     selection, samples = train_set
     short = {**SHORT, "weights": str(WEIGHTS), "seed": seed}
@@ -171,7 +170,7 @@ def main() -> None:
         directory = Path(name)
         train_set = prepare(directory, "train2017", classes)
         val_set = prepare(directory, "val2017", classes)
-        print(f"{len(train_set[1])} photos to train on, {len(val_set[1])} to score", flush=True)
+        print(f"{len(train_set[1])} training images, {len(val_set[1])} scored images", flush=True)
         for recipe in options.recipes:
             started = time.perf_counter()
             scores = [
@@ -180,7 +179,9 @@ def main() -> None:
             ]
             row = " ".join(f"{value:.3f}" for value in scores)
             seconds = (time.perf_counter() - started) / len(scores)
-            print(f"{recipe:<24} {mean(scores):.3f}   ({row})   {seconds:.0f} s a run", flush=True)
+            print(
+                f"{recipe:<24} {mean(scores):.3f}   ({row})   {seconds:.0f} s per run", flush=True
+            )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""torchvision's reference recipe for segmentation, as people write it: what ours is compared with.
+"""torchvision's reference recipe for segmentation, the baseline of the benchmarks.
 
-SGD 0.01 with momentum 0.9 and weight decay 1e-4 on everything, polynomial decay 0.9 by step,
-cross-entropy plus half the auxiliary head's, scale 0.5 to 2, flip, crop. Pillow decodes, polygons
-are rasterised anew in every step, tensors are contiguous.
+SGD 0.01 with momentum 0.9 and weight decay 1e-4 for all parameters, polynomial decay 0.9 by step,
+cross-entropy plus half of the auxiliary head's, scale 0.5 to 2, flip, crop. Pillow decodes images,
+polygons are rasterized in every step, tensors are contiguous.
 """
 
 import json
@@ -30,7 +30,7 @@ from cocoseg.models.networks import IMAGENET_MEAN, IMAGENET_STD
 
 @dataclass(frozen=True)
 class ReferenceRecipe:
-    """What both recipes share; everything else is as above."""
+    """Settings shared by both recipes."""
 
     size: int
     crop: int
@@ -40,7 +40,7 @@ class ReferenceRecipe:
 
 
 class CocoCrops(Dataset[tuple[Tensor, Tensor]]):
-    """Crops of `selection`'s images in `folder`, rasterised with pycocotools at each access."""
+    """Crops of the images of `selection`, rasterized with pycocotools at each access."""
 
     def __init__(self, selection: Instances, directory: Path, recipe: ReferenceRecipe) -> None:
         self.images = selection.images
@@ -69,7 +69,7 @@ class CocoCrops(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         record = self.images[index]
         with Image.open(self.directory / record.file_name) as image:
-            photo = tv_tensors.Image(image.convert("RGB"))
+            pixels = tv_tensors.Image(image.convert("RGB"))
         labels = np.zeros((record.height, record.width), np.uint8)
         for annotation in self.annotations[record.id]:
             segmentation: Any = json.loads(bytes(annotation.segmentation))
@@ -79,12 +79,12 @@ class CocoCrops(Dataset[tuple[Tensor, Tensor]]):
             labels[coco_mask.decode(encoded) == 1] = (
                 IGNORE_INDEX if annotation.iscrowd else annotation.category_id
             )
-        crop, crop_labels = self.transforms(photo, tv_tensors.Mask(labels))
+        crop, crop_labels = self.transforms(pixels, tv_tensors.Mask(labels))
         return crop, crop_labels.long()
 
 
 def build_reference(classes: int) -> nn.Module:
-    """torchvision's DeepLabV3 with MobileNetV3-Large, contiguous, random weights."""
+    """torchvision's DeepLabV3 with MobileNetV3-Large and random weights, contiguous."""
     model: nn.Module = get_model(
         "deeplabv3_mobilenet_v3_large",
         weights=None,
@@ -103,7 +103,7 @@ def reference_loss(logits: dict[str, Tensor], labels: Tensor) -> Tensor:
 def train_reference(
     model: nn.Module, data: CocoCrops, recipe: ReferenceRecipe, workers: int
 ) -> Iterator[float]:
-    """Train `model` in place; yields each step's loss."""
+    """Train `model` in place; yields the loss of each step."""
     random.seed(recipe.seed)
     torch.manual_seed(recipe.seed)
     loader = DataLoader(data, recipe.batch_size, shuffle=True, drop_last=True, num_workers=workers)

@@ -1,12 +1,12 @@
-"""The whole sample, `dvc repro`, at one revision beside another, and what each scores.
+"""Time and scores of `dvc repro` on the built-in sample, at two revisions.
 
     python -m benchmarks.sample --before 31f710e --seeds 0 1 2
     python -m benchmarks.sample --before HEAD --set train.epochs=8 train.lr=0.002
 
-`--set` changes parameters of the second one, `--after`. Each gets a clone of its own. In turns,
-each runs from nothing to the report with the first seed, then trains and scores anew with every
-further one. CPU seconds are those of all processes: on a machine that does other things as well
-they say more than the clock.
+`--set` changes parameters of the second revision, `--after`. Each revision gets its own clone. In
+turns, each runs the whole pipeline with the first seed, then training and evaluation with the
+further seeds. CPU seconds are the sum over all processes, and more reliable than wall time on a
+busy machine.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--before", required=True, help="a revision")
-    parser.add_argument("--after", default="HEAD", help="another, or the same with --set")
+    parser.add_argument("--after", default="HEAD", help="another revision, or the same with --set")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     options = parser.parse_args()
@@ -55,7 +55,7 @@ def main() -> None:
                 print(
                     f"{side:<7}seed {seed}: mean IoU {test['miou']:.3f}, "
                     f"lowest {lowest} {test['iou'][lowest]:.3f}; "
-                    f"{' '.join(target) or 'everything'}: {seconds:.0f} s, {cpu:.0f} CPU seconds",
+                    f"{' '.join(target) or 'all stages'}: {seconds:.0f} s, {cpu:.0f} CPU seconds",
                     flush=True,
                 )
     for side, values in scores.items():
@@ -73,7 +73,7 @@ def set_params(directory: Path, changes: list[str]) -> None:
 
 
 def run(*command: str, directory: Path) -> tuple[float, float]:
-    """Run a command that must succeed; seconds by the clock, and of all its processes' CPU time."""
+    """Run a command that must succeed; return its wall-clock seconds and its CPU seconds."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, cwd=directory, env=environment, check=True)

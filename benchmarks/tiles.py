@@ -1,7 +1,7 @@
-"""What tiles do to small objects and outlines, and what they cost: a run's test photos, whole and
-in tiles; each alone, and 16 of them as one photo, in which all is small.
+"""Scores and time of a run's test images, whole and in tiles.
 
-`--project` is the folder of a finished run: `data/` and `models/`.
+Each image is predicted alone, and in mosaics of 16 images, in which all objects are small.
+`--project` is the directory of a finished run with `data/` and `models/`.
 
     python -m benchmarks.tiles --tiles full 128
 """
@@ -29,12 +29,12 @@ from cocoseg.inference.tiling import Tiles
 from cocoseg.models.weights import load_model
 
 SIDE = 4
-"""Photos along either side of a mosaic."""
+"""Images along each side of a mosaic."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Where a test photo lies in what is predicted, and its objects."""
+    """The position of a test image in a predicted image, and its objects."""
 
     place: tuple[slice, slice]
     objects: Sequence[Annotation]
@@ -44,22 +44,22 @@ Scene = tuple[Sample, list[Part]]
 
 
 def mosaics(directory: Path, scenes: Sequence[Scene]) -> Iterator[Scene]:
-    """Photos that lie, SIDE x SIDE of them in one; what is left over is void."""
-    lying = [(scene, sample.size()) for scene in scenes for sample in scene[:1]]
-    lying = [(scene, size) for scene, size in lying if size[0] <= size[1]]
-    height, width = (max(size[axis] for _, size in lying) for axis in (0, 1))
-    for first in range(0, len(lying) - SIDE**2 + 1, SIDE**2):
-        photo = np.zeros((SIDE * height, SIDE * width, 3), np.uint8)
-        ground_truth = np.full(photo.shape[:2], IGNORE_INDEX, np.uint8)
+    """Mosaics of SIDE x SIDE landscape images; the remaining pixels are ignored."""
+    sizes = [(scene, scene[0].size()) for scene in scenes]
+    landscape = [(scene, size) for scene, size in sizes if size[0] <= size[1]]
+    height, width = (max(size[axis] for _, size in landscape) for axis in (0, 1))
+    for first in range(0, len(landscape) - SIDE**2 + 1, SIDE**2):
+        pixels = np.zeros((SIDE * height, SIDE * width, 3), np.uint8)
+        ground_truth = np.full(pixels.shape[:2], IGNORE_INDEX, np.uint8)
         parts = []
-        for number, ((sample, (part,)), (h, w)) in enumerate(lying[first : first + SIDE**2]):
+        for number, ((sample, (part,)), (h, w)) in enumerate(landscape[first : first + SIDE**2]):
             top, left = number // SIDE * height, number % SIDE * width
             place = slice(top, top + h), slice(left, left + w)
             image, labels = sample.read()
-            photo[place], ground_truth[place] = image.permute(1, 2, 0), labels
+            pixels[place], ground_truth[place] = image.permute(1, 2, 0), labels
             parts.append(Part(place, part.objects))
         mosaic = Sample(directory / f"{first}.png", directory / f"{first}_mask.png")
-        Image.fromarray(photo).save(mosaic.image)
+        Image.fromarray(pixels).save(mosaic.image)
         write_mask(mosaic.mask, ground_truth)
         yield mosaic, parts
 
@@ -117,7 +117,7 @@ def score(model_file: Path, scenes: Sequence[Scene], tiles: Tiles | None) -> Non
     boundary = np.nanmean(ratio(*boundaries.T))
     print(
         f"{tiles or 'whole':<6} mean IoU {mean_iou(confusion):.3f}, boundary IoU {boundary:.3f}, "
-        f"found: {', '.join(recalls)}; {seconds:.2f} s a photo",
+        f"found: {', '.join(recalls)}; {seconds:.2f} s per image",
         flush=True,
     )
 

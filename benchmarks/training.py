@@ -1,13 +1,14 @@
-"""Images a second in training and in evaluation, ours beside the plain loop people write.
+"""Images per second in training and evaluation, compared with a plain loop.
 
-Same network, batch, crop, device and precision, on random images, in turns in one run. The plain
-loop is torchvision's network with contiguous tensors, its reference's SGD and loss; in evaluation
-it scales logits up to the network's input, then to the photo, as torchvision and most scripts do.
+Both use the same network, batch, crop, device and precision on random images, in turns. The plain
+loop uses torchvision's network with contiguous tensors and its reference's SGD and loss. In
+evaluation it upsamples logits to the network's input, then to the image, as torchvision and most
+scripts do.
 
     python -m benchmarks.training --crop 480 --batch-size 4 --rounds 5
     python -m benchmarks.training --aux-weight 0 --profile deeplabv3plus_mobilenet_v3_large
 
-The second one shows where the time of a training step goes, of any architecture.
+The second command prints the time of a training step by operation.
 """
 
 import argparse
@@ -40,11 +41,11 @@ KINDS = {
     "activations, both ways": ("hardswish", "hardsigmoid", "threshold", "clamp_min"),
     "AdamW": ("adamw",),
 }
-"""What torch calls the operations of a step; the loss, resizing and copies are left over."""
+"""torch's names of the operations of a step; the rest is the loss, resizing and copies."""
 
 
 def seconds(run: Callable[[], object], times: int = 1) -> float:
-    """Of the call, `times` in a row, until a GPU has done its part."""
+    """Time `times` consecutive calls, including the work of the GPU."""
     started = time.perf_counter()
     for _ in range(times):
         run()
@@ -53,17 +54,17 @@ def seconds(run: Callable[[], object], times: int = 1) -> float:
     return time.perf_counter() - started
 
 
-def as_people_run(run: Callable[[], object]) -> Callable[[], None]:
-    """The call by torch's default: the plain loss has no deterministic form on CUDA, and
-    `choose_device` allows no other."""
+def by_default(run: Callable[[], object]) -> Callable[[], None]:
+    """The call without deterministic algorithms: the plain loss has none on CUDA, and
+    `set_up_device` allows no others."""
 
-    def run_by_default() -> None:
+    def run_once() -> None:
         deterministic = torch.are_deterministic_algorithms_enabled()
         torch.use_deterministic_algorithms(False)
         run()
         torch.use_deterministic_algorithms(deterministic)
 
-    return run_by_default
+    return run_once
 
 
 def compare(
@@ -74,9 +75,20 @@ def compare(
     plain: Callable[[], object],
     times: int = 1,
 ) -> float:
-    """Time both in turns, `times` in a row, and print images a second and the median ratio.
+    """Time both in turns and print images per second and the median ratio.
 
-    Returns ours. Both are run once before, on a GPU with the memory that this takes at most.
+    Both run once before; on a GPU this prints the peak memory as well.
+
+    Args:
+        name: the label of the printed row.
+        images: the number of images that one call processes.
+        rounds: the number of measurements.
+        ours: the implementation of this project.
+        plain: the implementation that it is compared with.
+        times: the number of consecutive calls per measurement.
+
+    Returns:
+        Our images per second.
     """
     memory = ""
     for run in (ours, plain):
@@ -85,15 +97,15 @@ def compare(
         run()
         if torch.cuda.is_available():
             memory += f" {torch.cuda.max_memory_allocated() / 2**20:7.0f} MiB"
-    samples = [(seconds(ours, times), seconds(plain, times)) for _ in range(rounds)]
-    ratio = median(slow / fast for fast, slow in samples)
-    rates = [images * times / median(column) for column in zip(*samples, strict=True)]
+    timings = [(seconds(ours, times), seconds(plain, times)) for _ in range(rounds)]
+    ratio = median(slow / fast for fast, slow in timings)
+    rates = [images * times / median(column) for column in zip(*timings, strict=True)]
     print(f"{name:<14} {rates[0]:8.2f} {rates[1]:8.2f} {ratio:8.2f}x{memory}", flush=True)
     return rates[0]
 
 
-def fractions(step: Callable[[], object], steps: int = 5) -> None:
-    """Print how a step's time is divided."""
+def print_profile(step: Callable[[], object], steps: int = 5) -> None:
+    """Print the time of a step by operation."""
     step()
     with profile() as recorded:
         taken = seconds(step, steps) / steps
@@ -101,9 +113,9 @@ def fractions(step: Callable[[], object], steps: int = 5) -> None:
     on_gpu = torch.cuda.is_available()
     for row in recorded.key_averages():
         kind = next((k for k, names in KINDS.items() if any(n in row.key for n in names)), "rest")
-        if row.device_type == DeviceType.CPU:  # a GPU's time is told of its operations as well
+        if row.device_type == DeviceType.CPU:  # GPU rows repeat the time of these
             spent[kind] += row.self_device_time_total if on_gpu else row.self_cpu_time_total
-    print(f"{taken:.2f} s a step")
+    print(f"{taken:.2f} s per step")
     for kind, microseconds in spent.most_common():
         print(f"{kind:<26} {microseconds / spent.total():4.0%}")
 
@@ -116,13 +128,15 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
-        "--aux-weight", type=float, default=0.5, help="0, as in the preset: no head"
+        "--aux-weight", type=float, default=0.5, help="0: no auxiliary head, as in the preset"
     )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--compile", action="store_true", help="ours, as train.compile does")
-    parser.add_argument("--steps", type=int, default=1, help="in a row, as a GPU wants them")
+    parser.add_argument(
+        "--compile", action="store_true", help="compile our step, as train.compile does"
+    )
+    parser.add_argument("--steps", type=int, default=1, help="consecutive steps per measurement")
     parser.add_argument("--profile", metavar="ARCHITECTURE")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -149,7 +163,7 @@ def main() -> None:
     print(f"{options.precision}{', compiled' * options.compile}")
     if options.profile:
         print(f"{architecture}, crop {options.crop}, batch {options.batch_size}")
-        fractions(our_step)
+        print_profile(our_step)
         return
     reference = build_reference(len(CLASSES)).to(device)
     reference.load_state_dict(trainer.model.state_dict(), strict=False)
@@ -159,25 +173,25 @@ def main() -> None:
     )
     reduced = options.precision == "bfloat16"
 
-    @as_people_run
+    @by_default
     def plain_step() -> None:
         reference.train()
-        inputs, wanted = (images.to(device) / 255 - mean) / std, labels.to(device).long()
+        inputs, targets = (images.to(device) / 255 - mean) / std, labels.to(device).long()
         with torch.autocast(device.type, torch.bfloat16, enabled=reduced):
-            loss = reference_loss(reference(inputs), wanted)
+            loss = reference_loss(reference(inputs), targets)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         loss.item()
 
-    photo = torch.randint(0, 256, (options.batch_size, 3, 520, 693), dtype=torch.uint8)
+    evaluated = torch.randint(0, 256, (options.batch_size, 3, 520, 693), dtype=torch.uint8)
     height, width = 480, 640
 
-    @as_people_run
+    @by_default
     @torch.inference_mode()
     def plain_evaluation() -> None:
         reference.eval()
-        for image in photo:
+        for image in evaluated:
             logits = reference((image[None].to(device) / 255 - mean) / std)["out"]
             size = (height, width)
             functional.interpolate(logits, size, mode="bilinear").argmax(dim=1).cpu()
@@ -185,15 +199,15 @@ def main() -> None:
     network = torch_network(trainer.ema_model(), trainer.card, device)
 
     def our_evaluation() -> None:
-        for image in photo:
+        for image in evaluated:
             network(image[None], (height, width)).max(dim=1).indices.cpu()
 
-    print(f"crop {options.crop}, batch {options.batch_size}; evaluation of 640x480 photos, singly")
+    print(f"crop {options.crop}, batch {options.batch_size}; evaluation of single 640x480 images")
     print(f"{'images/s':<14} {'ours':>8} {'plain':>8} {'ratio':>9}")
     sizes = options.batch_size, options.rounds
     rate = compare("training", *sizes, our_step, plain_step, options.steps)
     compare("evaluation", *sizes, our_evaluation, plain_evaluation)
-    print(f"an epoch of val2014's 6,400 training images: {6400 / rate:.0f} s, if loading keeps up")
+    print(f"one epoch of val2014 (6,400 training images): {6400 / rate:.0f} s if loading keeps up")
 
 
 if __name__ == "__main__":

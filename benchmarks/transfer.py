@@ -1,10 +1,11 @@
-"""Fetching many small images: `fetch_images` beside one request after the other.
+"""Fetch many small images with `download_images`, compared with one request after the other.
 
     python -m benchmarks.transfer [--images 8000] [--delay 0.05]
 
-A server in a process of its own answers each request after `--delay` seconds. One at a time is a
-plain loop of `requests.get` over one session that writes each file unchecked; it is timed on a part
-of the images and extrapolated. `fetch_images` also decodes each image. The claim: 8 times faster.
+A server in another process answers each request after `--delay` seconds. The plain loop calls
+`requests.get` in one session and writes each file unchecked; it is timed on some of the images and
+extrapolated. `download_images` also decodes each image. The benchmark fails if it is not 8 times
+faster.
 """
 
 import argparse
@@ -44,7 +45,9 @@ def main() -> None:
     try:
         part = images[: min(200, len(images))]
         plain = len(part) / seconds_one_at_a_time(base_url, part, directory / "plain")
-        print(f"server: {len(jpeg_bytes()) / 1000:.0f} kB an image, {arguments.delay} s an answer")
+        print(
+            f"server: {len(jpeg_bytes()) / 1000:.0f} kB per image, {arguments.delay} s per answer"
+        )
         print(f"one at a time ({len(part)} images, extrapolated): {plain:.0f} images/s")
         ratios = []
         for connections in (16, 32):
@@ -55,7 +58,7 @@ def main() -> None:
             rate = len(images) / (time.perf_counter() - started)
             ratios.append(rate / plain)
             print(
-                f"fetch_images, {connections} connections ({len(images)} images): "
+                f"download_images, {connections} connections ({len(images)} images): "
                 f"{rate:.0f} images/s, ratio {ratios[-1]:.1f}"
             )
     finally:
@@ -67,7 +70,7 @@ def main() -> None:
 
 
 def seconds_one_at_a_time(base_url: str, images: list[ImageRecord], directory: Path) -> float:
-    """The loop that people write."""
+    """Time the plain loop."""
     directory.mkdir()
     started = time.perf_counter()
     with requests.Session() as session:
@@ -78,7 +81,7 @@ def seconds_one_at_a_time(base_url: str, images: list[ImageRecord], directory: P
 
 
 def jpeg_bytes() -> bytes:
-    """An image about as large as COCO's: smooth shapes with some noise."""
+    """A JPEG about as large as COCO's: smooth shapes with some noise."""
     noise = np.random.default_rng(0).normal(0, 12, (HEIGHT, WIDTH, 3))
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
     smooth = 128 + 80 * np.sin(x / 40) * np.cos(y / 30)

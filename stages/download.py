@@ -1,6 +1,6 @@
-"""Get the annotations: of the built-in sample, a COCO server or one's own files.
+"""Fetch the annotations of the built-in sample, a COCO server or your own files.
 
-Reads   the source that params.yaml names
+Reads   the source given in params.yaml
 Writes  data/annotations/instances.json
 Run     python -m stages.download
 """

@@ -1,8 +1,9 @@
-"""Score the model on the test images and show what it does with some of them.
+"""Score the model on the test images, list potential label errors, and draw examples.
 
 Reads   data/images/, data/masks/, data/splits/test.txt, data/selection.json, the model
 Writes  metrics/test.json, metrics/test_details.json, metrics/test_images.json,
-        metrics/label_errors.csv, metrics/plots/, metrics/examples/, metrics/panels/, data/predictions/
+        metrics/label_errors.csv, metrics/plots/, metrics/examples/, metrics/panels/,
+        data/predictions/
 Run     python -m stages.evaluate
 """
 
@@ -31,14 +32,14 @@ from cocoseg.params.reader import load_params
 from cocoseg.params.runtime import RuntimeParams
 
 GALLERY = 12
-"""How many suspects the report shows; all are in `metrics/label_errors.csv`."""
+"""The number of label errors that the report shows; `metrics/label_errors.csv` lists all."""
 
 
 def main() -> dict[str, Any]:
     params = load_params(Path("params.yaml"))
-    evaluate_params = params[EvaluateParams]
+    evaluate_params, runtime = params[EvaluateParams], params[RuntimeParams]
     torch.set_num_threads(evaluate_params.threads)
-    device = set_up_device(params[RuntimeParams].device, shared_directory("devices"))
+    device = set_up_device(runtime.device, shared_directory("devices"))
     network = TorchNetwork(*load_model(Path("models/model.safetensors")), device)
     views = Views(evaluate_params.scales, evaluate_params.flip, evaluate_params.tiles)
     samples = read_samples(Path("data/splits/test.txt"), Path("data/images"), Path("data/masks"))
@@ -52,33 +53,33 @@ def main() -> dict[str, Any]:
             samples,
             objects_by_stem(selection),
             batch_size=evaluate_params.batch_size,
-            workers=params[RuntimeParams].worker_count(),
+            workers=runtime.worker_count(),
             views=views,
             predictions=predictions,
         )
-    with atomic_directory(Path("metrics/plots")) as directory:
-        write_plots(directory, result)
     label_errors = result.label_errors({image.stem: image.id for image in selection.images})
     with atomic_file(Path("metrics/label_errors.csv")) as file:
         write_label_errors(file, label_errors)
+    with atomic_directory(Path("metrics/plots")) as directory:
+        write_plots(directory, result)
+    chosen = choose_examples(result, evaluate_params.examples)
     with (
-        atomic_directory(Path("metrics/examples")) as pictures,
+        atomic_directory(Path("metrics/examples")) as directory,
         atomic_directory(Path("metrics/panels")) as panels,
     ):
         examples = write_examples(
-            pictures,
+            directory,
             panels,
             result,
-            choose_examples(result, evaluate_params.examples),
+            chosen,
             network,
             batch_size=evaluate_params.batch_size,
             views=views,
         )
         write_gallery(panels, label_errors[:GALLERY], samples, Path("data/predictions"))
     write_json(Path("metrics/test_details.json"), {**result.details(), "examples": examples})
-    write_text(
-        Path("metrics/test_images.json"), msgspec.json.encode(result.image_counts()).decode()
-    )
+    image_counts = msgspec.json.encode(result.image_counts()).decode()
+    write_text(Path("metrics/test_images.json"), image_counts)
     scores = result.scores()
     write_json(Path("metrics/test.json"), scores)
     logging.info("mean IoU %.3f over %d test images", scores["miou"], scores["images"])

@@ -1,7 +1,7 @@
-"""Choose the images and annotations to work with, before any image is fetched.
+"""Select images and annotations before any image is fetched.
 
-Reads   data/annotations/instances.json, the file that filter.exclude names
-Writes  data/selection.json, data/classes.json (names in the order of labels 1, 2, …),
+Reads   data/annotations/instances.json, the file given by filter.exclude
+Writes  data/selection.json, data/classes.json (class names in the order of labels 1, 2, …),
         data/rejected.csv, metrics/filter.json
 Run     python -m stages.filter
 """

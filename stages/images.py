@@ -1,6 +1,6 @@
-"""Fetch or draw the selected images; those that are there and right are kept.
+"""Fetch or draw the selected images; valid existing files are kept.
 
-Reads   data/selection.json, the source that params.yaml names
+Reads   data/selection.json, the source given in params.yaml
 Writes  data/images/
 Run     python -m stages.images
 """

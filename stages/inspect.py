@@ -1,7 +1,8 @@
-"""Show the data on one page, before anyone trains on it.
+"""Show the data on one page, before training.
 
 Reads   data/annotations/instances.json, data/selection.json, data/rejected.csv,
-        data/near_duplicates.csv, data/splits/, data/images/, data/masks/, metrics/{filter,mask,split}.json
+        data/near_duplicates.csv, data/splits/, data/images/, data/masks/,
+        metrics/{filter,mask,split}.json
 Writes  metrics/data.html, metrics/data.json, metrics/data/{classes,sizes}.csv
 Run     python -m stages.inspect
 """
@@ -51,12 +52,12 @@ def main() -> None:
     write_json(Path("metrics/data.json"), {**data.figures(), "warnings": len(data_warnings)})
     write_text(Path("metrics/data.html"), page)
     for warning in data_warnings[:3]:
-        logging.info("odd: %s", warning.text)
+        logging.info("data warning: %s", warning.text)
     more = len(data_warnings) - 3
     logging.info(
         "metrics/data.html: %.1f MB, opens in any browser%s",
         len(page) / 1e6,
-        f"; it has {more} more" if more > 0 else "",
+        f"; it shows {more} more data warnings" if more > 0 else "",
     )
 
 

@@ -1,4 +1,4 @@
-"""Paint the annotations of each selected image into a label map.
+"""Rasterize the annotations of each selected image into a segmentation mask.
 
 Reads   data/selection.json
 Writes  data/masks/<image stem>.png, metrics/mask.json

@@ -1,4 +1,4 @@
-"""Find near-duplicates among the selected images, which `split` keeps together.
+"""Find near-duplicates among the selected images; the stage `split` keeps them together.
 
 Reads   data/selection.json, data/images/
 Writes  data/near_duplicates.csv

@@ -1,6 +1,6 @@
-"""Show the whole run on one page; it computes nothing new.
+"""Show the whole run on one page, from the results of the other stages.
 
-Reads   metrics/, params.yaml, and dvc.lock where there is one
+Reads   metrics/, params.yaml, dvc.lock if it exists
 Writes  metrics/report.html
 Run     python -m stages.report
 """
@@ -15,7 +15,7 @@ from cocoseg.params.report import ReportParams
 from cocoseg.reports.run import make_report
 
 _NOT_SHOWN = ("runtime", "report")
-"""Sections that change no result."""
+"""Sections that change no score."""
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
-"""Divide the selected images into train, val and test; images of a group share a split.
+"""Divide the selected images into train, val and test; a group of images stays in one split.
 
 Reads   data/selection.json, data/near_duplicates.csv, data/annotations/instances.json
-Writes  data/splits/{train,val,test}.txt (an image stem a line), metrics/split.json
+Writes  data/splits/{train,val,test}.txt (one image stem per line), metrics/split.json
 Run     python -m stages.split
 """
 

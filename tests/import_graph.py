@@ -1,4 +1,4 @@
-"""Which of the project's own files a module imports, and which packages they are in, by parsing."""
+"""The modules and packages that a module imports, found by parsing."""
 
 import ast
 import sys
@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def imported_files(script: Path, root: Path) -> set[str]:
-    """`script` and every module of the project that it imports, directly or not.
+    """The script and every module of the project that it imports, directly or indirectly.
 
-    Paths are relative to `root`, with forward slashes. A package's `__init__.py` counts where
-    something is imported from it or from one of its modules: Python runs it then.
+    Paths are relative to `root`, with forward slashes. They include the `__init__.py` of each
+    package from which something is imported, because Python runs it.
     """
     found: set[Path] = set()
     waiting = [script]
@@ -23,31 +23,46 @@ def imported_files(script: Path, root: Path) -> set[str]:
 
 
 def direct_imports(file: Path, root: Path) -> list[Path]:
-    """The modules of the project that a file names in its imports, and their packages."""
+    """The modules of the project that a file imports directly, and their packages."""
     parts = [name.split(".") for name in _imported_names(file)]
     modules = {tuple(p[:n]) for p in parts for n in range(1, len(p) + 1)}
     paths = [root.joinpath(*module) for module in sorted(modules)]
     files = [f for path in paths for f in (path.with_suffix(".py"), path / "__init__.py")]
-    # The library's own __init__ imports the rest lazily, for `cocoseg.load` alone.
+    # cocoseg/__init__.py imports its public names only on first use.
     return [f for f in files if f.is_file() and f != root / "cocoseg/__init__.py"]
 
 
 def third_party_imports(files: Iterable[Path]) -> set[str]:
-    """The top-level modules that files import, without Python's own and this project's."""
-    own = set(sys.stdlib_module_names) | {"cocoseg", "stages"}
-    return {name.partition(".")[0] for file in files for name in _imported_names(file)} - own
+    """The top-level modules that files import, except Python's own and this project's."""
+    return {name.partition(".")[0] for name in third_party_modules(files)}
+
+
+def third_party_modules(files: Iterable[Path]) -> set[str]:
+    """The modules of other projects that files import, with full names."""
+    own = set(sys.stdlib_module_names) | {"cocoseg", "stages", "tests"}
+    nodes = [node for file in files for node in _imports(file)]
+    modules = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    modules |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    return {module for module in modules if module.partition(".")[0] not in own}
 
 
 def _imported_names(file: Path) -> list[str]:
-    """All that a file's imports may mean: modules, and what is taken from them, in full."""
+    """The full names of all modules, and of all objects in them, that a file imports."""
     names: list[str] = []
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in _imports(file):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            assert node.level == 0, f"{file}: write imports in full"
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            names += [f"{node.module}", *(f"{node.module}.{alias.name}" for alias in node.names)]
     return names
+
+
+def _imports(file: Path) -> list[ast.Import | ast.ImportFrom]:
+    tree = ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+    found = [node for node in tree if isinstance(node, ast.Import | ast.ImportFrom)]
+    for node in found:
+        assert not getattr(node, "level", 0), f"{file}: write absolute imports"
+    return found
 
 
 NO_DEPENDENCY = {"cocoseg/params/__init__.py", "cocoseg/params/runtime.py"}
@@ -55,9 +70,9 @@ NO_DEPENDENCY = {"cocoseg/params/__init__.py", "cocoseg/params/runtime.py"}
 
 
 def declared_dependency(file: str) -> str | None:
-    """How a stage declares a file that it imports.
+    """The entry in dvc.yaml with which a stage declares an imported file, or None.
 
-    The package `cocoseg/NAME`, the file for scripts and for sections of parameters, or None.
+    It is the package `cocoseg/NAME`, or the file itself for scripts and sections of parameters.
     """
     first, *rest = file.split("/")
     if file in NO_DEPENDENCY:
@@ -67,6 +82,6 @@ def declared_dependency(file: str) -> str | None:
 
 
 def declared_dependencies(script: Path, root: Path) -> set[str]:
-    """The code on which a stage's `script` depends, as dvc.yaml declares it."""
+    """The code on which the script of a stage depends, as dvc.yaml declares it."""
     declared = map(declared_dependency, imported_files(script, root))
     return {path for path in declared if path is not None}

@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 
 
 def blotches(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
-    """A photo (H, W, 3) of soft random colours."""
+    """Draw an image (H, W, 3) of smooth random colors."""
     small = np.random.default_rng(seed).integers(0, 256, (9, 9, 3)).astype(np.uint8)
     return np.array(Image.fromarray(small).resize((width, height)))
 
@@ -31,19 +31,20 @@ LAST_LAYERS = {
 def lively_model(
     architecture: str = "deeplabv3_mobilenet_v3_large",
 ) -> tuple[SegmentationNetwork, ModelCard]:
-    """A random model that sees every class in blotches.
+    """Build a random model that predicts every class in images of `blotches`.
 
-    Its batch norms have seen some, and its classifier's bias makes the classes as frequent.
+    Its batch norms have the statistics of such images; the bias of its last layer balances the
+    classes.
     """
     torch.manual_seed(0)
     model = build_model(architecture, len(NAMES))
     card = ModelCard(architecture, NAMES, 96)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = None  # statistics are a plain mean over all batches
-    photos = torch.from_numpy(np.stack([blotches(96, 96, seed) for seed in range(8)]))
+            module.momentum = None  # a cumulative mean
+    rgb = torch.from_numpy(np.stack([blotches(96, 96, seed) for seed in range(8)]))
     with torch.no_grad():
-        images = normalize(photos.permute(0, 3, 1, 2), card)
+        images = normalize(rgb.permute(0, 3, 1, 2), card)
         model(images)
         logits = model.eval()(images[:1])["out"]
         last = LAST_LAYERS[architecture]

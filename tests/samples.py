@@ -1,4 +1,4 @@
-"""Small samples, images with masks, drawn for tests."""
+"""Small samples (images with masks), drawn for tests."""
 
 from pathlib import Path
 
@@ -9,12 +9,13 @@ from cocoseg.core.labels import write_mask
 from cocoseg.inference.dataset import Sample
 
 COLORS = np.array([[20, 20, 20], [220, 40, 40], [40, 40, 220]], np.uint8)
+"""The color of each label."""
 
 
 def make_sample(
-    directory: Path, stem: str = "photo", width: int = 64, height: int = 48, kind: str = "png"
+    directory: Path, stem: str = "image", width: int = 64, height: int = 48, kind: str = "png"
 ) -> Sample:
-    """A photo whose colours tell its labels: bands of 0, 1 and 2."""
+    """Draw vertical bands of the labels 0, 1 and 2 in their COLORS, below a band of label 0."""
     labels = np.repeat(np.arange(3, dtype=np.uint8), (width + 2) // 3)[:width]
     labels = np.broadcast_to(labels, (height, width)).copy()
     labels[: height // 4] = 0
@@ -27,7 +28,7 @@ def make_sample(
 
 
 def draw_samples(directory: Path) -> list[Sample]:
-    """Eight photos with a red and a blue rectangle each, of various sizes and places."""
+    """Draw eight noisy images, each with a red and a blue rectangle of random size and place."""
     random = np.random.default_rng(0)
     samples = []
     for number in range(8):

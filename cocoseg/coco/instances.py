@@ -36,7 +36,7 @@ class ImageRecord(msgspec.Struct, gc=False, omit_defaults=True):
 
     Attributes:
         id: Unique in the file.
-        file_name: A path or name as the file states it. Check it before joining it to a directory.
+        file_name: Name or path from the file. Check it before joining it to a directory.
         width: In pixels.
         height: In pixels.
         source: Where the image comes from: a URL or a path. Not part of COCO.
@@ -102,12 +102,13 @@ class Category(msgspec.Struct, omit_defaults=True):
 class Instances(msgspec.Struct):
     """A COCO instances file. Other fields of the file are not read.
 
-    `data/selection.json` has the same format. There, category ids are the labels 1…N in the order
-    of `filter.classes`, and every annotation is valid.
+    `read_instances` checks the types of the fields; `cocoseg.curation.selection.select` checks ids,
+    file names and segmentations. In `data/selection.json`, which has the same format, category ids
+    are the labels 1…N in the order of `filter.classes`.
 
     Attributes:
-        images: In file order; file names and ids are not yet checked.
-        annotations: In file order; segmentations are not yet checked.
+        images: In file order.
+        annotations: In file order.
         categories: In file order.
     """
 

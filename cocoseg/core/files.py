@@ -76,7 +76,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 def _name_full_disk(path: Path) -> Iterator[None]:
     """Raise each error of a full disk as an OSError that names `path`.
 
-    Python's error from a write names no file, and safetensors raises an exception type of its own.
+    Python's error from a write names no file, and safetensors raises another exception type.
     """
     try:
         yield

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from cocoseg.core.errors import MissingFileError, UserError
 
@@ -25,6 +25,7 @@ MAX_IMAGE_PIXELS = 1 << 26
 beyond its buffer: four runs of 2^24 pixels fill the six bytes reserved for each, and a NUL follows.
 """
 
+_MAX_SAMPLE_VALUE = 281  # a TIFF tag
 _STRIP_PIXELS = 2**22
 
 _REMEDY = "; remove the file and run `dvc repro` to fetch it again"
@@ -34,6 +35,10 @@ _LAST_BYTES = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 
 class DamagedImage(ValueError):
     """The file is not an image of the expected size that can be decoded."""
+
+
+class TooLarge(DamagedImage):
+    """The image has more pixels than the limit."""
 
 
 class WrongSize(DamagedImage):
@@ -181,9 +186,8 @@ def _open(path: Path, max_pixels: int = MAX_IMAGE_PIXELS) -> Iterator[Image.Imag
             with Image.open(file, formats=FORMATS) as image:
                 if image.width * image.height > max_pixels:
                     size = f"{image.width} x {image.height}"
-                    raise DamagedImage(f"has {size} pixels, more than the limit of {max_pixels:,}")
-                if image.mode == "F":
-                    raise DamagedImage("has floating-point pixels of unknown range")
+                    raise TooLarge(f"has {size} pixels, more than the limit of {max_pixels:,}")
+                _check_values(image)
                 yield image
         except (DamagedImage, MemoryError):
             raise
@@ -197,6 +201,31 @@ def _open(path: Path, max_pixels: int = MAX_IMAGE_PIXELS) -> Iterator[Image.Imag
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             raise DamagedImage(f"is damaged: {str(error) or type(error).__name__}") from None
+
+
+def _check_values(image: Image.Image) -> None:
+    """Raise DamagedImage if Pillow decodes the pixels wrongly or their range is unknown."""
+    if image.mode == "F":
+        raise DamagedImage("has floating-point pixels of unknown range")
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return
+    tags = image.tag_v2
+    bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
+    if len(bits) > 1 and max(bits) > 8:
+        if tags.get(TiffImagePlugin.PLANAR_CONFIGURATION, 1) == 2:
+            raise DamagedImage("has 16-bit channels in separate planes; save it as 8 bits")
+        if _highest_value(image) < 65535:
+            raise DamagedImage("has color channels of less than 16 bits in 16; save it as 8 bits")
+    if image.mode == "I" and _MAX_SAMPLE_VALUE not in tags:
+        raise DamagedImage("has 32-bit pixels of unknown range; save it as 8 or 16 bits")
+
+
+def _highest_value(image: Image.Image) -> int:
+    """The value of white in a gray image of more than 8 bits."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        values = image.tag_v2.get(_MAX_SAMPLE_VALUE, (65535,))
+        return int(max(values if isinstance(values, tuple) else (values,))) or 65535
+    return 65535
 
 
 @contextmanager
@@ -229,20 +258,23 @@ def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     Large images are converted in strips, to avoid two further copies of the whole image.
     """
     image.load()  # may change the mode
+    highest = _highest_value(image)
     rgb = np.empty((image.height, image.width, 3), np.uint8)
     rows = max(1, _STRIP_PIXELS // image.width)
     for top in range(0, image.height, rows):
         bottom = min(top + rows, image.height)
         strip = image if bottom - top == image.height else image.crop((0, top, image.width, bottom))
-        rgb[top:bottom] = _strip_to_rgb(strip)
+        rgb[top:bottom] = _strip_to_rgb(strip, highest)
     return rgb
 
 
-def _strip_to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+def _strip_to_rgb(image: Image.Image, highest: int) -> NDArray[np.uint8]:
     if image.mode.startswith("I"):
-        # 16-bit gray: Pillow clips the values at 255 instead of scaling them.
-        values: NDArray[Any] = np.asarray(image).clip(0, 65535).astype(np.uint32)
-        gray = ((values + 128) // 257).astype(np.uint8)
+        # Pillow clips the values at 255 instead of scaling them, and reads 32 bits as signed.
+        values: NDArray[Any] = np.asarray(image)
+        values = values.view(np.uint32) if values.dtype == np.int32 else values
+        values = values.clip(0, highest).astype(np.uint64)
+        gray = ((values * 255 + highest // 2) // highest).astype(np.uint8)
         return np.repeat(gray[:, :, None], 3, axis=2)
     if image.mode in ("P", "PA") and "transparency" in image.info:
         image = image.convert("RGBA")

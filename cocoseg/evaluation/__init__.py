@@ -1,13 +1,13 @@
-"""Scores of a model on test images.
+"""Evaluation of a model on the test images.
 
-scores         run the model and count, image by image
-statistics     intervals, and whether one run is better than another
+scores         predict the test images, count and score
+statistics     confidence intervals, comparison of runs
 boundary       boundary IoU
-object_recall  which objects are found, by size
-calibration    whether confidence equals accuracy
-label_errors   annotations that are probably wrong
-examples       images for the report
-plots          CSV files for DVC's plots
+object_recall  recall of objects by size
+calibration    confidence and accuracy
+label_errors   annotations that are likely wrong
+examples       example images for the report
+plots          CSV files for `dvc plots`
 
 Imports `core`, `coco` and `inference`.
 """

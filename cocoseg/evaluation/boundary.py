@@ -1,8 +1,8 @@
-"""How well outlines are met: boundary IoU.
+"""Boundary IoU: the IoU of the pixels close to an outline.
 
 Cheng, Girshick, Dollár, Berg and Kirillov, "Boundary IoU: Improving Object-Centric Image
-Segmentation Evaluation", 2021. IoU hardly notices a coarse outline around a large object; boundary
-IoU compares only the pixels of truth and prediction that lie close to the outline of each.
+Segmentation Evaluation", 2021. A coarse outline of a large object hardly changes the IoU, but does
+change the boundary IoU.
 """
 
 import numpy as np
@@ -12,19 +12,26 @@ from scipy.ndimage import maximum_filter, minimum_filter
 from cocoseg.core.labels import IGNORE_INDEX, Labels
 
 OUTSIDE = 256
-"""A label that no pixel has, for what lies beyond the image."""
+"""The label outside of the image; no pixel has it."""
 
 
 def boundary_width(height: int, width: int) -> int:
-    """How far from an outline a pixel counts: 2% of the image's diagonal, at least one pixel."""
+    """The distance from an outline in pixels: 2% of the image's diagonal, at least 1."""
     return max(1, round(0.02 * float(np.hypot(height, width))))
 
 
 def near_outline(labels: Labels, distance: int) -> NDArray[np.bool_]:
-    """Which pixels of labels (H, W) have another label within `distance` rows and columns.
+    """Find the pixels that have a different label nearby.
 
-    Boolean (H, W). For each class these are its pixels that `distance` erosions with a 3x3 square
-    would take, as in the paper's own code; the image's border is an outline like any other.
+    For each class these are the pixels that `distance` erosions with a 3x3 square remove, as in
+    the paper's own code. The border of the image is an outline too.
+
+    Args:
+        labels: uint8 (H, W).
+        distance: the largest distance in rows and in columns.
+
+    Returns:
+        bool (H, W).
     """
     window = {"size": 2 * distance + 1, "mode": "constant", "cval": OUTSIDE}
     labels = labels.astype(np.int16)
@@ -33,10 +40,18 @@ def near_outline(labels: Labels, distance: int) -> NDArray[np.bool_]:
 
 
 def count_boundaries(ground_truth: Labels, prediction: Labels, classes: int) -> NDArray[np.int64]:
-    """Pixels near the outlines of each class: (classes, 2) intersections and unions.
+    """Count the pixels near the outlines of each class in one image.
 
-    `truth` and `prediction` are (H, W). Void pixels belong to no class, in the prediction neither.
-    Summed over images, a ratio of the two is the boundary IoU.
+    Pixels that the ground truth ignores are ignored in the prediction as well.
+
+    Args:
+        ground_truth: uint8 (H, W).
+        prediction: uint8 (H, W).
+        classes: the number of classes.
+
+    Returns:
+        Intersections and unions, int64 (classes, 2). Boundary IoU is the ratio of their sums over
+        the images.
     """
     distance = boundary_width(*ground_truth.shape)
     prediction = np.where(ground_truth == IGNORE_INDEX, IGNORE_INDEX, prediction)

@@ -1,9 +1,9 @@
-"""Whether the network is right as often as its softmax confidence says.
+"""Calibration: whether the softmax confidence equals the accuracy.
 
 Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", 2017.
 """
 
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,32 +12,49 @@ from cocoseg.core.labels import IGNORE_INDEX, Labels
 from cocoseg.inference.confusion import ratio
 
 BINS = 15
-"""Equal parts of the range of 0 to 1, as many as in the paper."""
+"""The number of bins of equal width between 0 and 1, as in the paper."""
+
+
+class ReliabilityRow(TypedDict):
+    """A bin of `reliability.csv`: its mean confidence, its accuracy and its number of pixels."""
+
+    confidence: float
+    accuracy: float
+    pixels: int
 
 
 def count_confidence(
     ground_truth: Labels, prediction: Labels, confidence: NDArray[np.float32]
 ) -> NDArray[Any]:
-    """Sort the pixels that are not void by confidence: float64 (BINS, 3), of each bin the number
-    of pixels, of right ones, and the sum of the confidences. All arrays are (H, W)."""
+    """Count the pixels of one image that are not ignored by bins of confidence.
+
+    Args:
+        ground_truth: uint8 (H, W).
+        prediction: uint8 (H, W).
+        confidence: the probability of the predicted label, float32 (H, W).
+
+    Returns:
+        For each bin the number of pixels, the number of correct pixels and the sum of their
+        confidences, float64 (BINS, 3).
+    """
     counted = ground_truth != IGNORE_INDEX
     confidence = confidence[counted]
     bins = np.minimum((confidence * BINS).astype(np.intp), BINS - 1)
-    right = prediction[counted] == ground_truth[counted]
-    weights = (None, right, confidence)
+    correct = prediction[counted] == ground_truth[counted]
+    weights = (None, correct, confidence)
     columns = [np.bincount(bins, weights=weight, minlength=BINS) for weight in weights]
     return np.stack(columns, axis=1).astype(np.float64)
 
 
 def calibration_error(counts: NDArray[np.float64]) -> float:
-    """The mean distance between confidence and accuracy, weighted by pixels (the paper's ECE)."""
-    pixels, right, confidence = counts.T
-    return float(np.abs(right - confidence).sum() / max(pixels.sum(), 1))
+    """The expected calibration error (ECE) of the paper, from summed counts (BINS, 3)."""
+    pixels, correct, confidence = counts.T
+    return float(np.abs(correct - confidence).sum() / max(pixels.sum(), 1))
 
 
-def reliability_rows(counts: NDArray[np.float64]) -> list[dict[str, Any]]:
-    """Of each bin that has pixels: its mean confidence, its accuracy and its number of pixels."""
-    pixels, right, confidence = counts.T
+def reliability_rows(counts: NDArray[np.float64]) -> list[ReliabilityRow]:
+    """The rows of `reliability.csv` from summed counts (BINS, 3), without empty bins."""
+    pixels, correct, confidence = counts.T
     return [
         {
             "confidence": round(float(mean), 4),
@@ -45,7 +62,7 @@ def reliability_rows(counts: NDArray[np.float64]) -> list[dict[str, Any]]:
             "pixels": int(count),
         }
         for mean, accuracy, count in zip(
-            ratio(confidence, pixels), ratio(right, pixels), pixels, strict=True
+            ratio(confidence, pixels), ratio(correct, pixels), pixels, strict=True
         )
         if count
     ]

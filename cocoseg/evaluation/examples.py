@@ -1,10 +1,10 @@
-"""Test images to look at: which ones, and pictures of what the model does with them; suspects."""
+"""Example images and drawings of label errors for the report."""
 
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from PIL import Image
@@ -19,33 +19,55 @@ from cocoseg.inference.confusion import iou_scores
 from cocoseg.inference.dataset import Sample
 
 PANEL_SIZE = 480
-"""The longest side of a single panel in pixels: enough for a column of the report."""
+"""The longest side of a panel in pixels, enough for a column of the report."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """The pair number `index` of an evaluation, and why it is shown."""
+    """An example image.
+
+    Attributes:
+        index: the index of the sample in the evaluation.
+        name: the stem of its files.
+        reason: why it is shown.
+    """
 
     index: int
     name: str
     reason: str
 
 
-def choose_examples(evaluation: Evaluation, count: int) -> list[Example]:
-    """At most `count` different images: the best, the worst and the median by mean IoU, then for
-    each class, in label order, the one whose IoU of that class is the class's median.
+class ExampleDetails(TypedDict):
+    """An example in `metrics/test_details.json`; `image` is its file name."""
 
-    They are ordered as a reader wants them: best, median, worst, classes.
+    name: str
+    image: str
+    reason: str
+    miou: float
+
+
+def choose_examples(evaluation: Evaluation, count: int) -> list[Example]:
+    """Choose different images to show.
+
+    The best and the worst image by mean IoU and the median come first, then for each class the
+    image whose IoU is the median of the class.
+
+    Args:
+        evaluation: the evaluation.
+        count: the largest number of examples.
+
+    Returns:
+        The examples in the order of the report: best, median, worst, classes by label.
     """
     scores = evaluation.image_scores()
     order = sorted(range(len(scores)), key=lambda index: -scores[index])
-    wanted = [
+    examples = [
         Example(order[0], "1_best", "best by mean IoU"),
         Example(order[-1], "3_worst", "worst by mean IoU"),
         Example(order[len(order) // 2], "2_median", "median by mean IoU"),
     ]
     ious = iou_scores(evaluation.confusions)
-    shown = {example.index for example in wanted}
+    shown = {example.index for example in examples}
     for label, name in enumerate(evaluation.classes[1:], start=1):
         with_class = np.flatnonzero(evaluation.confusions[:, label].sum(axis=1) > 0)
         candidates = [index for index in with_class.tolist() if index not in shown]
@@ -54,28 +76,37 @@ def choose_examples(evaluation: Evaluation, count: int) -> list[Example]:
             index = candidates[len(candidates) // 2]
             shown.add(index)
             slug = re.sub(r"\W+", "_", name)[:40]
-            wanted.append(Example(index, f"{label + 3}_{slug}", f"typical {name}"))
+            examples.append(Example(index, f"{label + 3}_{slug}", f"typical {name}"))
     chosen: list[Example] = []
-    for example in wanted:
+    for example in examples:
         if example.index not in {other.index for other in chosen}:
             chosen.append(example)
     return sorted(chosen[:count], key=lambda example: int(example.name.split("_")[0]))
 
 
 def write_examples(
-    pictures: Path,
-    panels: Path,
+    directory: Path,
+    panel_directory: Path,
     evaluation: Evaluation,
     examples: Sequence[Example],
     network: Network,
     *,
     batch_size: int,
     views: Views = SINGLE_VIEW,
-) -> list[dict[str, Any]]:
-    """Write each example as one picture, `NAME.png`, and as four panels, `NAME_photo.jpg`, …
+) -> list[ExampleDetails]:
+    """Draw examples: image, ground truth, prediction and errors.
 
-    The other arguments are those of the evaluation. Returns what `metrics/test_details.json` says
-    about the examples.
+    Args:
+        directory: for one image with all four panels, `NAME.png`.
+        panel_directory: for the single panels, `NAME_image.jpg` and so on.
+        evaluation: the evaluation.
+        examples: the examples.
+        network: the network of the evaluation.
+        batch_size: the batch size of the evaluation.
+        views: the views of the evaluation.
+
+    Returns:
+        The examples for `metrics/test_details.json`.
     """
     scores = evaluation.image_scores()
     predictions = predict_samples(
@@ -90,14 +121,13 @@ def write_examples(
         sample = evaluation.samples[example.index]
         image, _ = sample.read()
         caption = f"{sample.image.name}: mean IoU {scores[example.index]:.3f} ({example.reason})"
-        panels_of = image.permute(1, 2, 0).numpy(), found.ground_truth.numpy(), found.labels.numpy()
-        draw_example(*panels_of, evaluation.classes, caption).save(pictures / f"{example.name}.png")
-        for title, picture in draw_panels(*panels_of).items():
-            panel = Image.fromarray(picture)
+        arrays = image.permute(1, 2, 0).numpy(), found.ground_truth.numpy(), found.labels.numpy()
+        draw_example(*arrays, evaluation.classes, caption).save(directory / f"{example.name}.png")
+        for title, pixels in draw_panels(*arrays).items():
+            panel = Image.fromarray(pixels)
             panel.thumbnail((PANEL_SIZE, PANEL_SIZE), Image.Resampling.LANCZOS)
-            panel.save(
-                panels / f"{example.name}_{title.replace(' ', '_')}.jpg", quality=85, optimize=True
-            )
+            name = f"{example.name}_{title.replace(' ', '_')}.jpg"
+            panel.save(panel_directory / name, quality=85, optimize=True)
     return [
         {
             "name": example.name,
@@ -115,17 +145,22 @@ def write_gallery(
     samples: Iterable[Sample],
     predictions: Path,
 ) -> None:
-    """Write the views of each suspect, `suspect_1_photo.jpg` and so on.
+    """Draw label errors: `label_error_1_image.jpg` and so on.
 
-    `predictions` is the folder with the predicted label maps of the pairs.
+    Args:
+        directory: for the drawings.
+        label_errors: the label errors.
+        samples: their samples and, possibly, others.
+        predictions: the directory with the predicted masks, `STEM.png`.
     """
     sample_of = {sample.image.name: sample for sample in samples}
     for number, label_error in enumerate(label_errors, start=1):
         sample = sample_of[label_error.image]
-        photo, ground_truth = sample.read()
+        image, ground_truth = sample.read()
         prediction = read_mask(predictions / f"{sample.image.stem}.png")
-        views = draw_label_error(
-            label_error, photo.permute(1, 2, 0).numpy(), ground_truth.numpy(), prediction
+        drawings = draw_label_error(
+            label_error, image.permute(1, 2, 0).numpy(), ground_truth.numpy(), prediction
         )
-        for title, view in views.items():
-            view.save(directory / f"label_error_{number}_{title}.jpg", quality=85, optimize=True)
+        for title, drawing in drawings.items():
+            path = directory / f"label_error_{number}_{title}.jpg"
+            drawing.save(path, quality=85, optimize=True)

@@ -1,11 +1,11 @@
-"""Which annotations of the test images the model disagrees with most, for a person to judge.
+"""Potential label errors: annotations of the test images that contradict confident predictions.
 
-The network was not trained on these images: where it is sure of something else, one of the two is
-wrong. It is asked about each annotation, by its probabilities on the annotation's pixels, and about
-what it sees where nothing is annotated. Cleanlab does so with pixels and images (Lad and Mueller,
-"Estimating label quality and errors in semantic segmentation data via any model", 2023) and with
-boxes (Tkachenko, Thyagarajan and Mueller, "ObjectLab: Automated Diagnosis of Mislabeled Images in
-Object Detection Data", 2023).
+The network was not trained on the test images, so a confident disagreement is an error of either
+the network or the annotation. Each annotation is compared with the predicted probabilities on its
+pixels, and each predicted object with the annotations. Cleanlab does the same for pixels and images
+(Lad and Mueller, "Estimating label quality and errors in semantic segmentation data via any model",
+2023) and for boxes (Tkachenko, Thyagarajan and Mueller, "ObjectLab: Automated Diagnosis of
+Mislabeled Images in Object Detection Data", 2023).
 """
 
 import csv
@@ -28,29 +28,35 @@ from cocoseg.core.labels import Labels
 LABEL_ERROR_VIEWS = ("image", "annotated", "predicted")
 
 REACH = 0.5
-"""How far around an annotation its class still counts for it, in square roots of its pixels."""
+"""Predictions of an annotation's class count as its own up to this distance from its box, in square
+roots of its area."""
 
 FOUND = 0.3
-"""An annotation with a higher agreement counts as found."""
+"""Annotations with a higher agreement count as found."""
 
 NEIGHBORS = 20
-"""A thing's size is that of so many next smaller ones and so many next larger ones."""
+"""Reliability is estimated from this many next smaller and next larger findings of the class."""
 
-LEAST_SCORE = 0.1
-"""Below it there is no suspicion."""
+MIN_SCORE = 0.1
+"""Findings with a lower score are not label errors."""
 
 PARTLY_SEEN = 0.25
-"""An annotation of which more is seen, and the rest is background, has a bad outline."""
+"""An annotation on predicted background has a wrong outline if the mean probability of its class is
+higher, and is extra otherwise."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What the network says about an annotation, or about something it sees where none is.
+    """The prediction for an annotation, or a predicted object without an annotation.
 
-    The latter has no `annotation_id`, and the class seen as `label`. `means` (classes,) are the
-    mean probabilities over its visible pixels, of which there are `area`, in the `box` (left, top,
-    width, height). `agreement` is the soft IoU of 0 to 1 of the annotation with what is seen of its
-    class on it and close to it.
+    Attributes:
+        annotation_id: the ID of the annotation; None without one.
+        label: the label of the annotation, or of the predicted object.
+        means: the mean probability of each class over the visible pixels, float64 (classes,).
+        agreement: the soft IoU of the annotation and the prediction of its class on and around it,
+            from 0 to 1; 0 without an annotation.
+        box: (left, top, width, height) of the visible pixels.
+        area: the number of visible pixels.
     """
 
     annotation_id: int | None
@@ -67,11 +73,21 @@ def find(
     prediction: Labels,
     probabilities: NDArray[np.float32],
 ) -> list[Finding]:
-    """Ask about one image's annotations, and about connected parts of its background that are
-    predicted as a class and lie, for the most part, apart from annotations that are of this class
-    or seen as it.
+    """Compare the annotations of one image with the prediction.
 
-    `objects` have labels as category ids; label maps are (H, W), `probabilities` (classes, H, W).
+    Predicted objects without an annotation are connected regions of background that are predicted
+    as a class, unless at least half of a region is close to an annotation of this class, or to one
+    that is predicted as this class.
+
+    Args:
+        objects: the annotations, without crowd regions; their category IDs are labels.
+        ground_truth: uint8 (H, W).
+        prediction: uint8 (H, W).
+        probabilities: float32 (classes, H, W).
+
+    Returns:
+        A finding for each annotation with visible pixels, then for each predicted object without
+        an annotation.
     """
     findings = []
     height, width = ground_truth.shape
@@ -91,7 +107,7 @@ def find(
         excess = unannotated[around] == label
         beyond = float(probabilities[label][around][excess].sum(dtype=np.float64))
         finding = _finding(annotation.id, label, probabilities, window, visible, beyond)
-        # What is seen in its place may be larger than the annotation, too.
+        # The class that is predicted in its place may extend beyond the annotation, too.
         explained[around] |= excess | (unannotated[around] == finding.means.argmax())
         findings.append(finding)
     for label in np.unique(unannotated[unannotated > 0]).tolist():
@@ -108,7 +124,7 @@ Window = tuple[slice, slice]
 
 
 def _window(rows: slice, columns: slice, top: int = 0, left: int = 0, margin: int = 0) -> Window:
-    """The window moved, and grown by a margin on each side."""
+    """Move a window, and add a margin on each side."""
     return (
         slice(max(0, rows.start + top - margin), rows.stop + top + margin),
         slice(max(0, columns.start + left - margin), columns.stop + left + margin),
@@ -123,7 +139,7 @@ def _finding(
     pixels: NDArray[np.bool_],
     beyond: float,
 ) -> Finding:
-    """The finding about pixels (h, w) of a window; `beyond` is what is seen of the class around."""
+    """The finding on pixels (h, w) of a window; `beyond` is the summed probability around them."""
     rows, columns = window
     means = probabilities[:, rows, columns][:, pixels].mean(axis=1, dtype=np.float64)
     area = int(pixels.sum())
@@ -134,10 +150,21 @@ def _finding(
 
 @dataclass(frozen=True)
 class LabelError:
-    """A row of `metrics/suspects.csv`; box and area in pixels, the score from 0 to 1.
+    """A row of `metrics/label_errors.csv`.
 
-    `predicted` is the class that the network sees in place of `annotated`; one of both may be the
-    background. Kinds are `missing`, `extra`, `wrong class` and `outline`.
+    Attributes:
+        image_id: the ID of the image.
+        annotation_id: the ID of the annotation; None if it is missing.
+        image: the file name of the image.
+        annotated: the annotated class, or background.
+        predicted: the predicted class, or background.
+        kind: `missing`, `extra`, `wrong class` or `outline`.
+        score: from 0 to 1, higher for a more likely error.
+        x: the left side of the box in pixels.
+        y: the top of the box.
+        width: the width of the box.
+        height: the height of the box.
+        area: the number of visible pixels.
     """
 
     image_id: int
@@ -162,13 +189,21 @@ def rank_label_errors(
     findings: Sequence[Sequence[Finding]],
     classes: Sequence[str],
 ) -> list[LabelError]:
-    """What is most likely wrong comes first; `images` are ids and file names, findings are theirs.
+    """Rank findings by how likely they are label errors.
 
-    The score is how far the network disagrees, times how often it is right about things of that
-    class and size: that it overlooks one small person more says little about the label. `classes`
-    are the classes' names in label order, background first.
+    The score is the disagreement times the reliability, which is how often the network is right
+    about objects of this class and size. A missed small object of a class that the network often
+    misses says little about the label.
+
+    Args:
+        images: the ID and the file name of each image.
+        findings: the findings of each image.
+        classes: the class names in label order, background first.
+
+    Returns:
+        The label errors with a score of at least MIN_SCORE, the highest score first.
     """
-    flat = [(image, f) for image, of_image in zip(images, findings, strict=True) for f in of_image]
+    flat = [(image, f) for image, found in zip(images, findings, strict=True) for f in found]
     reliability = _reliability([f for _, f in flat])
     label_errors = []
     for ((image_id, name), f), reliable in zip(flat, reliability, strict=True):
@@ -181,7 +216,7 @@ def rank_label_errors(
             kind = "outline" if seen == f.label else "wrong class" if seen else "extra"
         score = round(float(score * reliable), 4)
         labels = classes[annotated], classes[seen]
-        if score >= LEAST_SCORE:
+        if score >= MIN_SCORE:
             label_errors.append(
                 LabelError(image_id, f.annotation_id, name, *labels, kind, score, *f.box, f.area)
             )
@@ -191,10 +226,10 @@ def rank_label_errors(
 
 
 def _reliability(findings: Sequence[Finding]) -> NDArray[np.float64]:
-    """How often the network is right about things of this class and about this size.
+    """How often the network is right about objects of the class and the approximate size.
 
-    About an annotation: which share of the annotations is found; about what it sees without one:
-    which share of such sights, together with the annotations found, are annotations.
+    For an annotation this is the recall: the fraction of annotations that are found. For a
+    predicted object without one it is the precision: found annotations over all predicted objects.
     """
     labels = np.array([f.label for f in findings], np.intp)
     areas = np.array([f.area for f in findings], np.intp)
@@ -202,21 +237,21 @@ def _reliability(findings: Sequence[Finding]) -> NDArray[np.float64]:
     annotated = np.array([f.annotation_id is not None for f in findings], np.bool_)
     reliability = np.zeros(len(findings))
     for label in np.unique(labels):
-        for asked, group in ((annotated, annotated), (~annotated, ~annotated | found)):
+        for rated, group in ((annotated, annotated), (~annotated, ~annotated | found)):
             members = np.flatnonzero((labels == label) & group)
             members = members[np.argsort(areas[members], kind="stable")]
-            right = np.concatenate([[0], np.cumsum(found[members])])
-            places = np.arange(len(members))
-            first = np.maximum(places - NEIGHBORS, 0)
-            end = np.minimum(places + NEIGHBORS + 1, len(members))
-            # One right and one wrong are added to each share (Laplace's rule of succession).
-            fractions = (right[end] - right[first] + 1) / (end - first + 2)
-            reliability[members] = np.where(asked[members], fractions, reliability[members])
+            correct = np.concatenate([[0], np.cumsum(found[members])])
+            ranks = np.arange(len(members))
+            first = np.maximum(ranks - NEIGHBORS, 0)
+            end = np.minimum(ranks + NEIGHBORS + 1, len(members))
+            # Laplace's rule of succession: count one more correct and one more wrong.
+            fractions = (correct[end] - correct[first] + 1) / (end - first + 2)
+            reliability[members] = np.where(rated[members], fractions, reliability[members])
     return reliability
 
 
 def write_label_errors(path: Path, label_errors: Iterable[LabelError]) -> None:
-    """Write a CSV file; its rows can be copied into the file of `filter.exclude`."""
+    """Write a CSV file, whose rows can be copied into the file of `filter.exclude`."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
@@ -224,10 +259,10 @@ def write_label_errors(path: Path, label_errors: Iterable[LabelError]) -> None:
 
 
 def read_label_errors(text: str) -> list[LabelError]:
-    """What `write_suspects` wrote. Raises ValueError for anything else."""
+    """Parse the content of a file of `write_label_errors`; ValueError for other content."""
     rows = csv.DictReader(io.StringIO(text))
     if rows.fieldnames != COLUMNS:
-        raise ValueError("the columns are others")
+        raise ValueError(f"expected the columns {','.join(COLUMNS)}")
     return [
         msgspec.convert(
             {**row, "annotation_id": row["annotation_id"] or None}, LabelError, strict=False
@@ -238,37 +273,48 @@ def read_label_errors(text: str) -> list[LabelError]:
 
 def draw_label_error(
     label_error: LabelError,
-    photo: RGBImage,
+    image: RGBImage,
     ground_truth: Labels,
     prediction: Labels,
     size: int = 240,
 ) -> dict[str, Image.Image]:
-    """The part of the photo (H, W, 3) around a suspect, its longer side of `size` pixels: as it is,
-    with the labels as annotated, and as predicted; the suspect's box is drawn."""
+    """Draw the surroundings of a label error, with its box.
+
+    Args:
+        label_error: the label error.
+        image: uint8 (H, W, 3).
+        ground_truth: uint8 (H, W).
+        prediction: uint8 (H, W).
+        size: the longer side of the drawings in pixels.
+
+    Returns:
+        Drawings by the names in LABEL_ERROR_VIEWS: the image alone, with the annotated labels, and
+        with the predicted labels.
+    """
     side = max(2 * label_error.width, 2 * label_error.height, 64)
-    rows = _around(label_error.y, label_error.height, side, photo.shape[0])
-    columns = _around(label_error.x, label_error.width, side, photo.shape[1])
+    rows = _around(label_error.y, label_error.height, side, image.shape[0])
+    columns = _around(label_error.x, label_error.width, side, image.shape[1])
     zoom = size / max(rows.stop - rows.start, columns.stop - columns.start)
     left, top = (label_error.x - columns.start) * zoom, (label_error.y - rows.start) * zoom
     box = (left, top, left + label_error.width * zoom - 1, top + label_error.height * zoom - 1)
-    views = (photo, overlay_labels(photo, ground_truth), overlay_labels(photo, prediction))
+    views = (image, overlay_labels(image, ground_truth), overlay_labels(image, prediction))
     drawn = {}
     for title, view in zip(LABEL_ERROR_VIEWS, views, strict=True):
-        part = Image.fromarray(view[rows, columns])
-        part = part.resize(
-            (max(1, round(part.width * zoom)), max(1, round(part.height * zoom))),
+        crop = Image.fromarray(view[rows, columns])
+        crop = crop.resize(
+            (max(1, round(crop.width * zoom)), max(1, round(crop.height * zoom))),
             Image.Resampling.BICUBIC,
         )
         for inset, color in ((0, (0, 0, 0)), (1, (255, 255, 255))):
             corners = (box[0] + inset, box[1] + inset, box[2] - inset, box[3] - inset)
             if corners[0] <= corners[2] and corners[1] <= corners[3]:
-                ImageDraw.Draw(part).rectangle(corners, outline=color)
-        drawn[title] = part
+                ImageDraw.Draw(crop).rectangle(corners, outline=color)
+        drawn[title] = crop
     return drawn
 
 
-def _around(start: int, length: int, wanted: int, limit: int) -> slice:
-    """A part of `wanted` pixels with these in its middle, inside of `limit` pixels."""
-    wanted = min(wanted, limit)
-    first = min(max(0, start + length // 2 - wanted // 2), limit - wanted)
-    return slice(first, first + wanted)
+def _around(start: int, length: int, size: int, limit: int) -> slice:
+    """A range of at most `size` pixels around the given one, within 0 and `limit`."""
+    size = min(size, limit)
+    first = min(max(0, start + length // 2 - size // 2), limit - size)
+    return slice(first, first + size)

@@ -1,15 +1,15 @@
-"""How well objects of different sizes are found.
+"""Recall of objects by size.
 
-An object is an annotated instance, crowd regions left out. Its area is the number of pixels that
-its annotation covers; COCO's limits, 32 x 32 and 96 x 96 pixels, divide areas into small, medium
-and large. What is looked for are the object's visible pixels: those of its area that have its
-class in the label map. Objects with none, wholly behind others or in void, do not count.
+An object is an annotated instance that is not a crowd region. Its area is the number of pixels that
+its annotation covers. Sizes are COCO's: small is below 32 x 32 pixels, large is 96 x 96 or more.
+The visible pixels of an object are the pixels of its area that have its class in the mask. Objects
+without visible pixels are not counted.
 
-A prediction of classes has no objects of its own. So there is a recall by size, but no precision.
+Semantic segmentation predicts no objects, so there is recall by size, but no precision.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +20,31 @@ from cocoseg.core.labels import Labels
 from cocoseg.core.values import rounded
 from cocoseg.inference.confusion import ratio
 
+
+class ObjectRecall(TypedDict):
+    """The recall of the objects of one size.
+
+    Attributes:
+        area_below: the upper limit of the area in pixels, exclusive; None for large objects.
+        objects: the number of objects.
+        objects_found: the fraction of objects of whose visible pixels at least half are predicted
+            correctly.
+        pixels: the number of visible pixels.
+        recall: the fraction of visible pixels that are predicted correctly.
+    """
+
+    area_below: int | None
+    objects: int
+    objects_found: float | None
+    pixels: int
+    recall: float | None
+
+
 _LIMITS = [limit for limit in SIZES.values() if limit]
 
 
 def objects_by_stem(selection: Instances) -> dict[str, list[Annotation]]:
-    """The objects of every image of a selection, whose category ids are labels, by its stem."""
+    """Group the objects of a selection by the stem of their image."""
     stems = {image.id: image.stem for image in selection.images}
     objects: dict[str, list[Annotation]] = {stem: [] for stem in stems.values()}
     for annotation in selection.annotations:
@@ -36,8 +56,16 @@ def objects_by_stem(selection: Instances) -> dict[str, list[Annotation]]:
 def count_objects(
     objects: Sequence[Annotation], ground_truth: Labels, prediction: Labels
 ) -> NDArray[np.int64]:
-    """Count one image's objects: (sizes, 4), of each size the number of objects, of those found
-    (at least half of their visible pixels are right), of visible pixels, and of the right ones.
+    """Count the objects of one image.
+
+    Args:
+        objects: the annotations; their category IDs are labels.
+        ground_truth: uint8 (H, W).
+        prediction: uint8 (H, W).
+
+    Returns:
+        For each size, int64 (sizes, 4): objects, found objects, visible pixels, and visible pixels
+        that are predicted correctly.
     """
     counts = np.zeros((len(SIZES), 4), np.int64)
     height, width = ground_truth.shape
@@ -45,24 +73,24 @@ def count_objects(
         segmentation = parse_segmentation(annotation.segmentation, width, height)
         region = decode_region(encode_region(segmentation, width, height))
         visible = region.pixels & (region.of(ground_truth) == annotation.category_id)
-        right = visible & (region.of(prediction) == annotation.category_id)
-        pixels, hits = int(visible.sum()), int(right.sum())
+        correct = visible & (region.of(prediction) == annotation.category_id)
+        pixels, hits = int(visible.sum()), int(correct.sum())
         if pixels:
             size = np.searchsorted(_LIMITS, region.pixels.sum(), side="right")
             counts[size] += [1, 2 * hits >= pixels, pixels, hits]
     return counts
 
 
-def summarize_objects(counts: NDArray[np.int64]) -> Mapping[str, Any]:
-    """Summed counts as JSON: of each size the objects and pixels, the shares of both found."""
-    objects, found, pixels, right = counts.T
+def summarize_objects(counts: NDArray[np.int64]) -> dict[str, ObjectRecall]:
+    """The recall of each size, from counts (sizes, 4) summed over images."""
+    objects, found, pixels, correct = counts.T
     return {
         size: {
             "area_below": limit,
             "objects": int(objects[i]),
             "objects_found": rounded(ratio(found, objects)[i]),
             "pixels": int(pixels[i]),
-            "recall": rounded(ratio(right, pixels)[i]),
+            "recall": rounded(ratio(correct, pixels)[i]),
         }
         for i, (size, limit) in enumerate(SIZES.items())
     }

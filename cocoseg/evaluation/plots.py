@@ -1,4 +1,4 @@
-"""What DVC plots of an evaluation, as CSV files; `dvc.yaml` says how each is drawn."""
+"""CSV files for `dvc plots`. `dvc.yaml` configures the plots."""
 
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,15 @@ from cocoseg.inference.confusion import ratio
 
 
 def write_plots(directory: Path, evaluation: Evaluation) -> None:
-    """Write confusion.csv, iou.csv, images.csv and reliability.csv."""
-    write_csv(directory / "confusion.csv", confusion_rows(evaluation))
+    """Write `confusion.csv`, `iou.csv`, `images.csv` and `reliability.csv` into a directory."""
+    write_csv(directory / "confusion.csv", _confusion_rows(evaluation))
     write_csv(directory / "iou.csv", _iou_rows(evaluation))
-    write_csv(directory / "images.csv", image_rows(evaluation))
+    write_csv(directory / "images.csv", _image_rows(evaluation))
     write_csv(directory / "reliability.csv", reliability_rows(evaluation.confidences.sum(axis=0)))
 
 
-def confusion_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """The share of each class's pixels that went to each class; 0 for a class without pixels."""
+def _confusion_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """The pixels of each class by prediction; `fraction` is of the class, 0 if it has no pixels."""
     confusion = evaluation.confusion
     fractions = ratio(
         confusion, confusion.sum(axis=1, keepdims=True).repeat(len(confusion), axis=1)
@@ -37,8 +37,8 @@ def confusion_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
     ]
 
 
-def image_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Every image's own mean IoU, the worst first; `share` of the images is no better than it."""
+def _image_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Images by ascending mean IoU; `fraction` of the images have at most this mean IoU."""
     scored = sorted(
         zip(
             evaluation.image_scores(),
@@ -47,8 +47,8 @@ def image_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
         )
     )
     return [
-        {"fraction": round(place / len(scored), 4), "miou": round(score, 4), "image": stem}
-        for place, (score, stem) in enumerate(scored, start=1)
+        {"fraction": round(position / len(scored), 4), "miou": round(score, 4), "image": stem}
+        for position, (score, stem) in enumerate(scored, start=1)
     ]
 
 

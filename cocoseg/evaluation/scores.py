@@ -1,7 +1,9 @@
 """Scoring a model on the test images.
 
-Everything is counted image by image, so that any sum over images is made of the same whole numbers
-whatever the batches were.
+    result = evaluate(network, samples, objects, batch_size=8, workers=4)
+    result.scores()["miou"]
+
+Counts are integers per image, so their sums do not depend on the batches.
 """
 
 import hashlib
@@ -10,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,18 +25,20 @@ from cocoseg.core.values import rounded
 from cocoseg.evaluation.boundary import count_boundaries
 from cocoseg.evaluation.calibration import calibration_error, count_confidence
 from cocoseg.evaluation.label_errors import Finding, LabelError, find, rank_label_errors
-from cocoseg.evaluation.object_recall import count_objects, summarize_objects
+from cocoseg.evaluation.object_recall import ObjectRecall, count_objects, summarize_objects
 from cocoseg.evaluation.statistics import (
     ImageCounts,
+    Interval,
     draw_images,
     interval_95,
     mean_of_defined,
     weighted_ious,
 )
 from cocoseg.inference.backends import Network
-from cocoseg.inference.batches import SINGLE_VIEW, Views, predict_samples
+from cocoseg.inference.batches import SINGLE_VIEW, SamplePrediction, Views, predict_samples
 from cocoseg.inference.confusion import (
     Confusion,
+    Scores,
     count_confusion,
     dice_scores,
     iou_scores,
@@ -47,13 +51,67 @@ from cocoseg.inference.confusion import (
 from cocoseg.inference.dataset import Sample
 
 
+class EvaluationScores(Scores):
+    """The content of `metrics/test.json`.
+
+    Attributes:
+        miou_interval: the 95% interval of the mean IoU.
+        boundary_miou: the mean boundary IoU over the classes that occur.
+        images: the number of test images.
+    """
+
+    miou_interval: Interval
+    boundary_miou: float | None
+    images: int
+
+
+class ClassDetails(TypedDict):
+    """The scores of one class; None where a score is undefined.
+
+    Attributes:
+        iou_interval: the 95% interval of the IoU.
+        images: the number of images that show the class.
+        pixels: the number of its true pixels.
+    """
+
+    iou: float | None
+    dice: float | None
+    precision: float | None
+    recall: float | None
+    boundary_iou: float | None
+    iou_interval: Interval
+    images: int
+    pixels: int
+
+
+class EvaluationDetails(TypedDict):
+    """The content of `metrics/test_details.json`, except its examples.
+
+    Attributes:
+        classes: the scores by class.
+        sizes: the recall by size of the objects.
+        calibration_error: the expected calibration error.
+    """
+
+    classes: dict[str, ClassDetails]
+    sizes: dict[str, ObjectRecall]
+    calibration_error: float | None
+
+
 @dataclass
 class Evaluation:
-    """What was counted on each pair, in the order of the pairs: arrays (pairs, ...).
+    """The counts of each test image, and the scores computed from them.
 
-    `confusions` (classes, classes), `boundaries` (classes, 2) of `count_boundaries`, `objects`
-    (sizes, 4) of `count_objects`, `confidences` (bins, 3) of `count_confidence`; `truths` are
-    hashes of the true labels, `findings` what the network makes of the annotations.
+    Attributes:
+        samples: the test images.
+        classes: the class names in label order, background first.
+        confusions: confusion matrices, (images, classes, classes).
+        boundaries: counts of `count_boundaries`, (images, classes, 2).
+        objects: counts of `count_objects`, (images, sizes, 4).
+        confidences: counts of `count_confidence`, (images, bins, 3).
+        ground_truths: hashes of the true labels.
+        images_per_second: the speed of the evaluation.
+        findings: what the network predicts for each annotation, by image.
     """
 
     samples: Sequence[Sample]
@@ -74,15 +132,15 @@ class Evaluation:
 
     @cached_property
     def resampled_ious(self) -> NDArray[np.float64]:
-        """The IoU of each class (draws, classes) over images drawn again with replacement."""
+        """The IoU of each class in bootstrap samples of the images, (resamples, classes)."""
         return weighted_ious(self.confusions, draw_images(len(self.samples)))
 
     def image_scores(self) -> list[float]:
-        """The mean IoU of each image, over the classes in its truth or its prediction."""
+        """The mean IoU of each image over the classes in its ground truth or prediction."""
         return [mean_iou(confusion) for confusion in self.confusions]
 
     def image_counts(self) -> ImageCounts:
-        """The content of `metrics/test_images.json`: what comparisons of runs are made from."""
+        """The content of `metrics/test_images.json`, the input of `compare_runs`."""
         stems = [sample.image.stem for sample in self.samples]
         return ImageCounts(
             classes=list(self.classes),
@@ -91,39 +149,39 @@ class Evaluation:
         )
 
     def label_errors(self, ids: Mapping[str, int]) -> list[LabelError]:
-        """The rows of `metrics/suspects.csv`; `ids` are the images' ids by stem."""
+        """The rows of `metrics/label_errors.csv`; `ids` are the image IDs by stem."""
         images = [(ids[sample.image.stem], sample.image.name) for sample in self.samples]
         return rank_label_errors(images, self.findings, self.classes)
 
-    def scores(self) -> dict[str, Any]:
-        """The content of `metrics/test.json`: what is worth a column in a table of runs."""
-        low, high = interval_95(mean_of_defined(self.resampled_ious))
+    def scores(self) -> EvaluationScores:
+        """Compute the content of `metrics/test.json`."""
         scores = summarize_scores(self.confusion, self.classes)
         return {
             "miou": scores["miou"],
-            "miou_interval": {"low": low, "high": high},
+            "miou_interval": interval_95(mean_of_defined(self.resampled_ious)),
             "boundary_miou": rounded(float(mean_of_defined(self._boundary_ious()))),
-            **scores,
+            "pixel_accuracy": scores["pixel_accuracy"],
+            "mean_accuracy": scores["mean_accuracy"],
+            "iou": scores["iou"],
             "images": len(self.samples),
         }
 
-    def details(self) -> dict[str, Any]:
-        """The content of `metrics/test_details.json`: what stands behind the scores."""
+    def details(self) -> EvaluationDetails:
+        """Compute the content of `metrics/test_details.json`, except its examples."""
         confusion = self.confusion
-        columns = {
-            "iou": iou_scores(confusion),
-            "dice": dice_scores(confusion),
-            "precision": precision_scores(confusion),
-            "recall": recall_scores(confusion),
-            "boundary_iou": self._boundary_ious(),
-        }
-        intervals = [interval_95(samples) for samples in self.resampled_ious.T]
+        ious, dices = iou_scores(confusion), dice_scores(confusion)
+        precisions, recalls = precision_scores(confusion), recall_scores(confusion)
+        boundary_ious = self._boundary_ious()
         pixels = self.confusions.sum(axis=2)
         return {
             "classes": {
                 name: {
-                    **{column: rounded(values[label]) for column, values in columns.items()},
-                    "iou_interval": dict(zip(("low", "high"), intervals[label], strict=True)),
+                    "iou": rounded(ious[label]),
+                    "dice": rounded(dices[label]),
+                    "precision": rounded(precisions[label]),
+                    "recall": rounded(recalls[label]),
+                    "boundary_iou": rounded(boundary_ious[label]),
+                    "iou_interval": interval_95(self.resampled_ious[:, label]),
                     "images": int((pixels[:, label] > 0).sum()),
                     "pixels": int(pixels[:, label].sum()),
                 }
@@ -148,56 +206,74 @@ def evaluate(
     views: Views = SINGLE_VIEW,
     predictions: Path | None = None,
 ) -> Evaluation:
-    """Predict every pair at its original resolution and count.
+    """Predict and score samples at their original sizes.
 
-    `objects` are those of each image's stem, their category ids labels; `scales`, `flip`
-    and `tiles` are those of `predict_with_confidence`. The predicted label maps are written into
-    the folder `predictions`, if given. Raises UserError without any pair, or any pixel to score.
+    Args:
+        network: the network.
+        samples: the test images.
+        objects: the annotations by image stem, without crowd regions. Their category IDs are
+            labels.
+        batch_size: the number of images, or of tiles of one image, in a batch.
+        workers: the number of processes that load images.
+        views: the views of each image whose probabilities are averaged.
+        predictions: a directory for the predicted masks, `STEM.png`.
+
+    Returns:
+        The counts of each image.
+
+    Raises:
+        UserError: there are no samples, or all their pixels are ignored.
     """
     if not samples:
-        raise UserError("split.ratios.test: the split has no images, there is nothing to score")
+        raise UserError("split.ratios.test: the split has no images; evaluation requires some")
     started = time.perf_counter()
     classes = len(network.card.classes)
-    counts: dict[int, tuple[NDArray[Any], ...]] = {}
-    ground_truths = [""] * len(samples)
-    findings: list[Sequence[Finding]] = [()] * len(samples)
-    predicted_samples = predict_samples(
-        network,
-        samples,
-        batch_size=batch_size,
-        workers=workers,
-        views=views,
+    results: dict[int, _ImageResult] = {}
+    predicted = predict_samples(
+        network, samples, batch_size=batch_size, workers=workers, views=views
     )
-    for found in tqdm(predicted_samples, total=len(samples), unit="image", disable=None):
-        ground_truth, prediction = found.ground_truth.numpy(), found.labels.numpy()
+    for found in tqdm(predicted, total=len(samples), unit="image", disable=None):
         stem = samples[found.index].image.stem
-        ground_truths[found.index] = hashlib.blake2b(
-            ground_truth.tobytes(), digest_size=8
-        ).hexdigest()
+        results[found.index] = _count(found, objects[stem], classes)
         if predictions:
-            write_mask(predictions / f"{stem}.png", prediction)
-        findings[found.index] = find(
-            objects[stem], ground_truth, prediction, found.probabilities.cpu().numpy()
-        )
-        counts[found.index] = (
-            count_confusion(ground_truth, prediction, classes),
-            count_boundaries(ground_truth, prediction, classes),
-            count_objects(objects[stem], ground_truth, prediction),
-            count_confidence(ground_truth, prediction, found.confidence.numpy()),
-        )
+            write_mask(predictions / f"{stem}.png", found.labels.numpy())
     rate = round(len(samples) / (time.perf_counter() - started), 2)
-    in_order = zip(*(counts[index] for index in range(len(samples))), strict=True)
-    confusions, boundaries, of_objects, confidences = map(np.stack, in_order)
+    in_order = [results[index] for index in range(len(samples))]
+    counts = [np.stack(column) for column in zip(*(r.counts for r in in_order), strict=True)]
+    confusions, boundaries, object_counts, confidences = counts
     if not confusions.any():
-        raise UserError("every pixel of the test images is void: see mask.crowd and mask.overlap")
+        raise UserError(
+            "all pixels of the test images are ignored: check mask.crowd and mask.overlap"
+        )
     return Evaluation(
         samples,
         network.card.classes,
         confusions,
         boundaries,
-        of_objects,
+        object_counts,
         confidences,
-        ground_truths,
-        rate,
-        findings,
+        ground_truths=[result.ground_truth for result in in_order],
+        images_per_second=rate,
+        findings=[result.findings for result in in_order],
+    )
+
+
+class _ImageResult(NamedTuple):
+    counts: tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
+    ground_truth: str
+    findings: Sequence[Finding]
+
+
+def _count(found: SamplePrediction, objects: Sequence[Annotation], classes: int) -> _ImageResult:
+    """Everything that `Evaluation` has of one image."""
+    ground_truth, prediction = found.ground_truth.numpy(), found.labels.numpy()
+    return _ImageResult(
+        (
+            count_confusion(ground_truth, prediction, classes),
+            count_boundaries(ground_truth, prediction, classes),
+            count_objects(objects, ground_truth, prediction),
+            count_confidence(ground_truth, prediction, found.confidence.numpy()),
+        ),
+        hashlib.blake2b(ground_truth.tobytes(), digest_size=8).hexdigest(),
+        find(objects, ground_truth, prediction, found.probabilities.cpu().numpy()),
     )

@@ -1,15 +1,16 @@
-"""How sure scores are, and whether one run is better than another, image by image.
+"""Confidence intervals of scores, and the comparison of runs.
 
     comparison = compare_runs([first_run], [second_run])
-    comparison.differences[0].verdict          # of the mean IoU: better, worse or cannot tell
+    comparison.differences[0].verdict    # of the mean IoU: "better", "worse" or "cannot tell"
 
-A side is one run or a group: seeds, which test the same images, or folds, which divide them. Both
-sides are scored on the images that both test, so that what differs is the runs and not the images.
+Each side of a comparison is one run or a group of runs: seeds, which test the same images, or
+folds, which test disjoint images. Both sides are scored on the test images that they share, so
+that differences come from the runs and not from the images.
 """
 
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypedDict
 
 import msgspec
 import numpy as np
@@ -29,11 +30,25 @@ from cocoseg.inference.confusion import (
 # --- Intervals ------------------------------------------------------------------------------------
 
 
-def draw_images(images: int, resamples: int = 1000, seed: int = 0) -> NDArray[np.float64]:
-    """How often each image is drawn (resamples, images), as many at a time and with replacement.
+class Interval(TypedDict):
+    """A 95% interval; None where it is undefined."""
 
-    The bootstrap of Efron, 1979; images are the unit, as the pixels of one image are not
-    independent of each other.
+    low: float | None
+    high: float | None
+
+
+def draw_images(images: int, resamples: int = 1000, seed: int = 0) -> NDArray[np.float64]:
+    """Draw bootstrap samples of images (Efron, 1979).
+
+    Images are drawn rather than pixels, since the pixels of an image are not independent.
+
+    Args:
+        images: the number of images, and the number of draws with replacement in each sample.
+        resamples: the number of samples.
+        seed: the seed.
+
+    Returns:
+        How often each sample contains each image, float64 (resamples, images).
     """
     drawn = generator(seed, "bootstrap").integers(images, size=(resamples, images))
     cells = np.arange(resamples)[:, None] * images + drawn
@@ -44,34 +59,44 @@ def draw_images(images: int, resamples: int = 1000, seed: int = 0) -> NDArray[np
 def weighted_ious(
     confusions: NDArray[np.int64], weights: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """The IoU of each class (rows, classes) over images that count as each row of `weights` says.
+    """The IoU of each class over weighted images.
 
-    `confusions` (images, classes, classes) holds each image's own matrix; `weights` (rows, images)
-    are whole numbers.
+    Args:
+        confusions: the confusion matrix of each image, (images, classes, classes).
+        weights: how often each image counts, whole numbers, (rows, images).
+
+    Returns:
+        The IoUs for each row of weights, (rows, classes).
     """
-    # float64 holds these whole numbers exactly, and has a fast matrix product.
+    # float64 represents these whole numbers exactly, and its matrix product is fast.
     return ratio(*(weights @ counts for counts in intersections_and_unions(confusions)))
 
 
 def mean_of_defined(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The mean along the last axis without NaN; NaN where nothing else is there."""
+    """The mean along the last axis without NaN; NaN if all are NaN."""
     return ratio(np.nansum(scores, axis=-1), (~np.isnan(scores)).sum(axis=-1))
 
 
-def interval_95(samples: NDArray[np.float64]) -> list[float | None]:
-    """The range of the middle 95% of samples, rounded to 6 digits; None without any."""
+def interval_95(samples: NDArray[np.float64]) -> Interval:
+    """The range of the middle 95% of bootstrap samples (n,), without NaN, rounded to 6 digits."""
     defined = samples[~np.isnan(samples)]
     if not len(defined):
-        return [None, None]
-    return [rounded(value) for value in np.percentile(defined, [2.5, 97.5])]
+        return {"low": None, "high": None}
+    low, high = np.percentile(defined, [2.5, 97.5])
+    return {"low": rounded(low), "high": rounded(high)}
 
 
 # --- Comparison -----------------------------------------------------------------------------------
 
 
 class ImageCounts(msgspec.Struct):
-    """A model's counts on its test images, by their stem: the confusion matrix of each, and a hash
-    of its true labels. `classes` are names in label order, background first."""
+    """The counts of a model on its test images: the content of `metrics/test_images.json`.
+
+    Attributes:
+        classes: the class names in label order, background first.
+        confusions: the confusion matrix of each image by its stem, ground truth in rows.
+        ground_truths: a hash of the true labels of each image by its stem.
+    """
 
     classes: list[str]
     confusions: dict[str, list[list[int]]]
@@ -80,7 +105,13 @@ class ImageCounts(msgspec.Struct):
 
 @dataclass(frozen=True, eq=False)
 class ScoredRun:
-    """A run's counts on its test images, and the stems of the images it was trained on."""
+    """A run to compare.
+
+    Attributes:
+        name: the name of the run.
+        counts: its counts on the test images.
+        trained_on: the stems of its training images.
+    """
 
     name: str
     counts: ImageCounts
@@ -89,9 +120,15 @@ class ScoredRun:
 
 @dataclass(frozen=True)
 class Difference:
-    """A score of both sides, their difference (second minus first) and its 95% interval.
+    """The difference of one score between two sides.
 
-    NaN where a score is not defined, or nothing can be said of its chance.
+    Attributes:
+        name: `mean IoU` or the name of a class.
+        first: the score of the first side, NaN if undefined.
+        second: the score of the second side, NaN if undefined.
+        difference: second minus first.
+        low: the lower end of the 95% interval of the difference, NaN if it cannot be estimated.
+        high: the upper end.
     """
 
     name: str
@@ -103,7 +140,7 @@ class Difference:
 
     @property
     def verdict(self) -> Literal["better", "worse", "the same", "cannot tell"]:
-        """What the interval says about the second side."""
+        """The second side compared with the first, according to the interval."""
         if self.low == self.high == 0:
             return "the same"
         return "better" if self.low > 0 else "worse" if self.high < 0 else "cannot tell"
@@ -111,12 +148,18 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two sides on the images that both test.
+    """Two sides compared on the test images that they share.
 
-    `differences` are of the mean IoU, then of each shared class. `covered` and `not_covered` say in
-    words which sources of chance the intervals know. `image_scores` are each image's mean IoU on
-    both sides. `other_truth` are the images that are not scored against the same labels, and
-    `trained_on` those that are left out because the other side was trained on them.
+    Attributes:
+        differences: the difference of the mean IoU, then of the IoU of each shared class.
+        covered: the sources of random variation that the intervals cover, in words.
+        not_covered: the sources that they do not cover.
+        images: the stems of the shared images, sorted.
+        image_scores: the mean IoU of each shared image on both sides.
+        other_ground_truth: the shared images whose true labels differ between runs.
+        only_first: the test images of the first side only.
+        only_second: the test images of the second side only.
+        trained_on: test images of one side only that the other side was trained on.
     """
 
     differences: list[Difference]
@@ -133,26 +176,39 @@ class Comparison:
 def compare_runs(
     first: Sequence[ScoredRun], second: Sequence[ScoredRun], names: tuple[str, str] = ("A", "B")
 ) -> Comparison:
-    """Compare two sides, called `names`, on the images that both test.
+    """Compare two sides on the test images that they share.
 
-    They are scored by the classes that all runs know; a class that only some know counts as
-    background. Raises UserError where no image, or no class but the background, is shared.
+    Intervals combine the variance between images (bootstrap) or folds with the variance between
+    the training seeds of each side, if a side has several.
+
+    Args:
+        first: the runs of the first side. Runs that test disjoint images are the folds of one
+            pass; other runs are repetitions, such as seeds.
+        second: the runs of the second side.
+        names: the names of the sides, for `covered` and `not_covered`.
+
+    Returns:
+        The comparison. Only classes that all runs have are scored; the other classes count as
+        background.
+
+    Raises:
+        UserError: the sides share no test image, or the runs share no class but the background.
     """
     runs = [*first, *second]
     classes = [
         name for name in runs[0].counts.classes if all(name in run.counts.classes for run in runs)
     ]
     if len(classes) < 2:
-        raise UserError("the runs have no class in common: there is nothing to compare")
+        raise UserError("the runs share no class: compare runs with the same filter.classes")
     sides = [_passes(first), _passes(second)]
-    images = sorted(set.intersection(*(set(owners) for side in sides for owners in side)))
+    images = sorted(set.intersection(*(set(run_of) for side in sides for run_of in side)))
     if not images:
         raise UserError(
-            "no test image is shared: compare runs on one source of data with one split.seed, "
-            "and all folds with all folds"
+            "the runs share no test image: compare runs with the same data and split.seed, and "
+            "all folds with all folds"
         )
     counts = [
-        np.stack([[_shared_part(owners[i], i, classes) for i in images] for owners in side])
+        np.stack([[_shared_part(run_of[i], i, classes) for i in images] for run_of in side])
         for side in sides
     ]
     differences, covered, not_covered = _differences(
@@ -162,7 +218,7 @@ def compare_runs(
         {image for run in side for image in run.counts.confusions} for side in (first, second)
     ]
     trained = [{image for run in side for image in run.trained_on} for side in (first, second)]
-    only_first, only_second = (sorted(of - set(images)) for of in tested)
+    only_first, only_second = (sorted(stems - set(images)) for stems in tested)
     return Comparison(
         differences,
         covered,
@@ -177,35 +233,44 @@ def compare_runs(
 
 
 Pass = dict[str, ScoredRun]
-"""Test images, each with the run that tests it: the images of one run, or of several folds."""
+"""The run that tests each image: the same run for all images, or one of several folds."""
 
 
 def _passes(runs: Sequence[ScoredRun]) -> list[Pass]:
-    """The runs of a side, those put together that divide the images among them."""
+    """Group the runs of a side into passes; runs that test disjoint images form one pass."""
     passes: list[Pass] = []
     for run in runs:
-        apart = [owners for owners in passes if owners.keys().isdisjoint(run.counts.confusions)]
-        if not apart:
+        disjoint = [run_of for run_of in passes if run_of.keys().isdisjoint(run.counts.confusions)]
+        if not disjoint:
             passes.append({})
-        (apart or passes[-1:])[0].update(dict.fromkeys(run.counts.confusions, run))
+        (disjoint or passes[-1:])[0].update(dict.fromkeys(run.counts.confusions, run))
     return passes
 
 
 def _shared_part(run: ScoredRun, image: str, classes: Sequence[str]) -> Confusion:
-    """An image's confusion (classes, classes) in the order of `classes`; others are background."""
-    places = [classes.index(name) if name in classes else 0 for name in run.counts.classes]
-    moved = np.eye(len(classes), dtype=np.int64)[places]
-    shared: Confusion = moved.T @ np.asarray(run.counts.confusions[image]) @ moved
+    """The confusion matrix of an image in the order of `classes`; others count as background."""
+    labels = [classes.index(name) if name in classes else 0 for name in run.counts.classes]
+    mapping = np.eye(len(classes), dtype=np.int64)[labels]
+    shared: Confusion = mapping.T @ np.asarray(run.counts.confusions[image]) @ mapping
     return shared
 
 
 def _ground_truths(image: str, runs: Sequence[ScoredRun], classes: Sequence[str]) -> set[object]:
-    """The different true labels of an image: one where all runs that test it agree."""
+    """Distinct values, one for each version of the true labels of an image."""
     testing = [run for run in runs if image in run.counts.confusions]
     if len({tuple(run.counts.classes) for run in testing}) == 1:
         return {run.counts.ground_truths[image] for run in testing}
-    # Labels of other classes have other hashes; of the shared ones, the pixels are counted.
+    # Different classes lead to different hashes: compare the number of pixels of shared classes.
     return {tuple(_shared_part(run, image, classes).sum(axis=1)) for run in testing}
+
+
+@dataclass(frozen=True)
+class _Variation:
+    """A source of random variation, with its variance and degrees of freedom for each score."""
+
+    description: str
+    variance: NDArray[np.float64]
+    freedom: NDArray[np.float64]
 
 
 def _differences(
@@ -215,68 +280,84 @@ def _differences(
     images: Sequence[str],
     side_names: Sequence[str],
 ) -> tuple[list[Difference], list[str], list[str]]:
-    """The differences, and which sources of chance their intervals cover, and do not.
+    """The differences and the sources of variation that their intervals cover and do not cover.
 
-    `counts` are (passes, images, classes, classes) of either side. An interval is the difference
-    plus and minus Student's t times the root of the variance, which is a sum over sources:
-
-    images  the bootstrap variance over the shared images, the same draws for both sides; or, where
-            a side has folds, the variance of the folds' differences over their number
-    seeds   of each side with several passes, the variance of their scores over their number
-
-    The degrees of freedom of the sum are Satterthwaite's (1946), as in Welch's test (1947). Folds
-    share training images, so that theirs is a low estimate (Bengio and Grandvalet, 2004).
+    `counts` are the confusion matrices (passes, images, classes, classes) of each side.
     """
     observed = [_scores(side, np.ones((1, len(images))))[:, 0] for side in counts]
     first, second = (_mean_of_passes(side) for side in observed)
     folds = next((folds for side in sides if len(folds := _folds(side[0], images)) > 1), None)
-    if folds is None:
-        draws = draw_images(len(images))
-        by_draw = [_mean_of_passes(_scores(side, draws)) for side in counts]
-        showing = (counts[0][0].sum(axis=2) > 0).sum(axis=0)
-        variances = [_variance(by_draw[1] - by_draw[0])]
-        freedoms = [np.array([len(images), *showing]) - 1.0]
-        covered = [f"which images are tested ({len(images)}, paired bootstrap)"]
-    else:
-        by_fold = [_mean_of_passes(_scores(side, folds)) for side in counts]
-        variances = [_variance(by_fold[1] - by_fold[0]) / len(folds)]
-        freedoms = [np.full(len(names), len(folds) - 1.0)]
-        covered = [f"which images and models the folds have ({len(folds)} folds)"]
+    sources = [_image_variation(counts) if folds is None else _fold_variation(counts, folds)]
     not_covered = []
-    for name, side, scores in zip(side_names, sides, observed, strict=True):
-        if len(side) > 1:
-            variances.append(_variance(scores) / len(side))
-            freedoms.append(np.full(len(names), len(side) - 1.0))
-            covered.append(f"the training seed of {name} ({len(side)} runs)")
+    for name, scores in zip(side_names, observed, strict=True):
+        runs = len(scores)
+        if runs > 1:
+            freedom = np.full(len(names), runs - 1.0)
+            description = f"the training seed of {name} ({runs} runs)"
+            sources.append(_Variation(description, _variance(scores) / runs, freedom))
         elif folds is None:
             not_covered.append(f"the training seed of {name} (one run)")
-    total = np.sum(variances, axis=0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        freedom = total**2 / sum(v**2 / f for v, f in zip(variances, freedoms, strict=True))
-        half = np.where(total == 0, 0, stdtrit(freedom, 0.975) * np.sqrt(total))
-    half[freedoms[0] < 1] = np.nan  # one image says nothing of others
-    difference = second - first
+    difference, half = second - first, _half_width(sources)
     columns = first, second, difference, difference - half, difference + half
     rows = zip(names, *(column.tolist() for column in columns), strict=True)
-    return [Difference(*row) for row in rows], covered, not_covered
+    return [Difference(*row) for row in rows], [s.description for s in sources], not_covered
 
 
-def _folds(owners: Pass, images: Sequence[str]) -> NDArray[np.float64]:
-    """Which of the images each run of a pass tests, if any: (runs, images) of 0 and 1."""
-    runs = list({id(owners[image]): owners[image] for image in images}.values())
-    return np.array([[float(owners[image] is run) for image in images] for run in runs])
+def _image_variation(counts: Sequence[NDArray[np.int64]]) -> _Variation:
+    """The choice of test images: the paired bootstrap, with the same draws for both sides."""
+    images = counts[0].shape[1]
+    draws = draw_images(images)
+    first, second = (_mean_of_passes(_scores(side, draws)) for side in counts)
+    images_of_class = (counts[0][0].sum(axis=2) > 0).sum(axis=0)
+    return _Variation(
+        f"the choice of test images ({images}, paired bootstrap)",
+        _variance(second - first),
+        np.array([images, *images_of_class]) - 1.0,
+    )
+
+
+def _fold_variation(counts: Sequence[NDArray[np.int64]], folds: NDArray[np.float64]) -> _Variation:
+    """The choice of folds: the variance of the folds' differences over the number of folds.
+
+    Folds share training images, so this underestimates (Bengio and Grandvalet, 2004).
+    """
+    first, second = (_mean_of_passes(_scores(side, folds)) for side in counts)
+    return _Variation(
+        f"the images and models of the folds ({len(folds)} folds)",
+        _variance(second - first) / len(folds),
+        np.full(first.shape[-1], len(folds) - 1.0),
+    )
+
+
+def _half_width(sources: Sequence[_Variation]) -> NDArray[np.float64]:
+    """Half of the 95% interval: Student's t times the square root of the total variance.
+
+    The degrees of freedom are Satterthwaite's (1946), as in Welch's test (1947).
+    """
+    total = np.sum([source.variance for source in sources], axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        freedom = total**2 / sum(source.variance**2 / source.freedom for source in sources)
+        half = np.where(total == 0, 0, stdtrit(freedom, 0.975) * np.sqrt(total))
+    half[sources[0].freedom < 1] = np.nan  # the variance cannot be estimated from one image
+    return half
+
+
+def _folds(run_of: Pass, images: Sequence[str]) -> NDArray[np.float64]:
+    """Whether each run of a pass tests each image, (runs, images), without runs that test none."""
+    runs = list({id(run_of[image]): run_of[image] for image in images}.values())
+    return np.array([[float(run_of[image] is run) for image in images] for run in runs])
 
 
 def _scores(counts: NDArray[np.int64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean IoU, then the IoU of each class: (passes, rows of weights, 1 + classes)."""
+    """The mean IoU and the IoU of each class, (passes, rows of weights, 1 + classes)."""
     ious = np.stack([weighted_ious(one_pass, weights) for one_pass in counts])
     return np.concatenate([mean_of_defined(ious)[..., None], ious], axis=-1)
 
 
 def _image_scores(counts: NDArray[np.int64]) -> list[float]:
-    """Each image's own mean IoU, the mean over the passes."""
+    """The mean IoU of each image, averaged over the passes."""
     scores = mean_of_defined(iou_scores(counts))
-    means: list[float] = np.nan_to_num(scores).mean(axis=0).tolist()  # an image that is void: 0
+    means: list[float] = np.nan_to_num(scores).mean(axis=0).tolist()  # 0 if all pixels are ignored
     return means
 
 
@@ -285,7 +366,7 @@ def _mean_of_passes(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _variance(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The variance of each column without NaN; NaN for fewer than two numbers."""
-    counted = (~np.isnan(rows)).sum(axis=0)
+    """The sample variance of each column without NaN; NaN for fewer than two values."""
+    count = (~np.isnan(rows)).sum(axis=0)
     squares = np.nansum((rows - mean_of_defined(rows.T)) ** 2, axis=0)
-    return ratio(squares, counted - 1)
+    return ratio(squares, count - 1)

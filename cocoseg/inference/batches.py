@@ -23,7 +23,7 @@ def load_batches(loader: DataLoader[Batch]) -> Iterator[Batch]:
         yield from loader
     except UserError as error:
         # torch prepends the traceback of the worker to the message.
-        raise UserError(str(error).strip().rsplit("UserError: ", 1)[-1]) from None
+        raise type(error)(str(error).strip().rsplit(f"{type(error).__name__}: ", 1)[-1]) from None
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise

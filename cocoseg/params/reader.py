@@ -3,7 +3,7 @@
     params = load_params(Path("params.yaml"))
     params[TrainParams].epochs
 
-Every section is checked, whichever stage reads the file. A stage depends only on this reader and on
+Every stage checks every section. A stage depends only on this reader and on
 the modules of the sections that it uses. The check of the other sections can refuse a file but
 never changes a result, so this module finds them by name instead of importing them.
 """

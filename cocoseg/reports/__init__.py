@@ -1,8 +1,8 @@
 """HTML pages and tables of results.
 
-html     the frame of every page, and charts
+html     page template and charts
 run      the report of a run
-data     the data page: a package without PyTorch
+data     the data page; does not import PyTorch
 summary  the scores as text, printed by `make repro`
 
 Imports `core`, `coco` and `curation`.

@@ -1,6 +1,6 @@
-"""Pages of one file: styles and pictures inside, no scripts, nothing asked of the network.
+"""Self-contained HTML pages: inline styles and images, no scripts, no network access.
 
-Charts are drawn by matplotlib: SVG as data URIs, sharp on screens and in print.
+Matplotlib draws the charts as SVG, which is sharp on screens and in print.
 """
 
 import base64
@@ -22,6 +22,7 @@ from cocoseg.core.errors import UserError
 from cocoseg.core.labels import PALETTE
 
 Points = Sequence[tuple[float, float]]
+"""Pairs (x, y)."""
 
 _INK, _GRID = "#555555", "#e3e3e3"
 _STYLE: Any = {
@@ -36,7 +37,7 @@ _STYLE: Any = {
     "font.size": 9,
     "grid.color": _GRID,
     "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "cocoseg",  # else the parts' names are drawn at random
+    "svg.hashsalt": "cocoseg",  # element ids are random otherwise
     "xtick.color": _INK,
     "ytick.color": _INK,
     "ytick.major.size": 0,
@@ -44,7 +45,12 @@ _STYLE: Any = {
 
 
 def render_page(template: Path, **values: Any) -> str:
-    """The HTML of a template, which may use those that lie beside this file."""
+    """Render a template, which can use the templates of its own directory and of this one.
+
+    Args:
+        template: the path of the template.
+        values: its variables. An undefined variable raises an error.
+    """
     environment = Environment(
         loader=FileSystemLoader([template.parent, Path(__file__).parent]),
         autoescape=True,
@@ -59,27 +65,33 @@ def render_page(template: Path, **values: Any) -> str:
 
 
 def jpeg_uri(content: bytes) -> str:
-    """A JPEG file's content as a data URI."""
-    return "data:image/jpeg;base64," + base64.b64encode(content).decode()
+    """Encode the content of a JPEG file as a data URI."""
+    return _data_uri("image/jpeg", io.BytesIO(content))
 
 
 def read_json(path: Path, default: Any = None) -> Any:
-    """The content of a JSON file, or `default` where there is no file.
+    """Read a JSON file.
 
-    Raises UserError when it is damaged.
+    Args:
+        path: the file.
+        default: returned if the file does not exist; None makes that a FileNotFoundError.
+
+    Raises:
+        UserError: the file is damaged.
     """
     if default is not None and not path.is_file():
         return default
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
-        raise UserError(f"{path} is damaged: remove it, and `dvc repro` makes it anew") from None
+        raise UserError(f"{path} is damaged: remove it, then run `dvc repro`") from None
 
 
 def class_colors(names: Sequence[str]) -> dict[str, str]:
-    """The colour of each class as `#rrggbb`, as in the pictures; names are in label order.
+    """Map each class to its color in masks, as `#rrggbb`; the background is gray.
 
-    The background, which pictures leave clear, is grey.
+    Args:
+        names: the class names in label order, background first.
     """
     return {
         name: hex_color(PALETTE[label]) if label else "#7a8490" for label, name in enumerate(names)
@@ -87,20 +99,22 @@ def class_colors(names: Sequence[str]) -> dict[str, str]:
 
 
 def hex_color(color: Sequence[int]) -> str:
-    """RGB of 0 to 255 as `#rrggbb`."""
-    return "#" + "".join(f"{int(part):02x}" for part in color)
+    """Format RGB values from 0 to 255 as `#rrggbb`."""
+    return "#" + "".join(f"{int(value):02x}" for value in color)
 
 
 def score(value: float | None) -> str:
+    """Format a score with three decimals, or as a dash if it is undefined."""
     return "–" if value is None else f"{value:.3f}"  # noqa: RUF001
 
 
 def count(value: float) -> str:
+    """Format a number with thousands separators."""
     return f"{value:,}"
 
 
 def size(value: float) -> str:
-    """Bytes as people read them: `5.3 MB`."""
+    """Format a number of bytes, such as `5.3 MB`."""
     units = ["bytes", "kB", "MB", "GB"]
     while value >= 1000 and len(units) > 1:
         value /= 1000
@@ -109,7 +123,7 @@ def size(value: float) -> str:
 
 
 def plain(value: Any) -> str:
-    """A parameter or figure as people write it."""
+    """Format a parameter or a figure of any type."""
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "none"}[value]
     if isinstance(value, list):
@@ -122,6 +136,7 @@ def plain(value: Any) -> str:
 
 
 def words(key: str) -> str:
+    """Format a key of a JSON file as words."""
     return key.replace("_", " ").replace("miou", "mean IoU")
 
 
@@ -142,17 +157,25 @@ def line_chart(
     diagonal: bool = False,
     dots: bool = False,
 ) -> str:
-    """Draw lines through points (x, y), each coloured by the name of its series.
+    """Draw a line for each series; return an SVG data URI.
 
-    The vertical axis goes from zero to `highest`, if given; the horizontal one spans the points or
-    `x_limits`, with marks at whole numbers only if `whole_x`. At `marked_x` stands a dashed line;
-    `diagonal` draws the line of equal x and y, `dots` a dot on every point.
+    Args:
+        series: the points of each series by its name.
+        colors: a color for each name.
+        x_label: the label of the horizontal axis.
+        y_label: the label of the vertical axis.
+        x_limits: the range of the horizontal axis; the range of the points by default.
+        whole_x: place ticks of the horizontal axis at whole numbers only.
+        marked_x: the position of a dashed vertical line.
+        highest: the upper end of the vertical axis, which starts at zero.
+        diagonal: draw a dashed line where x equals y.
+        dots: draw a dot at each point.
     """
     figure = Figure(figsize=(4.4, 2.5), layout="constrained")
     axes = figure.subplots()
     for name, points in series.items():
         xs, ys = zip(*points, strict=True)
-        marker = "o" if dots or len(points) == 1 else ""  # a line of one point would not be seen
+        marker = "o" if dots or len(points) == 1 else ""  # a line through one point is invisible
         axes.plot(xs, ys, color=colors[name], linewidth=2, marker=marker, markersize=5)
     if diagonal:
         axes.axline((0, 0), slope=1, color=_INK, linewidth=1, linestyle="--")
@@ -162,43 +185,52 @@ def line_chart(
     axes.set_ylim(bottom=0, top=highest)
     if whole_x:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    return _data_uri(figure)
+    return _svg_uri(figure)
 
 
 @rc_context(_STYLE)
 def scatter_chart(points: Points, *, x_label: str, y_label: str) -> str:
-    """Draw a dot for each point (x, y) of 0 to 1, and the line of equal x and y."""
+    """Draw a dot for each point, from 0 to 1, and the diagonal; return an SVG data URI."""
     figure = Figure(figsize=(4.4, 4.0), layout="constrained")
     axes = figure.subplots()
     axes.axline((0, 0), slope=1, color=_INK, linewidth=1, linestyle="--")
     xs, ys = zip(*points, strict=True)
     axes.plot(xs, ys, "o", color="#1f5fa8", markersize=5, alpha=0.6, markeredgewidth=0)
     axes.set(xlabel=x_label, ylabel=y_label, xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    return _data_uri(figure)
+    return _svg_uri(figure)
 
 
 @rc_context(_STYLE)
 def bar_chart(bars: Mapping[str, float], *, x_label: str, y_label: str) -> str:
-    """Draw a bar for each entry, its name below it."""
+    """Draw a bar for each entry, with its name below; return an SVG data URI."""
     figure = Figure(figsize=(4.4, 2.5), layout="constrained")
     axes = figure.subplots()
     axes.bar(range(len(bars)), list(bars.values()), color="#1f5fa8", width=0.8)
     axes.set_xticks(range(len(bars)), list(bars))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
     axes.set(xlabel=x_label, ylabel=y_label)
-    return _data_uri(figure)
+    return _svg_uri(figure)
 
 
 def heat_map(counts: NDArray[np.int64], color: Sequence[int]) -> str:
-    """A picture of counts (H, W), a pixel each, from white at none to `colour` at the highest."""
+    """Draw counts (H, W) as an image of H x W pixels; return a PNG data URI.
+
+    Args:
+        counts: zero is white, the highest count has `color`.
+        color: RGB values from 0 to 255.
+    """
     depth = (counts / max(1, counts.max()))[..., None]
     pixels = (255 - depth * (255 - np.asarray(color))).round().astype(np.uint8)
-    picture = io.BytesIO()
-    Image.fromarray(pixels).save(picture, format="png")
-    return "data:image/png;base64," + base64.b64encode(picture.getvalue()).decode()
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, format="png")
+    return _data_uri("image/png", content)
 
 
-def _data_uri(figure: Figure) -> str:
-    picture = io.BytesIO()
-    figure.savefig(picture, format="svg", metadata={"Creator": None, "Date": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(picture.getvalue()).decode()
+def _svg_uri(figure: Figure) -> str:
+    content = io.BytesIO()
+    figure.savefig(content, format="svg", metadata={"Creator": None, "Date": None})
+    return _data_uri("image/svg+xml", content)
+
+
+def _data_uri(kind: str, content: io.BytesIO) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content.getvalue()).decode()}"

@@ -1,14 +1,11 @@
-"""One page that shows a run: what was measured, gathered from files and laid out as HTML.
-
-The page holds its pictures and styles itself, asks the network for nothing, and runs no scripts.
-"""
+"""The report of a run: one HTML page made from the files of all stages."""
 
 import csv
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from cocoseg.core.drawing import ERRORS
 from cocoseg.core.errors import UserError
@@ -34,7 +31,7 @@ PUBLISHED_IOU = {
     "airplane": 0.43,
 }
 PUBLISHED_MIOU = 0.524
-"""The published result for the five classes of COCO under `_PROTOCOL`."""
+"""The published result of `_PROTOCOL` for five classes of COCO."""
 
 _PROTOCOL_IMAGES = 8000
 _PROTOCOL = {
@@ -47,7 +44,7 @@ _EXAMPLE_VIEWS = ("image", "ground_truth", "prediction", "errors")
 _LABEL_ERROR_VIEWS = ("image", "annotated", "predicted")
 
 _STAGES = (
-    *("download", "filter", "images", "mask", "split"),
+    *("download", "filter", "images", "mask", "near_duplicates", "split"),
     *("inspect", "train", "evaluate", "export"),
 )
 _MACHINE_COLUMNS = ("seconds", "peak_memory_mib", "device", "cpus", "machine", "python")
@@ -68,15 +65,24 @@ _LINE_COLORS = ("#1f5fa8", "#d1495b", "#2e8b57", "#8a5fbf", "#b8860b", "#444444"
 
 
 def make_report(metrics: Path, params: Mapping[str, Any], lock: Path, title: str) -> str:
-    """The report as HTML, from the folder of metrics, the parameters by section, and dvc.lock.
+    """Make the report as HTML.
 
-    Without dvc.lock, or without the files of the export stage, their parts are left out.
+    Args:
+        metrics: the directory `metrics`. Without `export.json`, the report has no export section.
+        params: the parameters by section.
+        lock: `dvc.lock`. If it does not exist, the report has no hashes.
+        title: the title of the page.
+
+    Raises:
+        UserError: a file is damaged, or the training has not finished.
     """
     test = read_json(metrics / "test.json")
     details = read_json(metrics / "test_details.json")
     train = read_json(metrics / "train/metrics.json")
     if "epoch" not in train:
-        raise UserError(f"{metrics}/train is of an unfinished training: `dvc repro` goes on")
+        raise UserError(
+            f"{metrics}/train: the training has not finished; resume it with `dvc repro`"
+        )
     filtered = read_json(metrics / "filter.json")
     splits = read_json(metrics / "split.json")
     near_duplicates = splits.pop("near_duplicates", None)
@@ -125,16 +131,22 @@ def make_report(metrics: Path, params: Mapping[str, Any], lock: Path, title: str
 
 
 def is_comparable(params: Mapping[str, Any], names: Sequence[str]) -> bool:
-    """Whether the scores may stand beside the published ones: COCO, with the same classes."""
+    """Whether the run uses COCO and the classes of the published result."""
     return params["download"]["source"] == "coco" and list(names) == list(PUBLISHED_IOU)
 
 
 def deviations_from_protocol(
     params: Mapping[str, Any], images: int, ious: Mapping[str, float | None]
 ) -> list[str]:
-    """In what a run with so many images differs from the published one, a phrase for each.
+    """List the differences between a run and the published protocol.
 
-    `ious` are the scores by class, None for a class that no test image shows.
+    Args:
+        params: the parameters by section.
+        images: the number of selected images.
+        ious: the IoU of each class, None if no test image shows the class.
+
+    Returns:
+        Phrases such as `filter.max_instances is 15, not 10`.
     """
     deviations = []
     for key, published in _PROTOCOL.items():
@@ -144,15 +156,24 @@ def deviations_from_protocol(
         if value != published:
             deviations.append(f"{key} is {plain(value)}, not {plain(published)}")
     if images != _PROTOCOL_IMAGES:
-        deviations.append(f"it has {images:,} images, not {_PROTOCOL_IMAGES:,}")
+        deviations.append(f"the run has {images:,} images, not {_PROTOCOL_IMAGES:,}")
     unseen = [name for name, iou in ious.items() if iou is None]
     if unseen:
-        deviations.append(f"its mean leaves out {', '.join(unseen)}, which no test image shows")
+        deviations.append(f"the mean excludes {', '.join(unseen)}, which no test image shows")
     return deviations
 
 
-def read_hashes(lock: Path) -> list[dict[str, Any]]:
-    """Path, MD5, size in bytes and number of files of the data and the model, from dvc.lock."""
+class TrackedOutput(TypedDict):
+    """An output in dvc.lock; `size` is in bytes, `files` is 1 unless it is a directory."""
+
+    path: str
+    md5: str
+    size: int
+    files: int
+
+
+def read_hashes(lock: Path) -> list[TrackedOutput]:
+    """Read the hashes of the data and models in dvc.lock; none if the file does not exist."""
     if not lock.is_file():
         return []
     stages = read_yaml(lock).get("stages", {})
@@ -165,7 +186,7 @@ def read_hashes(lock: Path) -> list[dict[str, Any]]:
 
 
 def read_machine_figures(directory: Path) -> dict[str, dict[str, Any]]:
-    """The machine figures by stage, in the order of the pipeline."""
+    """Read the machine figures of each stage that has some, in the order of the pipeline."""
     figures = {name: read_json(directory / f"{name}.json", {}) for name in _STAGES}
     return {name: content for name, content in figures.items() if content}
 
@@ -181,13 +202,13 @@ def _read_confusion(path: Path, names: Sequence[str]) -> list[tuple[str, list[fl
     return list(zip(names, rows, strict=True))
 
 
-def _panels(directory: Path, name: str, titles: Iterable[str]) -> dict[str, str]:
-    """The views of an example or a suspect, as data URIs by title."""
-    return {title: jpeg_uri((directory / f"{name}_{title}.jpg").read_bytes()) for title in titles}
+def _panels(directory: Path, name: str, views: Iterable[str]) -> dict[str, str]:
+    """Data URIs of the views of an example or a label error."""
+    return {view: jpeg_uri((directory / f"{name}_{view}.jpg").read_bytes()) for view in views}
 
 
 def _draw_curves(directory: Path, names: Sequence[str], best_epoch: int) -> list[dict[str, Any]]:
-    """A chart for each folder of curves that dvclive wrote, and for each curve beside folders."""
+    """A chart for each directory of curves that DVCLive wrote, and for each other curve."""
     known = _CURVE_NAMES | {curve_name(name): name for name in names}
     charts: dict[str, dict[str, list[tuple[float, float]]]] = {title: {} for title in _CURVE_TITLES}
     for path in sorted(directory.rglob("*.tsv")):
@@ -196,7 +217,7 @@ def _draw_curves(directory: Path, names: Sequence[str], best_epoch: int) -> list
             continue
         parent, _, name = curve.rpartition("/")
         rows = _read_rows(path, delimiter="\t")
-        # dvclive counts steps from 0, everyone else epochs from 1.
+        # DVCLive counts steps from 0; epochs count from 1.
         points = [(float(row["step"]) + 1, float(row[path.stem])) for row in rows]
         charts.setdefault(parent or name, {})[known.get(name, name)] = points
     drawn = []
@@ -226,7 +247,7 @@ def _draw_image_scores(path: Path) -> str:
     return line_chart(
         {"images": points},
         {"images": _LINE_COLORS[0]},
-        x_label="share of the images that are no better",
+        x_label="fraction of the images with at most this score",
         y_label="mean IoU",
         x_limits=(0, 1),
         highest=1,
@@ -239,7 +260,7 @@ def _draw_reliability(path: Path) -> str:
         {"pixels": points},
         {"pixels": _LINE_COLORS[0]},
         x_label="softmax confidence",
-        y_label="share of right pixels",
+        y_label="pixel accuracy",
         x_limits=(0, 1),
         highest=1,
         diagonal=True,

@@ -1,4 +1,4 @@
-"""Print the test scores as a table, and where everything lies: the end of `make repro`.
+"""Print the test scores and the paths of the results, at the end of `make repro`.
 
 python -m cocoseg.reports.summary
 """
@@ -18,7 +18,7 @@ _RESULTS = {
 
 
 def format_scores(scores: dict[str, Any]) -> str:
-    """The content of `metrics/test.json` as a table of text, a line for each class."""
+    """Format the content of `metrics/test.json` as a text table with a row for each class."""
     rows = [(name, value) for name, value in scores["iou"].items()]
     rows.append(("mean IoU", scores["miou"]))
     width = max(len(name) for name, _ in rows)
@@ -38,7 +38,7 @@ def main() -> None:
     try:
         scores = json.loads(Path("metrics/test.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
-        sys.exit("error: metrics/test.json not found: run `make repro`, which makes it")
+        sys.exit("error: metrics/test.json not found: run `make repro`")
     print(f"\n{format_scores(scores)}\n")
     for name, path in _RESULTS.items():
         print(f"  {name:<16} {path}")

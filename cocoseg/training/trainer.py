@@ -27,7 +27,12 @@ from tqdm import tqdm
 from cocoseg.core.errors import UserError
 from cocoseg.core.seeding import generator
 from cocoseg.inference.backends import TorchNetwork, normalize
-from cocoseg.inference.batches import confusion_of_samples, load_batches, predict_samples
+from cocoseg.inference.batches import (
+    Batch,
+    confusion_of_samples,
+    load_batches,
+    predict_samples,
+)
 from cocoseg.inference.confusion import Confusion, summarize_scores
 from cocoseg.inference.dataset import Sample
 from cocoseg.models.networks import ModelCard, SegmentationNetwork, build_model, estimate_norms
@@ -46,9 +51,6 @@ from cocoseg.training.listener import EpochMetrics, TrainingListener, Validation
 from cocoseg.training.losses import frequency_weights, named_weights, segmentation_loss
 
 logger = logging.getLogger(__name__)
-
-Batch = tuple[Tensor, Tensor]
-"""Images, uint8 (B, 3, H, W), and labels, uint8 (B, H, W)."""
 
 _PREDICTION_INTERVAL = 5
 """Every this many epochs the listener gets predictions of the first validation images."""

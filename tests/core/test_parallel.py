@@ -1,4 +1,4 @@
-"""The same function over many items in several processes."""
+"""A function applied to many items in several processes."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ import pytest
 
 from cocoseg.core.errors import UserError
 from cocoseg.core.parallel import in_processes
-from tests import ROOT, wait_until
+from tests import LIMIT_S, ROOT, wait_until
 
 
 def square(number: int) -> int:
@@ -23,7 +23,7 @@ def process_of(number: int) -> int:
 
 
 def meet_another(directory: Path) -> int:
-    """Be noted in a folder, and wait there for another process."""
+    """Register in a directory and wait for another process to do the same."""
     (directory / str(os.getpid())).touch()
     wait_until(lambda: len(list(directory.iterdir())) > 1)
     return os.getpid()
@@ -43,7 +43,7 @@ def die_at_five(number: int) -> int:
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
 @pytest.mark.parametrize("count", [0, 1, 7, 100])
-def test_results_come_in_the_order_of_the_items(workers: int, count: int) -> None:
+def test_results_are_in_the_order_of_the_items(workers: int, count: int) -> None:
     results = in_processes(square, range(count), workers, chunk=3)
     assert list(results) == [number * number for number in range(count)]
 
@@ -56,17 +56,18 @@ def test_two_workers_are_two_processes_and_one_is_this_process(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_what_the_function_raises_is_raised_to_the_caller(workers: int) -> None:
+def test_an_exception_of_the_function_reaches_the_caller(workers: int) -> None:
     with pytest.raises(ValueError, match="five"):
         list(in_processes(fail_at_five, range(10), workers, chunk=1))
 
 
-def test_a_killed_worker_is_one_line_for_the_user() -> None:
-    with pytest.raises(UserError, match=r"runtime\.workers"):
+def test_a_killed_worker_is_an_error_for_the_user() -> None:
+    with pytest.raises(UserError, match=r"killed a worker process.*lower runtime\.workers"):
         list(in_processes(die_at_five, range(10), 2, chunk=1))
 
 
-def test_items_are_taken_only_as_results_are_used() -> None:
+@pytest.mark.parametrize(("workers", "at_most"), [(1, 1), (2, 5 * (2 * 2 + 1))])
+def test_items_are_read_only_as_results_are_used(workers: int, at_most: int) -> None:
     taken = 0
 
     def items() -> Iterator[int]:
@@ -75,34 +76,36 @@ def test_items_are_taken_only_as_results_are_used() -> None:
             taken += 1
             yield number
 
-    results = in_processes(square, items(), 2, chunk=5)
+    results = in_processes(square, items(), workers, chunk=5)
     next(results)
-    assert taken <= 5 * (2 * 2 + 1)
+    assert 1 <= taken <= at_most
     results.close()  # type: ignore[attr-defined]
 
 
 STAGE = """
-import sys
+import os, sys
 from pathlib import Path
 from cocoseg.core.parallel import in_processes
 from tests import wait_until
-from tests.common.test_parallel import meet_another
-folder = Path(sys.argv[1])
+directory = Path(sys.argv[1])
 
 def work(item):
-    meet_another(folder / "workers")
+    (directory / "workers" / str(os.getpid())).touch()
+    wait_until(lambda: len(list((directory / "workers").iterdir())) == 2)
     if item == 2:
-        wait_until((folder / "go on").exists)
+        wait_until((directory / "finish").exists)
 
 for item, _ in enumerate(in_processes(work, range(3), 2, chunk=1)):
     if item == 1:
-        (folder / "only the last is left").touch()
+        (directory / "last item").touch()
 """
 
 
 def start_stage(directory: Path) -> tuple["subprocess.Popen[str]", list[int]]:
-    """A process in a group of its own, and its two workers: one is at the last item until there is
-    a file `go on`, the other waits for more."""
+    """A process in its own process group, and the ids of its two workers.
+
+    One worker works on the last item until the file `finish` exists; the other one is idle.
+    """
     (directory / "workers").mkdir()
     stage = subprocess.Popen(
         [sys.executable, "-c", STAGE, directory],
@@ -111,12 +114,8 @@ def start_stage(directory: Path) -> tuple["subprocess.Popen[str]", list[int]]:
         start_new_session=True,
         cwd=ROOT,
     )
-    wait_until((directory / "only the last is left").exists)
+    wait_until((directory / "last item").exists, stage)
     return stage, [int(path.name) for path in (directory / "workers").iterdir()]
-
-
-def wait_for_the_end_of(processes: list[int]) -> None:
-    wait_until(lambda: not any(is_running(process) for process in processes))
 
 
 def is_running(process: int) -> bool:
@@ -126,19 +125,24 @@ def is_running(process: int) -> bool:
     return state.stdout.strip()[:1] not in ("", "Z")
 
 
-def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+def wait_for_end(processes: list[int]) -> None:
+    wait_until(lambda: not any(is_running(process) for process in processes))
+
+
+def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
     stage, workers = start_stage(tmp_path)
+    assert all(is_running(worker) for worker in workers)
     stage.kill()
-    wait_for_the_end_of(workers)
-    stage.communicate()
+    wait_for_end(workers)
+    stage.communicate(timeout=LIMIT_S)
 
 
 def test_workers_are_silent_when_ctrl_c_reaches_the_whole_group(tmp_path: Path) -> None:
     stage, workers = start_stage(tmp_path)
     os.killpg(stage.pid, signal.SIGINT)
-    (tmp_path / "go on").touch()
-    _, errors = stage.communicate()
-    wait_for_the_end_of(workers)
-    # The one traceback is the parent's own, which run_stage would catch.
+    (tmp_path / "finish").touch()
+    _, errors = stage.communicate(timeout=LIMIT_S)
+    wait_for_end(workers)
+    # The only traceback is the parent's, which run_stage would catch.
     assert errors.count("KeyboardInterrupt") == 1
     assert "Process-" not in errors

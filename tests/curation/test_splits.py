@@ -1,4 +1,4 @@
-"""Sizes, disjointness and balance of the splits."""
+"""Sizes, disjointness and balance of splits."""
 
 import itertools
 import random
@@ -8,7 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from cocoseg.coco.instances import (
@@ -49,7 +49,7 @@ def stems_by_stratum(counts: list[int]) -> dict[str, int]:
 def split_or_none(
     stratum_by_stem: dict[str, int], ratios: list[float], seed: int = 0
 ) -> dict[str, list[str]] | None:
-    """None where there are too few images for some split."""
+    """The splits, or None if a split would be empty."""
     try:
         return split_stems(stratum_by_stem, dict(zip(SPLITS, ratios, strict=True)), seed)
     except UserError:
@@ -61,16 +61,23 @@ def test_8000_images_at_8_1_1_are_6400_800_800() -> None:
     assert split_sizes(8000, [0.8, 0.1, 0.1]) == [6400, 800, 800]
 
 
+def test_decimal_ratios_are_exact_and_the_first_of_equal_remainders_is_rounded_up() -> None:
+    assert split_sizes(21, [0.3, 0.2, 0.1]) == [11, 7, 3]  # 10.5, 7 and 3.5
+    for total in range(100):
+        assert split_sizes(total, [0.3, 0.2, 0.1]) == split_sizes(total, [3, 2, 1])
+        assert split_sizes(total, [0.7, 0.2, 0.1]) == split_sizes(total, [7, 2, 1])
+
+
 @given(st.integers(0, 300), ratio_lists)
 @settings(max_examples=200, deadline=None)
-def test_sizes_are_those_of_the_largest_remainder(total: int, ratios: list[float]) -> None:
+def test_sizes_follow_the_method_of_largest_remainders(total: int, ratios: list[float]) -> None:
     sizes = split_sizes(total, ratios)
     assert sum(sizes) == total
     weights = [Fraction(str(ratio)) for ratio in ratios]
     exact = [total * weight / sum(weights) for weight in weights]
     remainders = [fraction - size for fraction, size in zip(exact, sizes, strict=True)]
     assert all(-1 < remainder < 1 for remainder in remainders)
-    # Whoever was rounded up had at least the remainder of everyone who was rounded down.
+    # Each quota that was rounded up has at least the remainder of each that was rounded down.
     up = [remainder + 1 for remainder in remainders if remainder < 0]
     down = [remainder for remainder in remainders if remainder > 0]
     assert not up or not down or min(up) >= max(down)
@@ -78,7 +85,7 @@ def test_sizes_are_those_of_the_largest_remainder(total: int, ratios: list[float
 
 @given(strata, ratio_lists, st.integers(0, 5))
 @settings(max_examples=200, deadline=None)
-def test_splits_are_disjoint_complete_of_exact_size_and_balanced(
+def test_splits_are_disjoint_complete_stratified_and_of_exact_size(
     counts: list[int], ratios: list[float], seed: int
 ) -> None:
     stratum_by_stem = stems_by_stratum(counts)
@@ -104,21 +111,24 @@ def test_the_split_does_not_depend_on_the_order_of_the_images(
     stratum_by_stem = stems_by_stratum(counts)
     shuffled = list(stratum_by_stem.items())
     shuffler.shuffle(shuffled)
-    assert split_or_none(stratum_by_stem, ratios) == split_or_none(dict(shuffled), ratios)
+    splits = split_or_none(stratum_by_stem, ratios)
+    assume(splits is not None)
+    assert split_or_none(dict(shuffled), ratios) == splits
 
 
-def test_another_seed_gives_another_split_and_the_same_seed_the_same() -> None:
+def test_the_seed_determines_the_split() -> None:
     stems = stems_by_stratum([50, 30])
     assert split_or_none(stems, [8, 1, 1], seed=0) == split_or_none(stems, [8, 1, 1], seed=0)
     assert split_or_none(stems, [8, 1, 1], seed=0) != split_or_none(stems, [8, 1, 1], seed=1)
 
 
-def test_a_split_that_would_be_empty_is_refused_by_its_name() -> None:
-    with pytest.raises(UserError, match=r"split\.ratios\.val: 3 images are too few"):
+def test_the_error_for_an_empty_split_names_it() -> None:
+    message = r"split\.ratios\.val: 3 images are too few, val would be empty"
+    with pytest.raises(UserError, match=message):
         split_stems({"a": 1, "b": 1, "c": 1}, {"train": 8, "val": 1, "test": 1}, 0)
 
 
-def test_a_split_of_ratio_zero_is_empty() -> None:
+def test_a_split_with_a_ratio_of_0_is_empty() -> None:
     splits = split_stems({"a": 1, "b": 1}, {"train": 1, "val": 0, "test": 0}, 0)
     assert splits == {"train": ["a", "b"], "val": [], "test": []}
 
@@ -133,7 +143,7 @@ def selection_of(classes_by_image: dict[int, list[int]]) -> Instances:
 
 
 def test_an_image_counts_for_its_rarest_class() -> None:
-    # Ten images show a bicycle beside people: spread as bicycles, val and test get one each.
+    # Ten images show a person and a bicycle. Stratified as bicycles, val and test get one each.
     with_bicycle = {image: [1, 1, 2] for image in range(10)}
     without = {image: [1] for image in range(10, 100)}
     splits = split_images(
@@ -143,7 +153,7 @@ def test_an_image_counts_for_its_rarest_class() -> None:
         assert sum(int(stem) in with_bicycle for stem in splits[name]) == expected
 
 
-def test_the_summary_counts_images_by_the_classes_they_show() -> None:
+def test_the_summary_counts_images_in_total_and_by_class() -> None:
     selection = selection_of({1: [1, 1], 2: [1, 2], 3: [2]})
     splits = {"train": ["1", "2"], "val": ["3"], "test": []}
     assert summarize_splits(selection, splits) == {
@@ -155,7 +165,7 @@ def test_the_summary_counts_images_by_the_classes_they_show() -> None:
 
 @given(strata, st.integers(2, 7), st.integers(0, 5))
 @settings(max_examples=100, deadline=None)
-def test_every_image_is_in_one_test_fold_and_folds_are_equal_and_balanced(
+def test_every_image_is_in_one_test_fold_and_folds_are_equal_and_stratified(
     counts: list[int], folds: int, seed: int
 ) -> None:
     stratum_by_stem = stems_by_stratum([count + 30 for count in counts])
@@ -180,10 +190,11 @@ def test_more_folds_than_images_are_refused() -> None:
         split_stems({"a": 1, "b": 1}, {"train": 1, "val": 0, "test": 1}, 0, fold=2, folds=3)
 
 
-def test_other_filters_leave_the_test_images_test_images(tmp_path: Path) -> None:
-    """What makes runs comparable: of the test images of one, the other was trained on almost none.
+def test_other_filters_hardly_move_images_between_train_and_test(tmp_path: Path) -> None:
+    """Runs are comparable because few test images of one are training images of the other.
 
-    docs say how many: at most two images for any two filters of the sample, 1 in 200 on average.
+    The documentation states the numbers: at most two images for any two filters of the sample, and
+    1 in 200 on average.
     """
     path = tmp_path / "instances.json"
     path.write_text(annotations_json(700, 64, 48, 0), encoding="utf-8")
@@ -249,7 +260,9 @@ def splits_of_groups(groups: dict[str, str], splits: dict[str, list[str]]) -> di
 
 @given(grouped_images(mixed=True), st.integers(0, 5))
 @settings(max_examples=100, deadline=None)
-def test_a_group_is_in_one_split_and_every_image_in_one(images: Grouped, seed: int) -> None:
+def test_every_group_is_in_one_split_independent_of_the_order_of_the_images(
+    images: Grouped, seed: int
+) -> None:
     ratios = {"train": 8, "val": 1, "test": 1}
     splits = split_stems(images.strata, ratios, seed, groups=images.groups)
     assert sorted(itertools.chain(*splits.values())) == sorted(images.strata)
@@ -260,7 +273,7 @@ def test_a_group_is_in_one_split_and_every_image_in_one(images: Grouped, seed: i
 
 @given(grouped_images(), st.integers(0, 5))
 @settings(max_examples=100, deadline=None)
-def test_sizes_and_shares_are_missed_by_no_more_than_two_groups(images: Grouped, seed: int) -> None:
+def test_groups_change_sizes_and_strata_by_at_most_two_groups(images: Grouped, seed: int) -> None:
     ratios = {"train": 6, "val": 2, "test": 2}
     splits = split_stems(images.strata, ratios, seed, groups=images.groups)
     sizes = split_sizes(len(images.strata), list(ratios.values()))
@@ -274,7 +287,7 @@ def test_sizes_and_shares_are_missed_by_no_more_than_two_groups(images: Grouped,
 
 @given(grouped_images(mixed=True), st.integers(2, 6), st.integers(0, 5))
 @settings(max_examples=50, deadline=None)
-def test_every_group_is_whole_in_one_test_fold(images: Grouped, folds: int, seed: int) -> None:
+def test_every_group_is_in_one_test_fold(images: Grouped, folds: int, seed: int) -> None:
     ratios = {"train": 8, "val": 1, "test": 1}
     tested: list[str] = []
     for fold in range(folds):
@@ -293,11 +306,11 @@ def test_groups_of_one_image_change_nothing(counts: list[int], ratios: list[floa
     stems = stems_by_stratum(counts)
     by_name = dict(zip(SPLITS, ratios, strict=True))
     plain = split_or_none(stems, ratios)
-    if plain is not None:
-        assert split_stems(stems, by_name, 0, groups={stem: stem for stem in stems}) == plain
+    assume(plain is not None)
+    assert split_stems(stems, by_name, 0, groups={stem: stem for stem in stems}) == plain
 
 
-def test_a_pair_moves_hardly_another_image() -> None:
+def test_a_group_of_two_images_moves_at_most_three_images() -> None:
     stems = stems_by_stratum([200, 100, 50])
     ratios = {"train": 8, "val": 1, "test": 1}
     plain = split_stems(stems, ratios, 0)
@@ -306,7 +319,7 @@ def test_a_pair_moves_hardly_another_image() -> None:
     assert len(moved) <= 3
 
 
-def test_groups_stay_where_they_are_when_others_go() -> None:
+def test_removing_groups_moves_at_most_two_other_groups() -> None:
     groups = {f"image_{number}": f"video_{number // 4}" for number in range(400)}
     gone = {f"video_{number}" for number in range(0, 100, 9)}
     ratios = {"train": 8, "val": 1, "test": 1}
@@ -317,7 +330,7 @@ def test_groups_stay_where_they_are_when_others_go() -> None:
     assert len(moved) <= 2
 
 
-def test_few_large_groups_leave_out_no_split() -> None:
+def test_three_large_groups_fill_three_splits() -> None:
     groups = {f"image_{number}": f"site_{number % 3}" for number in range(90)}
     stems = dict.fromkeys(groups, 1)
     for seed in range(10):
@@ -328,11 +341,11 @@ def test_few_large_groups_leave_out_no_split() -> None:
 def test_fewer_groups_than_splits_are_refused() -> None:
     groups = {f"image_{number}": f"site_{number % 2}" for number in range(90)}
     ratios = {"train": 8, "val": 1, "test": 1}
-    with pytest.raises(UserError, match=r"90 images \(groups: 2\) are too few to leave it any"):
+    with pytest.raises(UserError, match=r"90 images \(groups: 2\) are too few, .* empty"):
         split_stems(dict.fromkeys(groups, 1), ratios, 0, groups=groups)
 
 
-def test_a_split_of_ratio_zero_gets_no_group() -> None:
+def test_a_split_with_a_ratio_of_0_gets_no_group() -> None:
     groups = {f"image_{number}": f"group_{number // 3}" for number in range(33)}
     splits = split_stems(
         dict.fromkeys(groups, 1), {"train": 8, "val": 2, "test": 0}, 0, groups=groups
@@ -345,12 +358,12 @@ def given_images(*splits: str) -> Instances:
     return Instances(images, [], [])
 
 
-def test_splits_of_an_export_are_kept() -> None:
+def test_splits_of_an_export_are_kept_or_refused_if_incomplete() -> None:
     ratios = {"train": 8, "val": 1, "test": 1}
     selection = given_images("val", "train", "test", "train")
     assert given_splits(selection, ratios) == {"train": ["1", "3"], "val": ["0"], "test": ["2"]}
-    with pytest.raises(UserError, match=r"4\.jpg came without a split; name one for each of down"):
+    with pytest.raises(UserError, match=r"4\.jpg has no split; set `split` for each of down"):
         given_splits(given_images("val", "train", "test", "train", ""), ratios)
-    with pytest.raises(UserError, match=r"has no image for test; name a pair with `split: test`"):
+    with pytest.raises(UserError, match=r"has no image for test; add a pair with `split: test`"):
         given_splits(given_images("val", "train"), ratios)
     assert given_splits(given_images("train"), {"train": 1, "val": 0, "test": 0})["test"] == []

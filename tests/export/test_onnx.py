@@ -113,7 +113,7 @@ def test_int8_labels_what_has_been_learnt_as_float32_does(
     """A trained network, since 8 bits are too few for the balanced logits of a random one."""
     samples = draw_samples(tmp_path)
     changes = {"architecture": "lraspp_mobilenet_v3_large", "size": 96, "crop": 96, "epochs": 12}
-    result, _ = run(samples, ema_decay=0.5, scale=[1.0, 1.0], **changes)
+    result = run(samples, ema_decay=0.5, scale=[1.0, 1.0], **changes).result
     for opset in (13, 18):  # the first has no hard-swish of its own
         paths = tmp_path / "float32.onnx", tmp_path / "int8.onnx"
         write_onnx(paths[0], result.model, result.card, opset)

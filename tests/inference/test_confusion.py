@@ -97,11 +97,11 @@ def test_the_interval_covers_the_true_score_as_often_as_it_says() -> None:
     covered = 0
     for row in right:
         confusions = np.stack([row, 100 - row, 100 - row, row], axis=1).reshape(images, 2, 2)
-        low, high = interval_95(
+        interval = interval_95(
             mean_of_defined(weighted_ious(confusions, draw_images(images, 300)))
         )
-        assert low is not None and high is not None
-        covered += low <= 0.8 / 1.2 <= high
+        assert interval["low"] is not None and interval["high"] is not None
+        covered += interval["low"] <= 0.8 / 1.2 <= interval["high"]
     assert 0.90 <= covered / runs <= 0.98
 
 
@@ -109,7 +109,7 @@ def test_an_interval_is_the_same_every_time_and_none_without_a_score() -> None:
     confusions = np.array([count_confusion(*random_maps(seed), 5) for seed in range(6)])
     first, second = (weighted_ious(confusions, draw_images(len(confusions))) for _ in range(2))
     assert np.array_equal(first, second, equal_nan=True)
-    assert interval_95(first[:, 4]) == [None, None]
+    assert interval_95(first[:, 4]) == {"low": None, "high": None}
 
 
 def erode(mask: NDArray[np.bool_], times: int) -> NDArray[np.bool_]:

@@ -115,4 +115,4 @@ def test_a_project_that_is_no_git_repository_says_how_to_make_one(
     result = project.run("make", "repro")
     assert result.returncode != 0
     first, *_ = result.stderr.splitlines()
-    assert first.startswith("error: DVC wants a Git repository with a commit: run 'git init && ")
+    assert first.startswith("error: DVC requires a Git repository with a commit: run 'git init && ")

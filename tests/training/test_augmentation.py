@@ -1,0 +1,99 @@
+"""Training crops: reproducible, aligned with their labels, ignored beyond the image."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from cocoseg.core.errors import UserError
+from cocoseg.core.labels import IGNORE_INDEX
+from cocoseg.core.seeding import generator
+from cocoseg.training.augmentation import (
+    Augmentation,
+    TrainingCrops,
+    batches_per_epoch,
+    check_training_data,
+    training_batches,
+)
+from tests.samples import COLORS, make_sample
+
+
+@pytest.mark.parametrize(
+    ("size", "width", "height", "kind"),
+    [(48, 64, 48, "png"), pytest.param(150, 801, 601, "jpg", id="decoded at 1 to 1/8")],
+)
+def test_labels_stay_aligned_with_the_pixels(
+    tmp_path: Path, size: int, width: int, height: int, kind: str
+) -> None:
+    augmentation = Augmentation(size, crop=40, scale=(0.5, 2.0), color=0.0)
+    sample = make_sample(tmp_path, "image", width, height, kind)
+    for draw in range(50):
+        crop, labels = augmentation(sample, generator(0, "test", draw))
+        counted = labels != IGNORE_INDEX
+        expected = torch.from_numpy(COLORS)[labels.where(counted, 0).long()]
+        difference = (crop.permute(1, 2, 0).int() - expected.int()).abs().amax(dim=-1)
+        wrong = (difference[counted] > 100).float().mean()
+        assert wrong < 0.06, f"draw {draw}"  # only blurred borders
+
+
+def test_labels_are_ignored_beyond_the_image_and_nowhere_else(tmp_path: Path) -> None:
+    augmentation = Augmentation(size=48, crop=48, scale=(0.5, 0.5), color=0.0)
+    crop, labels = augmentation(make_sample(tmp_path), generator(0, "test"))
+    inside = labels != IGNORE_INDEX
+    assert inside.sum() == 24 * 32
+    assert (crop[:, ~inside] == 127).all()
+
+
+def test_color_jitter_changes_the_image_and_not_the_labels(tmp_path: Path) -> None:
+    sample = make_sample(tmp_path)
+    plain = Augmentation(48, 40, (0.5, 2.0), 0.0)(sample, generator(3, "test"))
+    jittered = Augmentation(48, 40, (0.5, 2.0), 0.5)(sample, generator(3, "test"))
+    assert torch.equal(plain[1], jittered[1])
+    assert not torch.equal(plain[0], jittered[0])
+
+
+def test_a_crop_depends_only_on_seed_epoch_and_index(tmp_path: Path) -> None:
+    samples = [make_sample(tmp_path, stem) for stem in ("a", "b")]
+    augmentation = Augmentation(48, 40, (0.5, 2.0), 0.3)
+    crops = TrainingCrops(samples, augmentation, seed=0)
+    first = crops[3, 1][0]
+    crops[5, 0]
+    assert torch.equal(crops[3, 1][0], first)
+    assert not torch.equal(crops[4, 1][0], first)
+    assert not torch.equal(TrainingCrops(samples, augmentation, seed=1)[3, 1][0], first)
+
+
+@pytest.mark.parametrize(("length", "batch_size"), [(10, 4), (8, 4), (6, 8)])
+def test_every_epoch_visits_each_image_once_in_another_order(length: int, batch_size: int) -> None:
+    batches = list(training_batches(length, batch_size, range(2), seed=0))
+    per_epoch = batches_per_epoch(length, batch_size)
+    assert len(batches) == 2 * per_epoch
+    epochs = [
+        [key for batch in part for key in batch]
+        for part in (batches[:per_epoch], batches[per_epoch:])
+    ]
+    for number, keys in enumerate(epochs):
+        assert {epoch for epoch, _ in keys} == {number}
+        indices = [index for _, index in keys]
+        assert len(set(indices)) == len(indices) == min(length, per_epoch * batch_size)
+    assert [i for _, i in epochs[0]] != [i for _, i in epochs[1]]
+
+
+def test_later_epochs_do_not_depend_on_earlier_ones() -> None:
+    all_epochs = list(training_batches(10, 4, range(4), seed=0))
+    assert list(training_batches(10, 4, range(2, 4), seed=0)) == all_epochs[4:]
+
+
+def test_a_split_without_images_is_refused_with_its_ratio(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"split\.ratios\.val: the split has no images"):
+        check_training_data({"train": [make_sample(tmp_path)], "val": []}, ["red"], workers=0)
+
+
+def test_a_class_without_training_pixels_is_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    splits = {"train": [make_sample(tmp_path)]}
+    check_training_data(splits, ["red", "blue", "dog"], workers=0)
+    assert [record.getMessage() for record in caplog.records] == [
+        "no training image has a pixel of class dog"
+    ]
