@@ -58,6 +58,9 @@ SIMILAR = 0.9
 """Minimum correlation of the details of near-duplicates. 99% of planted crops reach 0.92, and 99%
 of other copies 0.96. Unrelated COCO images stay below 0.7, scenes of the sample below 0.85."""
 
+DARK = 32
+"""An image is almost black if no part of its thumbnail reaches this value of 0 to 255."""
+
 _MARGIN = 0.15  # the largest margin that alignment can find, as a fraction of the side
 _SCALE = 1000.0  # length of signatures: float32 products of integers this small are exact
 
@@ -99,6 +102,7 @@ def find_near_duplicates(images: Mapping[str, Path], workers: int) -> list[NearD
     paths = (images[name] for name in names)
     for place, thumbnail in enumerate(in_processes(_read_thumbnail, paths, workers)):
         thumbnails[place] = thumbnail
+    _warn_of_dark([names[i] for i in np.flatnonzero(thumbnails.max(axis=(1, 2)) < DARK)])
     best: dict[tuple[int, int], float] = {}
     for pairs, similarities in in_processes(_compare, _comparisons(thumbnails), workers, chunk=1):
         for (i, j), similarity in zip(pairs.tolist(), similarities.tolist(), strict=True):
@@ -109,6 +113,16 @@ def find_near_duplicates(images: Mapping[str, Path], workers: int) -> list[NearD
         for (i, j), similarity in sorted(best.items())
         if similarity >= SIMILAR
     ]
+
+
+def _warn_of_dark(names: Sequence[str]) -> None:
+    if names:
+        logger.warning(
+            "%d images are almost black, the first: %s. If they have 12-bit values in 16 bits, "
+            "scale them or save them as 8 bits",
+            len(names),
+            names[0],
+        )
 
 
 def write_near_duplicates(path: Path, pairs: Iterable[NearDuplicate]) -> None:

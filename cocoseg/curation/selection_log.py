@@ -14,8 +14,8 @@ from cocoseg.curation.selection import Selection
 logger = logging.getLogger(__name__)
 
 FAR_BEYOND = 0.1
-"""An entry most likely has another size than its image if an outline extends beyond the image by more
-than this fraction of the side."""
+"""If an outline extends beyond its image by more than this fraction of the side, the entry most
+likely has another size than the image."""
 
 
 def log_selection(selection: Selection, crowd_classes: Iterable[str]) -> None:
