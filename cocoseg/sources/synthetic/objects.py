@@ -16,9 +16,10 @@ from typing import TypeVar
 
 from numpy.random import Generator
 
+from cocoseg.core.labels import Color
+
 Point = tuple[float, float]
 Polygon = Sequence[Point]
-Color = tuple[int, int, int]
 Item = TypeVar("Item")
 
 
