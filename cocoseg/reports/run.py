@@ -80,7 +80,9 @@ def make_report(metrics: Path, params: Mapping[str, Any], lock: Path, title: str
     details = read_json(metrics / "test_details.json")
     train = read_json(metrics / "train/metrics.json")
     if "epoch" not in train:
-        raise UserError(f"{metrics}/train: the training has not finished; resume it with `dvc repro`")
+        raise UserError(
+            f"{metrics}/train: the training has not finished; resume it with `dvc repro`"
+        )
     filtered = read_json(metrics / "filter.json")
     splits = read_json(metrics / "split.json")
     near_duplicates = splits.pop("near_duplicates", None)
