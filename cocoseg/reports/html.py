@@ -150,7 +150,8 @@ def words(key: str) -> str:
 
 def code_spans(text: str) -> Markup:
     """Turn text in backticks into HTML code elements."""
-    return Markup(re.sub(r"`(.*?)`", r"<code>\1</code>", escape(text)))
+    # Markup.join, which re.sub would call, escapes again.
+    return Markup(re.sub(r"`(.*?)`", r"<code>\1</code>", str(escape(text))))
 
 
 # --- Charts ---------------------------------------------------------------------------------------
