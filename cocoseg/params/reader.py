@@ -163,7 +163,7 @@ def _describe_key(key: str, errors: list[_Error]) -> str:
     if first["type"] == "missing":
         return "missing; presets/ shows every key"
     if first["type"] == "value_error":
-        message = first["msg"].removeprefix("Value error, ")
+        message = str(first["msg"]).removeprefix("Value error, ")
     else:
         alternatives = [_expected(error) for error in errors]
         message = "expected " + " or ".join(dict.fromkeys(alternatives))
@@ -181,7 +181,7 @@ def _expected(error: _Error) -> str:
     """The expected value in words: ours, or else pydantic's."""
     if words := _EXPECTED.get(error["type"]):
         return words.format(**error.get("ctx", {})).replace(" 1 items", " 1 item")
-    return error["msg"].removeprefix("Input should be ")
+    return str(error["msg"]).removeprefix("Input should be ")
 
 
 _EXPECTED = {
