@@ -8,11 +8,10 @@ Run     python -m stages.inspect
 """
 
 import logging
-from collections import Counter
 from pathlib import Path
 
 from cocoseg.coco.instances import read_instances
-from cocoseg.coco.rejections import UNUSABLE_IMAGES, invalid_annotations, read_rejections
+from cocoseg.coco.rejections import read_rejections
 from cocoseg.core.files import atomic_directory, write_csv, write_json, write_text
 from cocoseg.core.stage import run_stage
 from cocoseg.curation.near_duplicates import read_near_duplicates
@@ -38,13 +37,8 @@ def main() -> None:
         near_duplicates=read_near_duplicates(Path("data/near_duplicates.csv")),
         splits=read_splits(Path("data/splits")),
     )
-    invalid = Counter(r.reason for r in invalid_annotations(inputs.rejections))
-    unusable = Counter(
-        r.reason for r in inputs.rejections if r.kind == "image" and r.reason in UNUSABLE_IMAGES
-    )
-    data_warnings = find_data_warnings(
-        data, read_json(Path("metrics/split.json")), invalid, unusable
-    )
+    splits = read_json(Path("metrics/split.json"))
+    data_warnings = find_data_warnings(data, splits, inputs.rejections)
     page = make_data_page(data, data_warnings, inputs, Path("metrics"))
     with atomic_directory(Path("metrics/data")) as directory:
         write_csv(directory / "classes.csv", data.class_rows())

@@ -1,6 +1,7 @@
-"""After `make repro` in a fresh clone: did the data stages write the bytes that are committed?
+"""Check that the data stages reproduce the committed outputs byte for byte.
 
-python -m tests.check_lock      compares dvc.lock with that of the last commit; status 1: no
+After `make repro`, run `python -m tests.check_lock`. It compares dvc.lock with the committed file
+and exits with status 1 if an output differs.
 """
 
 import subprocess
@@ -11,14 +12,14 @@ from typing import Any
 
 import yaml
 
-DATA_STAGES = ("download", "filter", "images", "mask", "split", "inspect")
-"""Their outputs are the same on every machine; those of the others, on the same machine."""
+DATA_STAGES = ("download", "filter", "images", "mask", "near_duplicates", "split", "inspect")
+"""Stages whose outputs are identical on every machine."""
 
 Lock = Mapping[str, Any]
 
 
 def output_hashes(lock: Lock, stages: Iterable[str]) -> dict[str, str]:
-    """The hash of each output, by path. Machine figures and the report differ from run to run."""
+    """The hash of each output by path, without machine figures and the report, which vary."""
     return {
         out["path"]: out["md5"]
         for stage in stages
@@ -28,13 +29,13 @@ def output_hashes(lock: Lock, stages: Iterable[str]) -> dict[str, str]:
 
 
 def differing_outputs(committed: Lock, present: Lock) -> list[str]:
-    """The paths of what the data stages wrote that have another hash, or none, in one of them."""
+    """The outputs of data stages whose hash differs between two locks or is missing from one."""
     first, second = (output_hashes(lock, DATA_STAGES) for lock in (committed, present))
     return sorted(path for path in first | second if first.get(path) != second.get(path))
 
 
 def missing_stages(lock: Lock) -> list[str]:
-    """The data stages of which the lock knows nothing: there is nothing to compare."""
+    """The data stages without outputs in a lock."""
     return [stage for stage in DATA_STAGES if not output_hashes(lock, [stage])]
 
 
@@ -42,17 +43,19 @@ def main() -> None:
     path = Path("dvc.lock")
     shown = subprocess.run(["git", "show", f"HEAD:{path}"], stdout=subprocess.PIPE)
     if shown.returncode or not path.is_file():
-        sys.exit(f"error: {path}: there must be one in the last commit, and one here")
+        sys.exit(f"error: {path} must exist in the last commit and in the working directory")
     committed, present = yaml.safe_load(shown.stdout), yaml.safe_load(path.read_bytes())
     if missing := missing_stages(committed):
-        sys.exit(f"error: the committed {path} has no outputs of {', '.join(missing)}")
+        sys.exit(
+            f"error: the committed {path} has no outputs of {', '.join(missing)}; commit a new one"
+        )
     if differing := differing_outputs(committed, present):
         sys.exit(
-            f"error: {path}: other bytes than those committed: {', '.join(differing)}; "
-            "where code or parameters of a data stage changed, commit the new one"
+            f"error: outputs differ from the committed {path}: {', '.join(differing)}; "
+            "if code or parameters of a data stage have changed, commit the new one"
         )
     count = len(output_hashes(present, DATA_STAGES))
-    print(f"{path}: all {count} outputs of {', '.join(DATA_STAGES)} have the committed bytes")
+    print(f"{path}: all {count} outputs of {', '.join(DATA_STAGES)} match the committed ones")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What all tests need."""
+"""Settings and fixtures for all tests."""
 
 import os
 import signal
@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-# One thread each: pytest's workers take all cores, and threads that wait for each other's work burn
-# the core on which it would be done. PyTorch's tests take a quarter of the time.
+# pytest's workers use all cores already. With several threads each, they wait for one another, and
+# the tests of PyTorch take four times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# A shell that starts a job in the background makes it ignore Ctrl-C, and what it starts as well.
+# A shell makes its background jobs, and their children, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 256 KiB."""
+    """The directory of a file system of 256 KiB."""
     directory = tmp_path / "disk"
     directory.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(directory)]
@@ -27,6 +27,6 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     except FileNotFoundError:
         mounted = False
     if not mounted:
-        pytest.skip("a small file system can only be mounted by root")
+        pytest.skip("only root can mount a small file system")
     yield directory
     subprocess.run(["umount", "-l", str(directory)], check=True)

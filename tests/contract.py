@@ -1,6 +1,6 @@
-"""Which parameter makes which stage rerun: what dvc.yaml says, and what dvc answers.
+"""The stages that a changed parameter reruns, according to dvc.yaml and according to DVC.
 
-python -m tests.contract        prints the table of docs/parameters.md
+To print the table of docs/parameters.md, run `python -m tests.contract`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,27 +11,19 @@ import yaml
 from dvc.repo import Repo
 from pydantic import ValidationError
 
+from cocoseg.core.values import flatten
 from cocoseg.params.reader import params_model
 from tests import ROOT
 
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 
-ITSELF = "●"
-AFTER = "○"
-
-
-def leaves(params: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The values of nested parameters by their full keys, such as `filter.max_instances`."""
-    found: dict[str, Any] = {}
-    for name, value in params.items():
-        key = f"{prefix}{name}"
-        found |= leaves(value, f"{key}.") if isinstance(value, dict) else {key: value}
-    return found
+DEPENDS = "●"
+FOLLOWS = "○"
 
 
 def stages_that_depend(key: str) -> set[str]:
-    """The stages that have the parameter `key` in dvc.yaml, by its name or its section's."""
+    """The stages that list the parameter `key` or its section in dvc.yaml."""
     return {
         name
         for name, stage in STAGES.items()
@@ -40,7 +32,7 @@ def stages_that_depend(key: str) -> set[str]:
 
 
 def with_later_stages(names: Iterable[str]) -> set[str]:
-    """These stages and all that read what one of them writes, directly or not, by dvc.yaml."""
+    """These stages and all stages that depend on their outputs, directly or indirectly."""
     found: set[str] = set()
     waiting = list(names)
     while waiting:
@@ -60,19 +52,19 @@ def _reads(later: str, earlier: str) -> bool:
 
 
 def changed_stages(repo: Repo) -> set[str]:
-    """The stages that `dvc status` calls changed."""
+    """The stages that `dvc status` reports as changed."""
     with chdir(repo.root_dir):
         return set(repo.status())
 
 
 def stages_to_run(repo: Repo) -> set[str]:
-    """What `dvc repro --dry --force-downstream` names: changed stages and all that come after."""
+    """The stages of `dvc repro --dry --force-downstream`: changed ones and all that follow."""
     with chdir(repo.root_dir):
         return {stage.addressing for stage in repo.reproduce(dry=True, force_downstream=True)}
 
 
 def outputs(stage: str) -> list[str]:
-    """The paths that a stage writes, metrics and plots as well."""
+    """The paths of a stage's outputs, including metrics and plots."""
     entries = [
         entry for kind in ("outs", "metrics", "plots") for entry in STAGES[stage].get(kind, [])
     ]
@@ -80,9 +72,9 @@ def outputs(stage: str) -> list[str]:
 
 
 def other_value(params: dict[str, Any], key: str) -> Any:
-    """A value for `key` that differs from the one in `params`, and that `Params` accepts."""
+    """Another value for `key` that is valid together with the other parameters."""
     *sections, name = key.split(".")
-    for value in _candidates(leaves(params)[key]):
+    for value in _candidates(flatten(params)[key]):
         changed = yaml.safe_load(yaml.safe_dump(params))
         section = changed
         for part in sections:
@@ -93,23 +85,23 @@ def other_value(params: dict[str, Any], key: str) -> Any:
         except ValidationError:
             continue
         return value
-    raise LookupError(f"{key}: no other value that is valid; add one to tests/contract.py")
+    raise LookupError(f"{key}: no other valid value; add one to tests/contract.py")
 
 
 def _candidates(value: Any) -> Iterator[Any]:
-    """Other values of the same type; which of them is valid is for cocoseg.params.reader to say."""
+    """Other values of the same type, valid or not."""
     match value:
         case bool():
             yield not value
         case int():
             yield from (value + 1, value - 1)
         case float():
-            yield from (value / 2 or 0.5, value + 0.5)  # half of zero is zero
+            yield from (value / 2 or 0.5, value + 0.5)  # half of 0 is 0
         case str():
             choices = [*_choices(params_model().model_json_schema()), "cpu", "auto"]
             yield from (f"{value}, changed", value[::-1])
             yield from (choice for choice in choices if choice != value)
-            yield 1  # where a word such as `auto` stands for a number
+            yield 1  # for words that replace a number, such as `auto`
         case list():
             yield from (value[:-1], [*value, *value[-1:]], value[:1] * max(2, len(value)))
             yield from ([*value, choice] for choice in _choices(params_model().model_json_schema()))
@@ -118,7 +110,7 @@ def _candidates(value: Any) -> Iterator[Any]:
 
 
 def _choices(schema: Any) -> Iterator[str]:
-    """Every string that some parameter can only choose from."""
+    """Every word that some parameter accepts."""
     if isinstance(schema, dict):
         yield from (choice for choice in schema.get("enum", []) if isinstance(choice, str))
         schema = list(schema.values())
@@ -128,14 +120,13 @@ def _choices(schema: Any) -> Iterator[str]:
 
 
 def groups() -> dict[str, list[str]]:
-    """The rows of the table: a label, and the keys of params.yaml for which it stands.
+    """The rows of the table: a label and its keys of params.yaml.
 
-    The keys of a section on which the same stages depend share a row `section.*`; any other key has
-    its own.
+    Keys of a section on which the same stages depend share the row `section.*`.
     """
     found: dict[str, list[str]] = {}
     for section in PARAMS:
-        stages = {key: stages_that_depend(key) for key in leaves({section: PARAMS[section]})}
+        stages = {key: stages_that_depend(key) for key in flatten({section: PARAMS[section]})}
         most = max(stages.values(), key=list(stages.values()).count)
         found[f"{section}.*"] = [key for key in stages if stages[key] == most]
         found |= {key: [key] for key in stages if stages[key] != most}
@@ -143,11 +134,11 @@ def groups() -> dict[str, list[str]]:
 
 
 def table() -> str:
-    """All parameters and stages in Markdown."""
+    """A Markdown table of all parameters and stages."""
     lines = [_line(["parameter", *STAGES]), _line(["---", *[":-:"] * len(STAGES)])]
     for label, keys in groups().items():
         own = stages_that_depend(keys[0])
-        marks = dict.fromkeys(with_later_stages(own), AFTER) | dict.fromkeys(own, ITSELF)
+        marks = dict.fromkeys(with_later_stages(own), FOLLOWS) | dict.fromkeys(own, DEPENDS)
         lines.append(_line([f"`{label}`", *(marks.get(stage, "") for stage in STAGES)]))
     return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""The modules and packages that a module imports, found by parsing."""
+"""The imports and definitions of modules, found by parsing."""
 
 import ast
 import sys
@@ -44,6 +44,18 @@ def third_party_modules(files: Iterable[Path]) -> set[str]:
     modules = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     modules |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
     return {module for module in modules if module.partition(".")[0] not in own}
+
+
+def defined_names(file: Path) -> set[str]:
+    """The functions, classes and variables that a module defines at its top level."""
+    names: set[str] = set()
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return names
 
 
 def _imported_names(file: Path) -> list[str]:

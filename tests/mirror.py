@@ -1,4 +1,4 @@
-"""The small mirror of COCO beside the project, which not every machine has."""
+"""A small mirror of COCO next to the project, which not every machine has."""
 
 import json
 import zipfile
@@ -15,7 +15,7 @@ MIRROR_SPLITS = ("train2017", "val2017")
 
 
 def mirror_document(split: str) -> dict[str, Any]:
-    """COCO's own annotations of the mirror's images of one split."""
+    """COCO's annotations of the images in one split of the mirror."""
     with zipfile.ZipFile(MIRROR / "annotations" / "annotations_trainval2017.zip") as archive:
         content: dict[str, Any] = json.loads(archive.read(f"annotations/instances_{split}.json"))
     return content

@@ -1,11 +1,14 @@
 """Small networks with random weights that predict every class."""
 
 import functools
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from cocoseg.inference.backends import normalize
 from cocoseg.models.networks import ModelCard, SegmentationNetwork, build_model
@@ -50,3 +53,15 @@ def lively_model(
         last = LAST_LAYERS[architecture]
         model.get_parameter(f"{last}.bias").sub_(logits.mean(dim=(0, 2, 3)))
     return model, card
+
+
+@dataclass
+class FunctionNetwork:
+    """A Network that calls a function."""
+
+    function: Callable[[Tensor, tuple[int, int]], Tensor]
+    card: ModelCard
+    device: torch.device = CPU
+
+    def __call__(self, images: Tensor, size: tuple[int, int]) -> Tensor:
+        return self.function(images, size)

@@ -1,6 +1,6 @@
-"""Real servers on the loopback for DVC's remotes: S3 (moto), SSH (asyncssh), and a bad line.
+"""Local servers for DVC's remotes: S3 (moto) and SSH (asyncssh), and a proxy that fails.
 
-with s3_server("bucket") as environment:         # what DVC finds server and key by
+with s3_server("bucket") as environment:         # the variables that DVC needs
     subprocess.run(["dvc", "push"], env={**os.environ, **environment})
 """
 
@@ -23,15 +23,15 @@ _EVERYTHING_IN_S3 = {"Statement": [{"Effect": "Allow", "Action": "s3:*", "Resour
 
 @contextmanager
 def s3_server(bucket: str) -> Iterator[dict[str, str]]:
-    """A server with one bucket, which checks signatures; the environment of a user with a key."""
+    """An S3 server with one bucket that checks signatures; yields the environment of a user."""
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     environment = {
         "AWS_ENDPOINT_URL": f"http://{host}:{port}",
         "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",  # no key is looked for in a cloud around this machine
-        "AWS_MAX_ATTEMPTS": "1",  # a failure is one at once
+        "AWS_EC2_METADATA_DISABLED": "true",  # do not look for a key in the cloud
+        "AWS_MAX_ATTEMPTS": "1",  # fail at once
     }
     administrator = boto3.Session("any", "thing", region_name="us-east-1")
     iam = administrator.client("iam", endpoint_url=environment["AWS_ENDPOINT_URL"])
@@ -52,7 +52,7 @@ def s3_server(bucket: str) -> Iterator[dict[str, str]]:
 
 @contextmanager
 def cut_line(target: tuple[str, int], limit: int) -> Iterator[tuple[str, int]]:
-    """A TCP proxy; once `limit` bytes went up to `target`, its connections end, later ones too."""
+    """A TCP proxy that closes all connections after `limit` bytes have been sent to `target`."""
     left = limit
 
     def forward(client: socket.socket) -> None:
@@ -67,7 +67,7 @@ def cut_line(target: tuple[str, int], limit: int) -> Iterator[tuple[str, int]]:
                     (server if sender is client else client).sendall(content)
 
     def accept() -> None:
-        with suppress(OSError):  # of the closed listener
+        with suppress(OSError):  # the listener is closed
             while True:
                 threading.Thread(target=forward, args=listener.accept()[:1], daemon=True).start()
 
@@ -78,9 +78,9 @@ def cut_line(target: tuple[str, int], limit: int) -> Iterator[tuple[str, int]]:
 
 @contextmanager
 def ssh_server(home: Path, root: Path) -> Iterator[None]:
-    """A server that lets one key into the folder `root`, by SFTP.
+    """An SFTP server for the directory `root` that accepts one key.
 
-    `home/.ssh` gets the key, and a `config` that calls it `storage`.
+    The key and a `config` that names the server `storage` are written to `home/.ssh`.
     """
     directory = home / ".ssh"
     directory.mkdir(parents=True, mode=0o700)

@@ -1,4 +1,4 @@
-"""What W&B's offline files hold: its protocol buffers, as LevelDB's log format keeps records.
+"""The content of W&B's offline files: protocol buffers in LevelDB's log format.
 
 https://github.com/google/leveldb/blob/main/doc/log_format.md
 """
@@ -10,13 +10,13 @@ from pathlib import Path
 
 from wandb.proto.wandb_internal_pb2 import Record
 
-_BLOCK, _HEADER = 32768, struct.Struct("<IHB")  # CRC, length and type of a part of a record
+_BLOCK, _HEADER = 32768, struct.Struct("<IHB")  # CRC, length and type of a fragment
 _FULL, _FIRST, _LAST = 1, 2, 4
 
 
 @dataclass
 class OfflineRun:
-    """What one folder such as `wandb/offline-run-DATE-ID` tells of its run."""
+    """A run in a directory such as `wandb/offline-run-DATE-ID`."""
 
     run_id: str = ""
     name: str = ""
@@ -24,7 +24,7 @@ class OfflineRun:
 
 
 def offline_runs(directory: Path) -> list[OfflineRun]:
-    """The runs below `wandb/` of a folder by their age, one that went on as often as it did."""
+    """The runs in `wandb/`, oldest first; a resumed run occurs once for each start."""
     return [_read(path) for path in sorted(directory.glob("wandb/offline-run-*/*.wandb"))]
 
 
@@ -39,11 +39,11 @@ def _read(path: Path) -> OfflineRun:
 
 
 def _records(content: bytes) -> Iterator[Record]:
-    place = _HEADER.size  # the file's own header is of that length as well
+    place = _HEADER.size  # the header of the file has the same length
     whole = b""
     while place + _HEADER.size <= len(content):
         left = _BLOCK - place % _BLOCK
-        if left < _HEADER.size:  # what no header fits into ends a block
+        if left < _HEADER.size:  # the end of the block is too short for a header
             place += left
             continue
         _, length, kind = _HEADER.unpack_from(content, place)

@@ -1,12 +1,11 @@
-"""A stand-in for W&B's server on the loopback, as far as wandb 0.31's client asks for it online.
+"""A local W&B server with those parts of the protocol that the client of wandb 0.31 uses.
 
     with WandbServer() as server:
         subprocess.run(command, env={**os.environ, **server.environment})
     server.runs["the run's id"].history
 
-It answers GraphQL by the operation's name, takes curves by the "file stream" and files by PUT, and
-says where a known run has stopped. `dies_at` has it go when that step of a run comes, and hang up
-on everyone from then on. One that is not started takes connections and never answers.
+It answers GraphQL operations by name, receives curves as a "file stream" and files by PUT, and
+reports the last step of a known run.
 """
 
 import json
@@ -30,23 +29,29 @@ class Run:
 
 
 class WandbServer(LoopbackServer):
+    """The server. Before it is started, it accepts connections but never answers.
+
+    Args:
+        dies_at: when this step of a run arrives, the server closes all connections, for good.
+    """
+
     def __init__(self, dies_at: float = math.inf) -> None:
         super().__init__(_Handler)
         self.environment = {
             "WANDB_MODE": "online",
             "WANDB_BASE_URL": self.url,
             "WANDB_API_KEY": "0" * 40,
-            # What a server that is gone costs, in seconds.
+            # Seconds to wait for a server that has died.
             "WANDB_HTTP_TIMEOUT": "1",
             "WANDB_FINISH_TIMEOUT": "60" if dies_at == math.inf else "1",
         }
         self.runs: dict[str, Run] = {}
         self.dies_at = dies_at
-        self.gone = False
+        self.dead = False
 
     def verify_request(self, request: object, client_address: object) -> bool:
-        """Hang up on whoever calls a server that is gone."""
-        return not self.gone
+        """Refuse every request after the server has died."""
+        return not self.dead
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -60,7 +65,7 @@ class _Handler(BaseHTTPRequestHandler):
             lines = content.get("files", {}).get("wandb-history.jsonl", {}).get("content", [])
             run.history += map(json.loads, lines)
             if run.history and run.history[-1]["_step"] >= self.server.dies_at:
-                self.server.gone = True
+                self.server.dead = True
             self._answer({})
             return
         operation = re.search(r"(?:query|mutation)\s+(\w+)", content["query"])
@@ -82,7 +87,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self.rfile.read(int(self.headers["Content-Length"]))
 
     def _answer(self, content: dict[str, Any]) -> None:
-        if self.server.gone:
+        if self.server.dead:
             self.close_connection = True
             return
         body = json.dumps(content).encode()

@@ -8,12 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from cocoseg.core.labels import IGNORE_INDEX, PALETTE, Labels
+from cocoseg.core.labels import IGNORE_INDEX, PALETTE, Color, Labels
 
 RGBImage = NDArray[np.uint8]
 """uint8 (H, W, 3), RGB."""
-
-Color = tuple[int, int, int]
 
 ERRORS: dict[str, Color] = {
     "missed": (0, 114, 178),

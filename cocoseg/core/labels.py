@@ -9,6 +9,9 @@ from PIL import Image
 Labels = NDArray[np.uint8]
 """uint8 (H, W): 0 is the background, 1…N are the classes, 255 is ignored."""
 
+Color = tuple[int, int, int]
+"""RGB, 0 to 255."""
+
 IGNORE_INDEX = 255
 """The label of pixels that losses and scores ignore."""
 

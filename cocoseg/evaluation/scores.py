@@ -222,7 +222,7 @@ def evaluate(
         The counts of each image.
 
     Raises:
-        UserError: there are no samples, or all their pixels are ignored.
+        UserError: the list of samples is empty, or all pixels are ignored.
     """
     if not samples:
         raise UserError("split.ratios.test: the split has no images; evaluation requires some")

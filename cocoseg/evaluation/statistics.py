@@ -4,8 +4,8 @@
     comparison.differences[0].verdict    # of the mean IoU: "better", "worse" or "cannot tell"
 
 Each side of a comparison is one run or a group of runs: seeds, which test the same images, or
-folds, which test disjoint images. Both sides are scored on the test images that they share, so
-that differences come from the runs and not from the images.
+folds, which test disjoint images. Both sides are scored on their common test images, so that
+differences come from the runs and not from the images.
 """
 
 from collections.abc import Sequence, Set
@@ -148,15 +148,15 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two sides compared on the test images that they share.
+    """Two sides compared on their common test images.
 
     Attributes:
-        differences: the difference of the mean IoU, then of the IoU of each shared class.
+        differences: the difference of the mean IoU, then of the IoU of each common class.
         covered: the sources of random variation that the intervals cover, in words.
         not_covered: the sources that they do not cover.
-        images: the stems of the shared images, sorted.
-        image_scores: the mean IoU of each shared image on both sides.
-        other_ground_truth: the shared images whose true labels differ between runs.
+        images: the stems of the common test images, sorted.
+        image_scores: the mean IoU of each common image on both sides.
+        other_ground_truth: the common images whose true labels differ between runs.
         only_first: the test images of the first side only.
         only_second: the test images of the second side only.
         trained_on: test images of one side only that the other side was trained on.
@@ -176,7 +176,7 @@ class Comparison:
 def compare_runs(
     first: Sequence[ScoredRun], second: Sequence[ScoredRun], names: tuple[str, str] = ("A", "B")
 ) -> Comparison:
-    """Compare two sides on the test images that they share.
+    """Compare two sides on their common test images.
 
     Intervals combine the variance between images (bootstrap) or folds with the variance between
     the training seeds of each side, if a side has several.
@@ -192,23 +192,23 @@ def compare_runs(
         background.
 
     Raises:
-        UserError: the sides share no test image, or the runs share no class but the background.
+        UserError: the sides have no test image in common, or the runs no class but the background.
     """
     runs = [*first, *second]
     classes = [
         name for name in runs[0].counts.classes if all(name in run.counts.classes for run in runs)
     ]
     if len(classes) < 2:
-        raise UserError("the runs share no class: compare runs with the same filter.classes")
+        raise UserError("the runs have no class in common: compare runs with equal filter.classes")
     sides = [_passes(first), _passes(second)]
     images = sorted(set.intersection(*(set(run_of) for side in sides for run_of in side)))
     if not images:
         raise UserError(
-            "the runs share no test image: compare runs with the same data and split.seed, and "
-            "all folds with all folds"
+            "the runs have no test image in common: compare runs with the same data and "
+            "split.seed, and all folds with all folds"
         )
     counts = [
-        np.stack([[_shared_part(run_of[i], i, classes) for i in images] for run_of in side])
+        np.stack([[_common_confusion(run_of[i], i, classes) for i in images] for run_of in side])
         for side in sides
     ]
     differences, covered, not_covered = _differences(
@@ -247,12 +247,12 @@ def _passes(runs: Sequence[ScoredRun]) -> list[Pass]:
     return passes
 
 
-def _shared_part(run: ScoredRun, image: str, classes: Sequence[str]) -> Confusion:
+def _common_confusion(run: ScoredRun, image: str, classes: Sequence[str]) -> Confusion:
     """The confusion matrix of an image in the order of `classes`; others count as background."""
     labels = [classes.index(name) if name in classes else 0 for name in run.counts.classes]
     mapping = np.eye(len(classes), dtype=np.int64)[labels]
-    shared: Confusion = mapping.T @ np.asarray(run.counts.confusions[image]) @ mapping
-    return shared
+    common: Confusion = mapping.T @ np.asarray(run.counts.confusions[image]) @ mapping
+    return common
 
 
 def _ground_truths(image: str, runs: Sequence[ScoredRun], classes: Sequence[str]) -> set[object]:
@@ -260,8 +260,8 @@ def _ground_truths(image: str, runs: Sequence[ScoredRun], classes: Sequence[str]
     testing = [run for run in runs if image in run.counts.confusions]
     if len({tuple(run.counts.classes) for run in testing}) == 1:
         return {run.counts.ground_truths[image] for run in testing}
-    # Different classes lead to different hashes: compare the number of pixels of shared classes.
-    return {tuple(_shared_part(run, image, classes).sum(axis=1)) for run in testing}
+    # Different classes lead to different hashes: compare the number of pixels of common classes.
+    return {tuple(_common_confusion(run, image, classes).sum(axis=1)) for run in testing}
 
 
 @dataclass(frozen=True)
@@ -319,7 +319,7 @@ def _image_variation(counts: Sequence[NDArray[np.int64]]) -> _Variation:
 def _fold_variation(counts: Sequence[NDArray[np.int64]], folds: NDArray[np.float64]) -> _Variation:
     """The choice of folds: the variance of the folds' differences over the number of folds.
 
-    Folds share training images, so this underestimates (Bengio and Grandvalet, 2004).
+    The folds' training images overlap, so this underestimates (Bengio and Grandvalet, 2004).
     """
     first, second = (_mean_of_passes(_scores(side, folds)) for side in counts)
     return _Variation(

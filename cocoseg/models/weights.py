@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -175,6 +176,7 @@ def load_model(path: Path) -> tuple[SegmentationNetwork, ModelCard]:
             f"{path} contains a {card.architecture}, which this version of cocoseg does not support"
         )
     auxiliary = any(key.startswith(_AUXILIARY) for key in state)
-    model = build_model(card.architecture, len(card.classes), auxiliary=auxiliary)
+    with torch.random.fork_rng(devices=[]):  # the initial weights draw from the global generator
+        model = build_model(card.architecture, len(card.classes), auxiliary=auxiliary)
     _load_whole(model, state, str(path))
     return model.eval(), card

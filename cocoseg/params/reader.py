@@ -3,9 +3,9 @@
     params = load_params(Path("params.yaml"))
     params[TrainParams].epochs
 
-Every stage checks every section. A stage depends only on this reader and on
-the modules of the sections that it uses. The check of the other sections can refuse a file but
-never changes a result, so this module finds them by name instead of importing them.
+Every stage checks every section, but depends only on this reader and on the modules of the sections
+that it uses. The check of the other sections can refuse a file but never changes a result, so this
+module finds them by name instead of importing them.
 """
 
 import re
@@ -25,7 +25,6 @@ from pydantic import (
     ValidationError,
     create_model,
 )
-from pydantic_core import ErrorDetails
 
 from cocoseg.core.errors import MissingFileError, UserError
 from cocoseg.core.yaml12 import read_yaml
@@ -129,9 +128,13 @@ def load_params(path: Path) -> Params:
     return Params(checked, content)
 
 
-def _describe(errors: Iterable[ErrorDetails]) -> str:
+_Error = Mapping[str, Any]
+"""An error as pydantic reports it."""
+
+
+def _describe(errors: Iterable[_Error]) -> str:
     """One problem for each wrong key, as `section.key: expected SOMETHING, got VALUE`."""
-    problems: dict[str, list[ErrorDetails]] = {}
+    problems: dict[str, list[_Error]] = {}
     for error in errors:
         parts = (str(part) for part in error["loc"])
         key = ".".join(part for part in parts if not _UNION_BRANCH.fullmatch(part))
@@ -151,7 +154,7 @@ _UNION_BRANCH = re.compile(r"constrained-\w+|(literal|dict|list)\[.*\]")
 """pydantic adds the alternative of a union, such as `int | Literal[...]`, to the location."""
 
 
-def _describe_key(key: str, errors: list[ErrorDetails]) -> str:
+def _describe_key(key: str, errors: list[_Error]) -> str:
     first = errors[0]
     if first["type"] == "extra_forbidden":
         if key in _RENAMED_KEYS:
@@ -160,7 +163,7 @@ def _describe_key(key: str, errors: list[ErrorDetails]) -> str:
     if first["type"] == "missing":
         return "missing; presets/ shows every key"
     if first["type"] == "value_error":
-        message = first["msg"].removeprefix("Value error, ")
+        message = str(first["msg"]).removeprefix("Value error, ")
     else:
         alternatives = [_expected(error) for error in errors]
         message = "expected " + " or ".join(dict.fromkeys(alternatives))
@@ -174,11 +177,11 @@ def _describe_key(key: str, errors: list[ErrorDetails]) -> str:
     return f"{message}, got {shown if len(shown) <= 60 else shown[:57] + '...'}"
 
 
-def _expected(error: ErrorDetails) -> str:
+def _expected(error: _Error) -> str:
     """The expected value in words: ours, or else pydantic's."""
     if words := _EXPECTED.get(error["type"]):
         return words.format(**error.get("ctx", {})).replace(" 1 items", " 1 item")
-    return error["msg"].removeprefix("Input should be ")
+    return str(error["msg"]).removeprefix("Input should be ")
 
 
 _EXPECTED = {

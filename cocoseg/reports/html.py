@@ -6,12 +6,14 @@ Matplotlib draws the charts as SVG, which is sharp on screens and in print.
 import base64
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -59,7 +61,13 @@ def render_page(template: Path, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        score=score, count=count, size=size, words=words, plain=plain, jpeg=jpeg_uri
+        score=score,
+        count=count,
+        size=size,
+        words=words,
+        plain=plain,
+        jpeg=jpeg_uri,
+        code_spans=code_spans,
     )
     return environment.get_template(template.name).render(values)
 
@@ -138,6 +146,12 @@ def plain(value: Any) -> str:
 def words(key: str) -> str:
     """Format a key of a JSON file as words."""
     return key.replace("_", " ").replace("miou", "mean IoU")
+
+
+def code_spans(text: str) -> Markup:
+    """Turn text in backticks into HTML code elements."""
+    # Markup.join, which re.sub would call, escapes again.
+    return Markup(re.sub(r"`(.*?)`", r"<code>\1</code>", str(escape(text))))
 
 
 # --- Charts ---------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
-"""COCO's own server, or a mirror of its layout.
+"""COCO's server, or a mirror with the same layout.
 
-BASE_URL/annotations/annotations_trainval2014.zip   holds annotations/instances_val2014.json
-BASE_URL/val2014/COCO_val2014_000000000042.jpg      one file an image
+BASE_URL/annotations/annotations_trainval2014.zip   contains annotations/instances_val2014.json
+BASE_URL/val2014/COCO_val2014_000000000042.jpg      one file per image
 """
 
 import errno
@@ -29,10 +29,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CocoSource:
-    """COCO's server or a mirror; `connections` images are fetched at once.
+    """COCO's server or a mirror.
 
-    Archives and dismissed images are kept in `downloads`, so that returning to an earlier selection
-    asks for nothing. (DVC cannot restore them: its run cache ignores stages with `persist: true`.)
+    Attributes:
+        params: section `download.coco` of params.yaml.
+        connections: the number of parallel connections for images.
+        downloads: the directory for archives and discarded images, so that returning to an earlier
+            selection makes no request. DVC cannot restore them: its run cache ignores stages with
+            `persist: true`.
+        policy: when to retry, and when to give up.
     """
 
     params: CocoParams
@@ -51,16 +56,16 @@ class CocoSource:
         )
 
     def fetch_images(self, images: Sequence[ImageRecord], directory: Path) -> int:
-        missing = [image for image in images if not _is_there(image, directory)]
+        missing = [image for image in images if not _is_complete(image, directory)]
         for image in missing:
-            if _is_there(image, self._discarded):
+            if _is_complete(image, self._discarded):
                 _move(self._discarded / image.file_name, directory / image.file_name)
-        unknown = [image for image in missing if not _is_there(image, directory)]
-        if unknown:
+        unfetched = [image for image in missing if not _is_complete(image, directory)]
+        if unfetched:
             download_images(
                 self.params.base_url,
                 self.params.split,
-                unknown,
+                unfetched,
                 directory,
                 connections=self.connections,
                 policy=self.policy,
@@ -75,12 +80,12 @@ class CocoSource:
         return self.downloads / "images"
 
 
-def _is_there(image: ImageRecord, directory: Path) -> bool:
+def _is_complete(image: ImageRecord, directory: Path) -> bool:
     return is_whole(directory / image.file_name, image.width, image.height)
 
 
 def _move(source: Path, target: Path) -> None:
-    """Move a file, also to another file system, so that `target` appears only when whole."""
+    """Move a file, if necessary to another file system; `target` appears only when complete."""
     with atomic_file(target) as temporary:
         shutil.move(source, temporary)
 
@@ -94,30 +99,40 @@ def download_annotations(
     *,
     policy: RetryPolicy = DEFAULT_POLICY,
 ) -> None:
-    """Write the annotations of `split` (such as val2014) to `path`.
+    """Fetch the annotations of one split.
 
-    The archive stays in the folder `downloads`: another split of the same year needs no second
-    download. A kept one with another MD5 than `md5`, or a damaged one, is fetched anew. Raises
-    UserError when the archive cannot be had, or does not hold the split.
+    The archive is kept, because it also contains the other split of the year. It is fetched again
+    if it is damaged or has another MD5 than `md5`.
+
+    Args:
+        base_url: the URL of the server or mirror; http(s):// or file://.
+        split: such as "val2014".
+        md5: the expected MD5 of the archive in hexadecimal digits, or None to skip the check.
+        downloads: the directory for archives.
+        path: the JSON file to write.
+        policy: when to retry, and when to give up.
+
+    Raises:
+        UserError: the archive cannot be fetched, is damaged or does not contain the split.
     """
     url = f"{base_url.rstrip('/')}/annotations/annotations_trainval{split[-4:]}.zip"
-    # Another server's archive may have the same name, and other content.
+    # Archives of different servers may have the same name but different content.
     server = hashlib.sha256(base_url.rstrip("/").encode()).hexdigest()[:8]
     archive = downloads / server / url.rpartition("/")[2]
     member = f"annotations/instances_{split}.json"
     if archive.exists() and (md5_of(archive) == md5 if md5 else not url.startswith("file:")):
         try:
-            logger.info("taking %s from %s", member, archive)
+            logger.info("extracting %s from %s", member, archive)
             return _extract(archive, member, path)
         except _BadArchive as error:
-            logger.warning("%s %s; fetching it anew", archive, error)
+            logger.warning("%s %s; fetching it again", archive, error)
     fetch_file(url, archive, md5=md5, policy=policy)
     try:
         return _extract(archive, member, path)
     except _BadArchive as error:
         archive.unlink()
         raise UserError(
-            f"{url} {error}; check download.coco.base_url and split, then run again"
+            f"{url} {error}; check download.coco.base_url and download.coco.split, then rerun"
         ) from None
 
 
@@ -130,9 +145,20 @@ def download_images(
     connections: int,
     policy: RetryPolicy = DEFAULT_POLICY,
 ) -> None:
-    """Fetch these images to `folder`, `connections` at once; each is decoded and its size checked.
+    """Fetch images of one split. Each is decoded to check it and its size.
 
-    Raises UserError as `fetch_many` does, and for a file name that would leave `folder`.
+    Args:
+        base_url: the URL of the server or mirror; http(s):// or file://.
+        split: such as "val2014".
+        images: the images to fetch; existing files are replaced.
+        directory: the directory to write to.
+        connections: the number of parallel connections.
+        policy: when to retry, and when to give up.
+
+    Raises:
+        UserError: a file name contains a directory, or some images could not be fetched; the others
+            were (see `fetch_many`).
+        OSError: a file cannot be written.
     """
     downloads = [
         Download(
@@ -146,11 +172,11 @@ def download_images(
 
 
 class _BadArchive(Exception):
-    """What is wrong with an archive, as the rest of a sentence that begins with its name."""
+    """The message completes a sentence that begins with the name of the archive."""
 
 
 def _extract(archive: Path, member: str, path: Path) -> None:
-    """Write the one member named `member` to `path`, where no other name in the archive matters."""
+    """Write one member to `path`. Other names in the archive are ignored, even unsafe ones."""
     try:
         with (
             zipfile.ZipFile(archive) as opened,
@@ -160,19 +186,23 @@ def _extract(archive: Path, member: str, path: Path) -> None:
         ):
             shutil.copyfileobj(source, file, 1 << 20)
     except KeyError:
-        raise _BadArchive(f"does not hold {member}") from None
+        raise _BadArchive(f"does not contain {member}") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
-        # RuntimeError: encrypted, or packed by a method that Python does not know.
+        # RuntimeError: encrypted, or compressed by a method that Python does not support.
         raise _BadArchive(
-            f"is no sound zip archive: {str(error) or type(error).__name__}"
+            f"is not a valid zip archive: {str(error) or type(error).__name__}"
         ) from None
     except OSError as error:
-        if error.errno != errno.EINVAL:  # such as a full disk
+        # EINVAL: an offset before the start of the file. Others come from the disk.
+        if error.errno != errno.EINVAL:
             raise
-        raise _BadArchive("is no sound zip archive: it points before its own start") from None
+        raise _BadArchive("is not a valid zip archive: an offset in it is negative") from None
 
 
 def _plain_name(file_name: str) -> str:
     if file_name in ("", "..") or Path(file_name).name != file_name or set("\\\0") & set(file_name):
-        raise UserError(f"the file name {file_name!r} in the annotations is no plain name")
+        raise UserError(
+            f"the annotations contain the file name {file_name!r}; expected a name without a "
+            "directory: correct it and rerun"
+        )
     return file_name

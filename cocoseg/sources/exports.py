@@ -1,10 +1,11 @@
-"""What labelling tools export, as the one COCO instances file that the pipeline reads.
+"""Merging of labeling tools' exports into the one COCO instances file that the pipeline reads.
 
     document = merge([read_export(path, "train"), read_export(other, "val")], locate)
 
-Tools number from 0, or by texts, leave sizes out, and start anew in each file. Here ids become
-whole numbers, categories of one name become one, and names become plain and different. What cannot
-be used stays in the file with its reason, so that `filter` can say so.
+Tools count ids from 0, use strings as ids, omit sizes, and restart the ids in each file. In the
+merged file, ids are integers, categories of the same name are one category, and file names are
+unique and contain no directory. Unusable entries are kept with a reason, so that `filter` can
+report them.
 """
 
 import json
@@ -13,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import msgspec
 
@@ -24,12 +25,17 @@ from cocoseg.core.files import flat_name, free_name
 
 logger = logging.getLogger(__name__)
 
-Document = dict[str, list[Any]]
-"""A COCO instances file: lists of images, annotations and categories."""
+
+class MergedExports(TypedDict):
+    """The content of a COCO instances file. Damaged entries may be any JSON value."""
+
+    images: list[Any]
+    annotations: list[Any]
+    categories: list[dict[str, Any]]
 
 
 class ExportAnnotation(msgspec.Struct, gc=False):
-    """An entry of `annotations`, of any content. The segmentation stays undecoded."""
+    """An entry of `annotations`. Fields may be any JSON value; the segmentation stays undecoded."""
 
     id: Any = None
     image_id: Any = None
@@ -47,8 +53,14 @@ class _Export(msgspec.Struct):
 
 @dataclass
 class Export:
-    """One annotation file. Entries are objects, or any JSON where someone has damaged it; `split`
-    is what its images are for, if that is known."""
+    """The content of one annotation file. Damaged entries may be any JSON value.
+
+    Attributes:
+        images: objects in intact files.
+        annotations: `ExportAnnotation` in intact files.
+        categories: objects in intact files.
+        split: the split of the images, if it is known.
+    """
 
     images: list[Any]
     annotations: list[Any]
@@ -57,8 +69,15 @@ class Export:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What an annotation file says of a photo: sizes in pixels, None where it does not say them."""
+class ImageQuery:
+    """An entry of `images`, whose file is to be found.
+
+    Attributes:
+        export: the index of the annotation file.
+        file_name: as the entry states it.
+        width: in pixels, or None if the entry does not state a valid size.
+        height: in pixels, or None if the entry does not state a valid size.
+    """
 
     export: int
     file_name: str
@@ -67,9 +86,16 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Found:
-    """The photo that is meant: its path below its folder, its address, the size in pixels that its
-    annotations are about; and why it cannot be used, if it cannot."""
+class ImageMatch:
+    """The image file that an entry refers to.
+
+    Attributes:
+        path: relative to the directory or URL of the images.
+        source: the path or URL of the file.
+        width: the size to which the annotations refer, in pixels.
+        height: the size to which the annotations refer, in pixels.
+        defect: why the image is unusable, if it is; then the other fields may be empty.
+    """
 
     path: str
     source: str
@@ -78,14 +104,27 @@ class Found:
     defect: Defect | None = None
 
 
+Locate = Callable[[Sequence[ImageQuery]], Iterable[ImageMatch]]
+"""Finds the image files: returns one match per query, in order."""
+
+
 def read_export(path: Path, split: str | None) -> Export:
-    """Read a COCO instances file of any content. Raises UserError when it is none at all."""
+    """Read a COCO instances file, whose entries may be damaged.
+
+    Args:
+        path: the JSON file.
+        split: the split of its images, if it is known.
+
+    Raises:
+        UserError: the file does not exist, is not JSON, or lacks one of the lists `images`,
+            `annotations` and `categories`.
+    """
     try:
         content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         others = ", ".join(map(str, sorted(path.parent.rglob("*.json"))[:3]))
-        there = f"; there is {others}" if others else ""
-        raise UserError(f"{path} is no file: see download.files.pairs{there}") from None
+        found = f" (found {others})" if others else ""
+        raise UserError(f"{path} is not a file; check download.files.pairs{found}") from None
     try:
         read = msgspec.json.decode(content, type=_Export)
         return Export(read.images, read.annotations, read.categories, split)
@@ -104,26 +143,29 @@ def _known_fields(entry: dict[str, Any]) -> ExportAnnotation:
     return ExportAnnotation(**{**known, "segmentation": msgspec.Raw(text.encode())})
 
 
-def merge(
-    exports: Sequence[Export], locate: Callable[[Sequence[Wanted]], Iterable[Found]]
-) -> Document:
-    """All exports as one; `locate` finds the photos, and answers in order.
+def merge(exports: Sequence[Export], locate: Locate) -> MergedExports:
+    """Merge exports into one document.
 
-    Image and annotation ids are kept where all are different whole numbers, else numbered from 1.
-    An image gets the path of its photo as `file_name`, by `flat_name`, and a number behind it where
-    another has this name already; its other fields are kept. Raises UserError where a category has
-    no name, or another's id.
+    Image and annotation ids are kept if all of them are unique integers; otherwise they are
+    numbered from 1. The `file_name` of an image becomes the `flat_name` of its path, with a number
+    if another image already has this name. Its other fields are kept.
+
+    Args:
+        exports: the annotation files, in the order of their entries in the result.
+        locate: finds the image files.
+
+    Raises:
+        UserError: a category has no name, or two categories of one file have the same id.
     """
-    images, numbers = _merge_images(exports, locate)
+    images, image_ids = _merge_images(exports, locate)
     categories, category_ids = _merge_categories(exports)
     entries = [(k, entry) for k, export in enumerate(exports) for entry in export.annotations]
-    ids = _numbering([_key(getattr(entry, "id", None)) for _, entry in entries], "annotation")
-    nowhere = min([1, *(image["id"] for image in images if isinstance(image, dict))]) - 1
+    ids = _unique_ids([_key(getattr(entry, "id", None)) for _, entry in entries], "annotation")
+    unused = min([1, *(image["id"] for image in images if isinstance(image, dict))]) - 1
     annotations = []
     for id, (k, entry) in zip(ids, entries, strict=True):
         if isinstance(entry, ExportAnnotation):
-            key = _key(entry.image_id)
-            image_id = numbers.get((k, key), nowhere)
+            image_id = image_ids.get((k, _key(entry.image_id)), unused)
             category_id = category_ids.get((k, _key(entry.category_id)))
             annotations.append(_annotation(entry, id, image_id, category_id))
         else:
@@ -134,79 +176,78 @@ def merge(
 # --- Images --------------------------------------------------------------------------------------
 
 
+Key = int | str | None
+"""An id in a form that compares equal however a tool writes it; None for an invalid id."""
+
+
 def _merge_images(
-    exports: Sequence[Export], locate: Callable[[Sequence[Wanted]], Iterable[Found]]
-) -> tuple[list[Any], dict[tuple[int, Any], int]]:
-    """The images of all exports, and the id of each by its export and its id in there."""
+    exports: Sequence[Export], locate: Locate
+) -> tuple[list[Any], dict[tuple[int, Key], int]]:
+    """The images of all exports, and their ids by the index of the export and the id in it."""
     entries = [(k, entry) for k, export in enumerate(exports) for entry in export.images]
     keys = [_key(entry.get("id")) if isinstance(entry, dict) else None for _, entry in entries]
-    ids = _numbering(keys, "image")
-    readable = [
-        place
-        for place, (_, entry) in enumerate(entries)
+    ids = _unique_ids(keys, "image")
+    named = [
+        index
+        for index, (_, entry) in enumerate(entries)
         if isinstance(entry, dict) and isinstance(entry.get("file_name"), str)
     ]
-    wanted = [_wanted(*entries[place]) for place in readable]
-    found = dict(zip(readable, locate(wanted), strict=True))
-    times_used = Counter(photo.source for photo in found.values() if not photo.defect)
-    times_numbered = Counter((k, key) for (k, _), key in zip(entries, keys, strict=True))
+    queries = [_query(*entries[index]) for index in named]
+    matches = dict(zip(named, locate(queries), strict=True))
+    uses_of_source = Counter(match.source for match in matches.values() if not match.defect)
+    uses_of_id = Counter((k, key) for (k, _), key in zip(entries, keys, strict=True))
     images: list[Any] = []
     taken: set[str] = set()
-    for place, (k, entry) in enumerate(entries):
+    for index, (k, entry) in enumerate(entries):
         if not isinstance(entry, dict):
             images.append(_encodable(entry))
             continue
-        image = {name: value for name, value in entry.items() if name not in _OURS}
-        image = {_text(name): _encodable(value) for name, value in image.items()}
-        image["id"] = ids[place]
-        if place in found:
-            photo = found[place]
-            same_id, same_photo = times_numbered[k, keys[place]], times_used[photo.source]
-            defect = photo.defect
-            if defect is None and same_id > 1:
-                defect = Defect(
-                    Reason.DUPLICATE_IMAGE, f"{same_id} images have the id {keys[place]}"
-                )
-            if defect is None and same_photo > 1:
-                defect = Defect(
-                    Reason.IMAGE_AMBIGUOUS, f"{photo.source} is the photo of {same_photo} images"
-                )
-            image |= _image_fields(entry, photo, defect, exports[k].split, taken)
+        image = {name: value for name, value in entry.items() if name not in _OUR_FIELDS}
+        image = {_utf8(name): _encodable(value) for name, value in image.items()}
+        image["id"] = ids[index]
+        if index in matches:
+            match, key = matches[index], keys[index]
+            defect = match.defect
+            if defect is None and (count := uses_of_id[k, key]) > 1:
+                defect = Defect(Reason.DUPLICATE_IMAGE, f"{count} images have the id {key}")
+            if defect is None and (count := uses_of_source[match.source]) > 1:
+                detail = f"{count} images refer to {match.source}"
+                defect = Defect(Reason.IMAGE_AMBIGUOUS, detail)
+            image |= _image_fields(entry, match, defect, exports[k].split, taken)
         images.append(image)
-    numbers = {
+    ids_by_key = {
         (k, key): id for (k, _), key, id in zip(entries, keys, ids, strict=True) if key is not None
     }
-    return images, numbers
+    return images, ids_by_key
 
 
-_OURS = {"id", "file_name", "width", "height", "source", "split", "rejected"}
+_OUR_FIELDS = {"id", "file_name", "width", "height", "source", "split", "rejected"}
 
 
-def _wanted(export: int, entry: dict[str, Any]) -> Wanted:
+def _query(export: int, entry: dict[str, Any]) -> ImageQuery:
     width, height = _key(entry.get("width")), _key(entry.get("height"))
     if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0:
-        return Wanted(export, entry["file_name"], width, height)
-    return Wanted(export, entry["file_name"], None, None)
+        return ImageQuery(export, entry["file_name"], width, height)
+    return ImageQuery(export, entry["file_name"], None, None)
 
 
 def _image_fields(
-    entry: dict[str, Any], photo: Found, defect: Defect | None, split: str | None, taken: set[str]
+    entry: dict[str, Any],
+    match: ImageMatch,
+    defect: Defect | None,
+    split: str | None,
+    taken: set[str],
 ) -> dict[str, Any]:
-    fields: dict[str, Any] = {"width": photo.width, "height": photo.height}
+    fields: dict[str, Any] = {"width": match.width, "height": match.height}
     if defect:
-        reason, detail = defect
-        return {
-            **fields,
-            "file_name": _text(entry["file_name"]),
-            "rejected": (reason, _text(detail)),
-        }
-    fields |= {"file_name": _free_name(photo.path, taken), "source": _text(photo.source)}
+        rejected = Defect(defect.reason, _utf8(defect.detail))
+        return {**fields, "file_name": _utf8(entry["file_name"]), "rejected": rejected}
+    fields |= {"file_name": _unique_name(match.path, taken), "source": _utf8(match.source)}
     return {**fields, "split": split} if split else fields
 
 
-def _free_name(path: str, taken: set[str]) -> str:
-    """A file name for a photo whose stem no other has: masks are named by the stem, on file systems
-    that may not tell upper from lower case."""
+def _unique_name(path: str, taken: set[str]) -> str:
+    """A file name whose stem no other image has, apart from case, because masks are named by it."""
     stem, dot, extension = flat_name(path).rpartition(".")
     if not dot:
         stem, extension = extension, ""
@@ -216,13 +257,13 @@ def _free_name(path: str, taken: set[str]) -> str:
 # --- Annotations and categories ------------------------------------------------------------------
 
 
-_NOTHING = (b"null", b"[]", b"[[]]")
+_EMPTY_SEGMENTATIONS = (b"null", b"[]", b"[[]]")
 
 
 def _annotation(
     entry: ExportAnnotation, id: int, image_id: int, category_id: int | None
 ) -> dict[str, Any]:
-    """The entry for the one file; without a category it has none, which `filter` will reject."""
+    """The entry of the merged file. `filter` rejects one whose category is None."""
     annotation = {
         "id": id,
         "image_id": image_id,
@@ -233,23 +274,24 @@ def _annotation(
     if isinstance(entry.iscrowd, bool):
         annotation["iscrowd"] = int(entry.iscrowd)
     is_short = memoryview(entry.segmentation).nbytes < 16
-    if is_short and entry.bbox and b"".join(bytes(entry.segmentation).split()) in _NOTHING:
+    compact = b"".join(bytes(entry.segmentation).split()) if is_short else b""
+    if entry.bbox and compact in _EMPTY_SEGMENTATIONS:
         annotation["rejected"] = Defect(Reason.BBOX_ONLY)
     return annotation
 
 
 def _merge_categories(
     exports: Sequence[Export],
-) -> tuple[list[dict[str, Any]], dict[tuple[int, Any], int]]:
-    """One category for each name, and its id by an export and the id in there."""
+) -> tuple[list[dict[str, Any]], dict[tuple[int, Key], int]]:
+    """One category per name, and its id by the index of the export and the id in it."""
     id_of: dict[str, int] = {}
-    ids: dict[tuple[int, Any], int] = {}
+    ids: dict[tuple[int, Key], int] = {}
     for k, export in enumerate(exports):
         for entry in export.categories:
             name = entry.get("name") if isinstance(entry, dict) else None
             if isinstance(name, int):
                 name = str(name)
-            name = " ".join(_text(name).split()) if isinstance(name, str) else ""
+            name = " ".join(_utf8(name).split()) if isinstance(name, str) else ""
             if not name:
                 raise UserError(
                     f"download.files.pairs: annotation file {k + 1} has a category without a name: "
@@ -262,17 +304,17 @@ def _merge_categories(
                 id_of[name] = key if isinstance(key, int) and key not in taken else next_id
             if key is not None and ids.setdefault((k, key), id_of[name]) != id_of[name]:
                 raise UserError(
-                    f"download.files.pairs: annotation file {k + 1} has two categories of the id "
-                    f"{key!a}, {name!a} is the second; give each its own"
+                    f"download.files.pairs: annotation file {k + 1} has two categories with the id "
+                    f"{key!a} (the second is {name!a}); give each a unique id"
                 )
     return [{"id": id, "name": name} for name, id in id_of.items()], ids
 
 
-# --- Values of any content -----------------------------------------------------------------------
+# --- Arbitrary values ----------------------------------------------------------------------------
 
 
-def _key(id: Any) -> int | str | None:
-    """What an id is compared by: 7, 7.0 and "7" are the same, whatever is no id is None."""
+def _key(id: Any) -> Key:
+    """Normalize an id: 7, 7.0 and "7" are equal, and invalid ids are None."""
     if isinstance(id, float) and id.is_integer():
         id = int(id)
     if isinstance(id, str) and id.isascii() and id.isdecimal() and str(int(id[:20])) == id:
@@ -282,22 +324,22 @@ def _key(id: Any) -> int | str | None:
     return id if isinstance(id, str) else None
 
 
-def _numbering(keys: Sequence[int | str | None], kind: str) -> list[int]:
-    """The keys where they are different whole numbers, else 1, 2, …"""
-    numbers = [key for key in keys if isinstance(key, int)]
-    if len(set(numbers)) == len(keys):
-        return numbers
-    logger.info("%s ids are no different whole numbers: numbered from 1", kind)
+def _unique_ids(keys: Sequence[Key], kind: str) -> list[int]:
+    """The keys if they are unique integers, else 1, 2, …"""
+    integers = [key for key in keys if isinstance(key, int)]
+    if len(set(integers)) == len(keys):
+        return integers
+    logger.info("%s ids are not unique integers; renumbered from 1", kind)
     return list(range(1, len(keys) + 1))
 
 
-def _text(text: str) -> str:
-    """The text with a question mark for each half of a surrogate pair, which UTF-8 cannot spell."""
+def _utf8(text: str) -> str:
+    """The text with each unpaired surrogate, which UTF-8 cannot encode, replaced by `?`."""
     return text.encode(errors="replace").decode()
 
 
 def _encodable(value: Any) -> Any:
-    """The value, or None where it cannot be written as JSON: a number beyond 64 bits, say."""
+    """The value, or None if JSON cannot encode it, such as a number of more than 64 bits."""
     try:
         msgspec.json.encode(value)
     except (UnicodeEncodeError, OverflowError, RecursionError, TypeError, ValueError):

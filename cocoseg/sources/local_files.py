@@ -1,7 +1,7 @@
-"""People's own data: COCO files of labelling tools, and photos in folders or at addresses.
+"""Your own data: COCO files of labeling tools, and images in directories or at URLs.
 
-Locations are addresses (http, https, file), absolute paths (also from ~), or paths below
-`download.files.folder`, on which DVC makes the stages depend.
+Locations are URLs (http, https, file), absolute paths, paths that start with `~`, or paths relative
+to `download.files.directory`, a DVC dependency of the stages.
 """
 
 import filecmp
@@ -30,7 +30,7 @@ from cocoseg.core.images import (
 )
 from cocoseg.core.parallel import in_processes
 from cocoseg.params.download import FilesParams
-from cocoseg.sources.exports import Export, Found, Wanted, merge, read_export
+from cocoseg.sources.exports import Export, ImageMatch, ImageQuery, merge, read_export
 from cocoseg.sources.matching import ImageDirectory, NoMatch, plain_path
 from cocoseg.sources.retry import DEFAULT_POLICY, RetryPolicy
 from cocoseg.sources.transfer import Download, fetch_file, fetch_many
@@ -44,8 +44,15 @@ _REASONS = {
 
 @dataclass(frozen=True)
 class FilesSource:
-    """Exports as `params` names them; `workers` processes look at photos, `connections` are fetched
-    at once. What comes from addresses is kept in `downloads`."""
+    """Exports of labeling tools.
+
+    Attributes:
+        params: section `download.files` of params.yaml.
+        connections: the number of parallel connections for images.
+        workers: the number of processes that decode images.
+        downloads: the directory for files from http(s):// URLs.
+        policy: when to retry, and when to give up.
+    """
 
     params: FilesParams
     connections: int
@@ -63,27 +70,27 @@ class FilesSource:
 
     def fetch_images(self, images: Sequence[ImageRecord], directory: Path) -> int:
         self._fetch(
-            (image, image.source, self._here(image))
+            (image, image.source, self._original(image))
             for image in images
             if _is_remote(image.source)
-            and not is_whole(self._here(image), image.width, image.height)
+            and not is_whole(self._original(image), image.width, image.height)
         )
         missing = [
             image
             for image in images
-            if not _are_equal(self._here(image), directory / image.file_name)
+            if not _are_equal(self._original(image), directory / image.file_name)
         ]
         self._fetch(
-            (image, self._here(image).absolute().as_uri(), directory / image.file_name)
+            (image, self._original(image).absolute().as_uri(), directory / image.file_name)
             for image in missing
         )
         return len(missing)
 
     def discard_image(self, path: Path) -> None:
-        """Nothing: it is still where it was copied from."""
+        """Do nothing: the file is a copy."""
 
     def _location(self, location: str) -> str:
-        """The address or path that a location stands for, as it is written in params.yaml."""
+        """The URL or path of a location in params.yaml."""
         if "://" in location or location.startswith(("/", "~")):
             return location
         return posixpath.normpath(f"{self.params.directory}/{location}")
@@ -91,77 +98,91 @@ class FilesSource:
     def _read(self, location: str, split: str | None) -> Export:
         if not _is_remote(location):
             return read_export(_local_path(location), split)
-        path = self._kept(location, "annotations")
+        path = self._download_path(location, "annotations")
         fetch_file(location, path, policy=self.policy)
         return read_export(path, split)
 
-    def _locate(self, wanted: Sequence[Wanted]) -> Iterator[Found]:
+    def _locate(self, queries: Sequence[ImageQuery]) -> Iterator[ImageMatch]:
         bases = [self._location(pair.images).rstrip("/") for pair in self.params.pairs]
         directories = {
             base: None if _is_remote(base) else ImageDirectory(_local_path(base))
             for base in set(bases)
         }
-        jobs = (_find(want, bases[want.export], directories[bases[want.export]]) for want in wanted)
-        return in_processes(_look_at, jobs, self.workers)
+        candidates = (
+            _find(query, bases[query.export], directories[bases[query.export]]) for query in queries
+        )
+        return in_processes(_inspect, candidates, self.workers)
 
-    def _fetch(self, wanted: Iterator[tuple[ImageRecord, str, Path]]) -> None:
+    def _fetch(self, files: Iterator[tuple[ImageRecord, str, Path]]) -> None:
         downloads = [
             Download(url, path, partial(check_image, width=image.width, height=image.height))
-            for image, url, path in wanted
+            for image, url, path in files
         ]
         if downloads:
             fetch_many(downloads, connections=self.connections, label="images", policy=self.policy)
 
-    def _here(self, image: ImageRecord) -> Path:
-        """Where on this machine a photo lies, or is to lie."""
+    def _original(self, image: ImageRecord) -> Path:
+        """The local file of an image, or the path to which its URL is downloaded."""
         if not image.source:
-            raise UserError(f"{image.file_name} is of another source: run `dvc repro`")
+            raise UserError(
+                f"{image.file_name} was selected from another source; run `dvc repro` to select "
+                "images again"
+            )
         if _is_remote(image.source):
-            return self._kept(image.source, "images")
+            return self._download_path(image.source, "images")
         return _local_path(image.source)
 
-    def _kept(self, url: str, kind: str) -> Path:
-        # Different addresses may end in the same name, which is for people: its first letters do.
-        address = hashlib.sha256(url.encode()).hexdigest()[:24]
-        return self.downloads / kind / f"{address} {flat_name(url.rpartition('/')[2])[:40]}"
+    def _download_path(self, url: str, kind: str) -> Path:
+        # The digest makes the name unique; the end of the URL is for readers of the directory.
+        digest = hashlib.sha256(url.encode()).hexdigest()[:24]
+        return self.downloads / kind / f"{digest} {flat_name(url.rpartition('/')[2])[:40]}"
 
 
 @dataclass(frozen=True)
-class _Job:
-    """A photo to look at: its path below `base`, and its file here; or why there is none."""
+class _Candidate:
+    """An image file to inspect.
 
-    wanted: Wanted
+    Attributes:
+        query: the entry of the annotation file.
+        base: the directory or URL of the images.
+        path: relative to `base`.
+        file: the local file, or None for a URL or a defect.
+        defect: why the file is unknown, if it is.
+    """
+
+    query: ImageQuery
     base: str
     path: str
     file: Path | None = None
     defect: Defect | None = None
 
 
-def _find(wanted: Wanted, base: str, directory: ImageDirectory | None) -> _Job:
+def _find(query: ImageQuery, base: str, directory: ImageDirectory | None) -> _Candidate:
     try:
         if directory is None:
-            return _Job(wanted, base, plain_path(wanted.file_name))
-        path = directory.find(wanted.file_name)
-        return _Job(wanted, base, path, directory.directory / path)
+            return _Candidate(query, base, plain_path(query.file_name))
+        path = directory.find(query.file_name)
+        return _Candidate(query, base, path, directory.directory / path)
     except NoMatch as error:
-        return _Job(wanted, base, "", defect=Defect(error.reason, error.detail))
+        return _Candidate(query, base, "", defect=Defect(error.reason, error.detail))
 
 
-def _look_at(job: _Job) -> Found:
-    """Decode a photo; one at an address is looked at when it is fetched."""
-    width, height = job.wanted.width or 0, job.wanted.height or 0
-    source = f"{job.base}/{quote(job.path) if '://' in job.base else job.path}"
-    defect = job.defect
-    if job.file:
+def _inspect(candidate: _Candidate) -> ImageMatch:
+    """Decode an image to find its size. An image at a URL is decoded when it is fetched."""
+    query, base, path = candidate.query, candidate.base, candidate.path
+    width, height = query.width or 0, query.height or 0
+    source = f"{base}/{quote(path) if '://' in base else path}"
+    defect = candidate.defect
+    if candidate.file:
         try:
-            width, height = agreed_size(job.file, job.wanted.width, job.wanted.height)
+            width, height = agreed_size(candidate.file, query.width, query.height)
         except DamagedImage as error:
-            defect = Defect(_REASONS[type(error)], f"{job.path} {error}")
+            defect = Defect(_REASONS[type(error)], f"{path} {error}")
         except OSError as error:
-            defect = Defect(Reason.IMAGE_DAMAGED, f"{job.path}: {error.strerror}")
+            defect = Defect(Reason.IMAGE_DAMAGED, f"{path}: {error.strerror}")
     elif not defect and not width:
-        defect = Defect(Reason.SIZE_MISSING, "only images in a directory tell their size")
-    return Found(job.path, source, width, height, defect)
+        defect = Defect(Reason.SIZE_MISSING, "the image is at a URL, and its entry has no size")
+    return ImageMatch(path, source, width, height, defect)
 
 
 def _is_remote(location: str) -> bool:
@@ -169,7 +190,7 @@ def _is_remote(location: str) -> bool:
 
 
 def _local_path(location: str) -> Path:
-    """The path that a location which is not remote stands for."""
+    """The path of a location that is not an http(s):// URL."""
     if location.startswith("file://"):
         return Path(url2pathname(urlsplit(location).path))
     return Path(location).expanduser()

@@ -1,7 +1,9 @@
-"""Which file of a folder an annotation file means, whatever a labelling tool wrote as its name.
+"""Matching of the file names in an annotation file with image files.
 
-photos = PhotoFolder(Path("data/own/images"))
-photos.find("/label-studio/data/media/upload/4/cb0618f6-cat.jpg")      # "cat.jpg"
+    directory = ImageDirectory(Path("data/own/images"))
+    directory.find("/label-studio/data/media/upload/4/cb0618f6-cat.jpg")      # "cat.jpg"
+
+Labeling tools drop or prepend directories, prefix names with random digits, or write URLs.
 """
 
 import os
@@ -17,7 +19,12 @@ from cocoseg.core.errors import UserError
 
 
 class NoMatch(LookupError):
-    """No photo, or more than one, may be meant; `reason` is a key of `metrics/filter.json`."""
+    """No image file matches a name, or several do.
+
+    Attributes:
+        reason: `IMAGE_NOT_FOUND` or `IMAGE_AMBIGUOUS`.
+        detail: the name, and the files that match if there are several.
+    """
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)
@@ -25,54 +32,70 @@ class NoMatch(LookupError):
         self.detail = detail
 
 
-Parts = tuple[str, ...]
+PathParts = tuple[str, ...]
 
 
 class ImageDirectory:
-    """The files in a folder and in the folders below it, by their names.
+    """The files in a directory and its subdirectories.
 
-    Only names that were found by listing the folder are ever returned: no name in an annotation
-    file leads out of it. Links to files are followed, since DVC may link what it tracks. Raises
-    UserError where there is no such folder.
+    `find` only returns paths from the listing of the directory, so no name in an annotation file
+    can escape from it. Links to files are followed, because DVC may replace tracked files by links.
+
+    Args:
+        directory: listed recursively. Paths that UTF-8 cannot encode are skipped, because JSON
+            cannot contain them.
+
+    Raises:
+        UserError: the directory does not exist.
     """
 
     def __init__(self, directory: Path) -> None:
         if not directory.is_dir():
-            raise UserError(f"{directory} is no folder: see download.files")
+            raise UserError(f"{directory} is not a directory; check download.files")
         self.directory = directory
-        self._by_name: dict[str, list[Parts]] = defaultdict(list)
+        self._by_name: dict[str, list[PathParts]] = defaultdict(list)
         for parent, directories, names in os.walk(directory):
             directories.sort()
             for name in sorted(names):
                 parts = Path(parent, name).relative_to(directory).parts
-                if _is_utf8("/".join(parts)):  # else no JSON can spell it
+                if _is_utf8("/".join(parts)):
                     self._by_name[_composed(name)].append(parts)
 
     def find(self, name: str) -> str:
-        """The path below the folder, with `/`, of the photo that `name` means.
+        """Find the file that a name in an annotation file refers to.
 
-        The name and the path must be equal, or one the end of the other (a tool has left folders
-        out, or has put its own storage before them); the longest agreement wins. Of a path on
-        another machine the last part is enough. Raises NoPhoto when no photo agrees, or several do.
+        A path matches if it equals the name, or if one ends with the other, because tools drop
+        leading directories or prepend those of their storage. The longest match wins. For a path on
+        another machine, the file name alone is enough.
+
+        Returns:
+            The path relative to the directory, with `/` as separator.
+
+        Raises:
+            NoMatch: no file matches, or several match equally well.
         """
-        for wanted in _readings(name):
-            fitting = [
-                parts for parts in self._by_name.get(wanted[-1], ()) if _agree(parts, wanted)
+        for wanted in _interpretations(name):
+            matches = [
+                parts for parts in self._by_name.get(wanted[-1], ()) if _is_match(parts, wanted)
             ]
-            if not fitting:
+            if not matches:
                 continue
-            longest = max(min(len(parts), len(wanted)) for parts in fitting)
-            best = [parts for parts in fitting if min(len(parts), len(wanted)) == longest]
+            longest = max(min(len(parts), len(wanted)) for parts in matches)
+            best = [parts for parts in matches if min(len(parts), len(wanted)) == longest]
             exact = [parts for parts in best if len(parts) == len(wanted)]
             if len(exact or best) > 1:
                 shown = ", ".join("/".join(parts) for parts in best[:3])
-                raise NoMatch(Reason.IMAGE_AMBIGUOUS, f"{name} may be any of {shown}"[:300])
+                raise NoMatch(Reason.IMAGE_AMBIGUOUS, f"{name} matches {shown}"[:300])
             return "/".join((exact or best)[0])
         raise NoMatch(Reason.IMAGE_NOT_FOUND, name[:300])
 
 
 def plain_path(name: str) -> str:
-    """A name as the path below an address, without what would lead out of it. Raises NoPhoto."""
+    """Convert a name to a path relative to a base URL.
+
+    Raises:
+        NoMatch: the name is empty, contains `..`, or cannot be encoded as UTF-8.
+    """
     parts = _parts(name)
     if not parts or ".." in parts or not _is_utf8(name):
         raise NoMatch(Reason.IMAGE_NOT_FOUND, name[:300])
@@ -80,49 +103,50 @@ def plain_path(name: str) -> str:
 
 
 def _is_utf8(text: str) -> bool:
-    """Whether UTF-8 can spell it, as it cannot half a surrogate pair."""
+    """Whether UTF-8 can encode the text; it cannot encode an unpaired surrogate."""
     return text.encode(errors="replace").decode() == text
 
 
 def _composed(name: str) -> str:
-    """One spelling of accents: macOS and archives made there take another than most tools."""
+    """The name in NFC, because macOS and archives made there decompose accents."""
     return unicodedata.normalize("NFC", name)
 
 
-def _agree(parts: Parts, wanted: Parts) -> bool:
+def _is_match(parts: PathParts, wanted: PathParts) -> bool:
     shorter = min(len(parts), len(wanted))
     return tuple(map(_composed, parts[-shorter:])) == wanted[-shorter:]
 
 
-def _after_ups(parts: Parts) -> int:
-    """The place after the last `..`: what comes before tells nothing."""
-    return max((place + 1 for place, part in enumerate(parts) if part == ".."), default=0)
+def _after_ups(parts: PathParts) -> int:
+    """The index after the last `..`; the parts before it are meaningless elsewhere."""
+    return max((index + 1 for index, part in enumerate(parts) if part == ".."), default=0)
 
 
-def _parts(name: str, separators: str = r"[/\\]") -> Parts:
-    """The parts of a path, of Windows as well."""
+def _parts(name: str, separators: str = r"[/\\]") -> PathParts:
+    """The parts of a POSIX or Windows path."""
     parts = [part for part in re.split(separators, name) if part not in ("", ".")]
     return tuple(map(_composed, parts))
 
 
-def _readings(name: str) -> Iterator[Parts]:
-    """The paths that a name may stand for, the likeliest first."""
+def _interpretations(name: str) -> Iterator[PathParts]:
+    """The paths that a name may mean, most likely first."""
     texts = [name, unquote(name)]
     try:
-        address = urlsplit(name)
-        # Label Studio's local files are /data/local-files/?d=a%2Fb.jpg, and buckets sign addresses.
-        texts += [*parse_qs(address.query).get("d", ()), unquote(address.path)]
-    except ValueError:  # it has brackets, or a query beyond all measure
+        url = urlsplit(name)
+        # Label Studio's local files are /data/local-files/?d=a%2Fb.jpg; buckets sign URLs in the
+        # query.
+        texts += [*parse_qs(url.query).get("d", ()), unquote(url.path)]
+    except ValueError:  # brackets, or a query with too many fields
         pass
-    readings = [_parts(name, "/"), *map(_parts, dict.fromkeys(texts))]
-    # Label Studio puts eight digits before the name of what is uploaded to it.
-    readings += [
+    paths = [_parts(name, "/"), *map(_parts, dict.fromkeys(texts))]
+    # Label Studio prefixes the names of uploads with eight hexadecimal digits.
+    paths += [
         (*parts[:-1], plain)
-        for parts in readings
+        for parts in paths
         if parts and (plain := re.sub(r"^[0-9a-f]{8}-", "", parts[-1])) not in ("", parts[-1])
     ]
-    after_ups = [parts[_after_ups(parts) :] for parts in readings]
+    paths = [parts[_after_ups(parts) :] for parts in paths]
     if re.match(r"[/\\]|\w+:|.*\.\.[/\\]", name):
-        # Folders on another machine: where they tell nothing, the last part has to do.
-        after_ups += [parts[-1:] for parts in after_ups]
-    yield from filter(None, dict.fromkeys(after_ups))
+        # The directories are on another machine: if they do not match, the file name must.
+        paths += [parts[-1:] for parts in paths]
+    yield from filter(None, dict.fromkeys(paths))

@@ -1,6 +1,6 @@
-"""One try at a file from an HTTP(S) or file:// address: what went wrong, and whether to try again.
+"""One attempt to fetch a file from an HTTP(S) or file:// URL: what failed, and whether to retry.
 
-`transfer` makes the tries; here is all that is known about servers and their faults.
+`transfer` runs the attempts; this module contains everything about servers and their errors.
 """
 
 import http.client
@@ -18,118 +18,179 @@ from urllib.request import url2pathname
 import requests
 import urllib3
 
-_PIECE = 1 << 18  # bytes
-_LARGEST_SMALL_FILE = 1 << 28  # bytes, more than any image: an endless body must not fill the disk
+_CHUNK = 1 << 18  # bytes
+_MAX_SMALL_FILE = 1 << 28  # bytes; larger than any image, so that an endless body fills no disk
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How much is borne from a server. Times are in seconds."""
+    """When to retry, and when to give up. Times are in seconds.
 
-    tries: int = 5  # of a file, for a fault that may pass
-    tries_damaged: int = 3  # of a file that came, but is not what it should be
-    backoff: float = 1.0  # before the second try; doubles with each further one
-    longest_wait: float = 60.0  # whatever Retry-After asks for
-    timeout: float = 30.0  # to connect, and between two pieces of an answer
-    lowest_rate: float = 1024.0  # bytes a second, over `timeout`; below it counts as stalled
-    give_up: float = 30.0  # of nothing but failures
-    standstill: float = 900.0  # in which not one of many files has come or failed
+    Attributes:
+        attempts: attempts per file for a temporary error.
+        attempts_damaged: attempts per file if the file arrives but is damaged.
+        backoff: the wait before the second attempt; it doubles with each further attempt.
+        max_wait: the longest wait, even if `Retry-After` asks for more.
+        timeout: the limit to connect, and between two chunks of a response.
+        min_rate: bytes per second over `timeout`; a slower transfer counts as stalled.
+        give_up: the time without a success after which a series of failures ends the transfer of
+            many files.
+        idle_limit: the time in which at least one of many files must succeed or fail.
+    """
+
+    attempts: int = 5
+    attempts_damaged: int = 3
+    backoff: float = 1.0
+    max_wait: float = 60.0
+    timeout: float = 30.0
+    min_rate: float = 1024.0
+    give_up: float = 30.0
+    idle_limit: float = 900.0
 
 
 DEFAULT_POLICY = RetryPolicy()
 
 
 class TransferError(Exception):
-    """Why a try failed, how many tries such a fault is worth, and the wait the server asked for."""
+    """A failed attempt.
 
-    def __init__(self, reason: str, tries: int = 1, wait: float | None = None) -> None:
+    Attributes:
+        attempts: how many attempts an error of this kind deserves in total.
+        wait: the seconds to wait that the server asked for, if it did.
+    """
+
+    def __init__(self, reason: str, attempts: int = 1, wait: float | None = None) -> None:
         super().__init__(reason)
-        self.tries = tries
+        self.attempts = attempts
         self.wait = wait
 
 
-def seconds_to_wait(fault: TransferError, failures: int, policy: RetryPolicy) -> float:
-    """Seconds until the next try, after `failures` tries: what the server asked for, or doubling.
+def seconds_to_wait(error: TransferError, failures: int, policy: RetryPolicy) -> float:
+    """Return the seconds until the next attempt, after `failures` failed ones.
 
-    The jitter comes from the global generator, since many clients must not wait in step.
+    The wait is the one that the server asked for, or doubles with each failure. The jitter comes
+    from the global generator, because many clients must not retry in step.
     """
-    if fault.wait is not None:
-        return min(fault.wait, policy.longest_wait) + random.uniform(0, policy.backoff)
-    doubling = policy.backoff * 2.0 ** (failures - 1)
-    return min(doubling, policy.longest_wait) * random.uniform(0.5, 1.5)
+    if error.wait is not None:
+        return min(error.wait, policy.max_wait) + random.uniform(0, policy.backoff)
+    doubled = policy.backoff * 2.0 ** (failures - 1)
+    return min(doubled, policy.max_wait) * random.uniform(0.5, 1.5)
 
 
 @contextmanager
-def get_answer(
+def open_response(
     session: requests.Session,
     url: str,
     policy: RetryPolicy,
     headers: dict[str, str] | None = None,
     accepted: tuple[int, ...] = (200,),
 ) -> Iterator[requests.Response]:
-    """Ask for `url` and yield the answer, its status one of `accepted`, its body yet to be read.
+    """Send a GET request.
 
-    All that goes wrong with the network raises Fault, also while the block reads the body.
+    Args:
+        session: keeps the connection open for the next request.
+        url: an HTTP(S) URL.
+        policy: the timeout, and the attempts for each kind of error.
+        headers: further request headers.
+        accepted: the status codes that are not errors.
+
+    Yields:
+        The response. Its body is unread and uncompressed.
+
+    Raises:
+        TransferError: the status is not accepted, the response is a web page, or the network fails,
+            also while the block reads the body.
     """
-    # A compressed body would have another length than the file, and ranges of other bytes.
+    # A compressed body would differ from the file in its length and its ranges.
     headers = {"Accept-Encoding": "identity", **(headers or {})}
     try:
-        with session.get(url, headers=headers, stream=True, timeout=policy.timeout) as answer:
-            status = answer.status_code
+        with session.get(url, headers=headers, stream=True, timeout=policy.timeout) as response:
+            status = response.status_code
             if status not in accepted:
-                passing = status in (408, 425, 429) or status >= 500
+                temporary = status in (408, 425, 429) or status >= 500
                 reason = f"status {status} {http.client.responses.get(status, '')}".rstrip()
-                raise TransferError(reason, policy.tries if passing else 1, _asked_wait(answer))
-            if answer.headers.get("Content-Type", "").lower().startswith("text/html"):
+                attempts = policy.attempts if temporary else 1
+                raise TransferError(reason, attempts, _retry_after(response))
+            if response.headers.get("Content-Type", "").lower().startswith("text/html"):
                 reason = "the server sent a web page instead of the file"
-                raise TransferError(reason, policy.tries_damaged)
-            yield answer
+                raise TransferError(reason, policy.attempts_damaged)
+            yield response
     except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
-        # ValueError: an address that leads nowhere, be it given or redirected to.
-        lasting = isinstance(error, ValueError | requests.TooManyRedirects)
-        raise TransferError(_reason(error, policy), 1 if lasting else policy.tries) from None
+        # ValueError: the URL, or the URL of a redirect, is invalid.
+        permanent = isinstance(error, ValueError | requests.TooManyRedirects)
+        raise TransferError(_reason(error, policy), 1 if permanent else policy.attempts) from None
 
 
-def receive(
-    answer: requests.Response, file: BinaryIO, policy: RetryPolicy, report: Callable[[int], object]
+def write_body(
+    response: requests.Response,
+    file: BinaryIO,
+    policy: RetryPolicy,
+    report: Callable[[int], object],
 ) -> None:
-    """Write the body to `file` as it comes, and `report` the size of each piece. Raises Fault."""
+    """Write the body of a response to a file while it arrives.
+
+    Args:
+        response: from `open_response`, in whose block network errors become a TransferError.
+        file: the open file.
+        policy: the limits below which the transfer counts as stalled.
+        report: called with the size of each chunk in bytes, after it is written.
+
+    Raises:
+        TransferError: the transfer is stalled.
+    """
     since, received = time.monotonic(), 0
-    while piece := answer.raw.read1(_PIECE, decode_content=False):
-        file.write(piece)
-        report(len(piece))
-        received += len(piece)
+    while chunk := response.raw.read1(_CHUNK, decode_content=False):
+        file.write(chunk)
+        report(len(chunk))
+        received += len(chunk)
         seconds = time.monotonic() - since
         if seconds > policy.timeout:
-            if received < seconds * policy.lowest_rate:
-                raise TransferError(f"stalled: {received} bytes in {seconds:.0f} s", policy.tries)
+            if received < seconds * policy.min_rate:
+                reason = f"stalled: {received} bytes in {seconds:.0f} s"
+                raise TransferError(reason, policy.attempts)
             since, received = time.monotonic(), 0
 
 
-def fetch_whole(
+def fetch_once(
     session: requests.Session,
     url: str,
     path: Path,
     policy: RetryPolicy,
     is_stopped: Callable[[], bool],
 ) -> None:
-    """Write a small file to `path`, or raise Fault, also when told to stop meanwhile."""
+    """Fetch a small file in one attempt.
+
+    Args:
+        session: keeps the connection open for the next file.
+        url: an HTTP(S) or file:// URL.
+        path: the file to write.
+        policy: the timeout, and the attempts for each kind of error.
+        is_stopped: polled after each chunk; ends the attempt if it returns True.
+
+    Raises:
+        TransferError: the file cannot be fetched or is larger than 256 MiB, or the attempt was
+            stopped.
+    """
     if url.startswith("file:"):
         return copy_local(url, path)
 
-    def interrupt(_: int) -> None:
+    def check_progress(_: int) -> None:
         if is_stopped():
             raise TransferError("stopped")
-        if file.tell() > _LARGEST_SMALL_FILE:
-            raise TransferError(f"more than {_LARGEST_SMALL_FILE} bytes came")
+        if file.tell() > _MAX_SMALL_FILE:
+            raise TransferError(f"the file is larger than {_MAX_SMALL_FILE} bytes")
 
-    with get_answer(session, url, policy) as answer, path.open("wb") as file:
-        receive(answer, file, policy, interrupt)
+    with open_response(session, url, policy) as response, path.open("wb") as file:
+        write_body(response, file, policy, check_progress)
     return None
 
 
 def copy_local(url: str, path: Path) -> None:
-    """Copy what a file:// address names. Raises Fault when it cannot be read."""
+    """Copy the file of a file:// URL to `path`.
+
+    Raises:
+        TransferError: the file cannot be read.
+    """
     try:
         source = Path(url2pathname(urlsplit(url).path)).open("rb")  # noqa: SIM115
     except (OSError, ValueError) as error:
@@ -138,23 +199,23 @@ def copy_local(url: str, path: Path) -> None:
         shutil.copyfileobj(source, file)
 
 
-def _asked_wait(answer: requests.Response) -> float | None:
-    """The answer's Retry-After, a number or a date, in seconds from now."""
+def _retry_after(response: requests.Response) -> float | None:
+    """The header Retry-After, a number or a date, in seconds from now."""
     try:
-        asked: float | None = urllib3.Retry().get_retry_after(answer.raw)
+        wait: float | None = urllib3.Retry().get_retry_after(response.raw)
     except (urllib3.exceptions.HTTPError, ValueError, OverflowError):
         return None
-    return asked
+    return wait
 
 
 def _reason(error: BaseException, policy: RetryPolicy) -> str:
-    """A few words for an error about which requests and urllib3 say half a page."""
+    """A short description; the messages of requests and urllib3 fill half a page."""
     if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError):
-        return f"no answer within {policy.timeout:g} s"
+        return f"no response within {policy.timeout:g} s"
     while cause := error.__cause__ or error.__context__:
         error = cause
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     if isinstance(error, http.client.IncompleteRead | urllib3.exceptions.IncompleteRead):
-        return "the connection was closed in mid-file"
+        return "the connection closed before the end of the file"
     return " ".join(str(error).split())[:120] or type(error).__name__

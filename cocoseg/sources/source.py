@@ -1,13 +1,13 @@
-"""Where annotations and images come from: COCO's server, own files, or a sample drawn on the spot.
+"""Where annotations and images come from: the built-in sample, COCO's server or your own files.
 
-source = open_source(load_params(Path("params.yaml")), downloads=Path("data/downloads"))
+source = open_source(params[DownloadParams], params[RuntimeParams], Path("data/downloads"))
 source.write_annotations(Path("data/annotations/instances.json"))
 update_images(source, selection.images, Path("data/images"))
 """
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -23,36 +23,54 @@ logger = logging.getLogger(__name__)
 
 
 class Source(Protocol):
-    """Gives COCO annotations, and the image files that they are about."""
+    """A source of COCO annotations and their images."""
 
     def write_annotations(self, path: Path) -> None:
-        """Write the annotations as a COCO instances file. Raises UserError."""
+        """Write the annotations to `path` as a COCO instances file.
+
+        Raises:
+            UserError: the annotations cannot be fetched or read.
+        """
 
     def fetch_images(self, images: Sequence[ImageRecord], directory: Path) -> int:
-        """Bring those images into `folder` that are not there and right; return how many.
+        """Fetch the images that `directory` does not contain yet, or only with other content.
 
-        Raises UserError when some could not be had; the others are kept.
+        Returns:
+            How many images were fetched.
+
+        Raises:
+            UserError: some images could not be fetched; the others were.
         """
 
     def discard_image(self, path: Path) -> None:
-        """Take a file that is no longer selected out of its folder."""
+        """Dispose of the file of an image that is no longer selected.
+
+        A source may move the file and keep it. If the file still exists afterwards, the caller
+        removes it.
+        """
 
 
 @dataclass(frozen=True)
 class ImagesReport:
-    """How many image files were there already, came, and were removed."""
+    """How many image files an update kept, fetched and removed."""
 
     kept: int
     fetched: int
     removed: int
 
     def figures(self) -> dict[str, int]:
-        """For `metrics/machine/images.json`: how much had to be done differs from run to run."""
+        """Return the counts for `metrics/machine/images.json`; they depend on earlier runs."""
         return {f"images_{name}": number for name, number in asdict(self).items()}
 
 
 def open_source(params: DownloadParams, runtime: RuntimeParams, downloads: Path) -> Source:
-    """The source that `params` names; `downloads` keeps archives and dismissed images."""
+    """Create the source that the parameters name.
+
+    Args:
+        params: section `download` of params.yaml.
+        runtime: section `runtime`: parallel connections and worker processes.
+        downloads: the directory for archives and discarded images.
+    """
     connections, workers = runtime.connections, runtime.worker_count()
     match params.source:
         case "sample":
@@ -64,14 +82,22 @@ def open_source(params: DownloadParams, runtime: RuntimeParams, downloads: Path)
 
 
 def update_images(source: Source, images: Sequence[ImageRecord], directory: Path) -> ImagesReport:
-    """Make `folder` hold exactly `images`: bring what is missing, dismiss what is not selected.
+    """Make a directory contain exactly the given images.
 
-    Files are replaced, never written in place: they may be links into DVC's cache. Raises
-    UserError as the source does; then nothing but half files of a killed run has been removed.
+    Files are replaced, never written in place, because they may be links into DVC's cache.
+
+    Args:
+        source: the source of the images.
+        images: the selected images.
+        directory: missing images are fetched into it, all other files are removed from it.
+
+    Raises:
+        UserError: some images could not be fetched. Then only temporary files of a killed run have
+            been removed.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    for half_file in directory.glob(".*.tmp"):
-        remove(half_file)
+    for temporary in directory.glob(".*.tmp"):
+        remove(temporary)
     fetched = source.fetch_images(images, directory)
     selected = {image.file_name for image in images}
     unselected = [path for path in directory.iterdir() if path.name not in selected]
@@ -80,5 +106,5 @@ def update_images(source: Source, images: Sequence[ImageRecord], directory: Path
             source.discard_image(path)
         remove(path)
     report = ImagesReport(kept=len(images) - fetched, fetched=fetched, removed=len(unselected))
-    logger.info("%s: %s", directory, ", ".join(f"{n} {what}" for what, n in asdict(report).items()))
+    logger.info("%s: kept %d images, fetched %d, removed %d", directory, *astuple(report))
     return report

@@ -1,10 +1,11 @@
-"""Files from HTTP(S) and file:// addresses, whatever the server does on the way.
+"""Transfers of files from HTTP(S) and file:// URLs that survive unreliable servers.
 
-    fetch_file(url, path, md5="0a379cfc…")         # one large file; a broken one is continued
+    fetch_file(url, path, md5="0a379cfc…")         # one large file; an interrupted one resumes
     fetch_many([Download(url, path, check)], connections=32, label="images")
 
-Faults that may pass (refused and broken connections, stalls, short bodies, 429, 5xx) are tried
-again after growing, jittered waits. A file gets its final name only when it is whole and right.
+Temporary errors (refused and broken connections, stalls, short bodies, statuses 429 and 5xx) are
+retried after increasing, jittered waits. A file gets its final name only when it is complete and
+valid.
 """
 
 import hashlib
@@ -28,16 +29,16 @@ from cocoseg.sources.retry import (
     RetryPolicy,
     TransferError,
     copy_local,
-    fetch_whole,
-    get_answer,
-    receive,
+    fetch_once,
+    open_response,
     seconds_to_wait,
+    write_body,
 )
 
 logger = logging.getLogger(__name__)
 
 _MEBIBYTE = 1 << 20
-_FAILURES_IN_A_ROW = 8  # that one bad stretch of files does not explain
+_FAILURES_TO_GIVE_UP = 8  # in a row; fewer do not mean that the server is down
 
 
 # --- One large file -----------------------------------------------------------------------------
@@ -46,38 +47,51 @@ _FAILURES_IN_A_ROW = 8  # that one bad stretch of files does not explain
 def fetch_file(
     url: str, path: Path, *, md5: str | None = None, policy: RetryPolicy = DEFAULT_POLICY
 ) -> None:
-    """Fetch one large file to `path`.
+    """Fetch one large file.
 
-    What came before an interruption stays in `path` + `.part`, and the next call continues there,
-    if the server allows it. Raises UserError when the server fails lastingly, or when the whole
-    file has another MD5 than `md5`; then it is removed, so that the next call starts afresh.
+    An interrupted transfer leaves `path` + `.part`. The next call resumes it if the server supports
+    ranges and still has the same version of the file.
+
+    Args:
+        url: an HTTP(S) or file:// URL.
+        path: the file to write; its directory is created.
+        md5: the expected MD5 of the file, in hexadecimal digits.
+        policy: when to retry, and when to give up.
+
+    Raises:
+        UserError: the server fails permanently or too often, or the MD5 differs. A file with
+            another MD5 is removed, so that the next call starts from the beginning.
     """
     part = path.with_name(path.name + ".part")
     part.parent.mkdir(parents=True, exist_ok=True)
-    continued = part.exists()
+    resumed = part.exists()
     _complete(url, part, policy)
-    if md5 is not None and continued and md5_of(part) != md5:
-        logger.warning("%s: the continued file is damaged; fetching it from the start", url)
-        _drop(part)
+    if md5 is not None and resumed and md5_of(part) != md5:
+        logger.warning("%s: the resumed file is damaged; fetching it from the start", url)
+        _remove(part)
         _complete(url, part, policy)
     if md5 is not None and (found := md5_of(part)) != md5:
-        _drop(part)
+        _remove(part)
         raise UserError(
-            f"{url}: its MD5 is {found} instead of {md5}; the file was removed: "
-            "run again, or correct the expected MD5"
+            f"{url}: expected MD5 {md5}, got {found}; the file was removed: "
+            "rerun to fetch it again, or correct the expected MD5"
         )
     part.replace(path)
-    _drop(part)
+    _remove(part)
 
 
 def md5_of(path: Path) -> str:
-    """The MD5 of a file's content, in hexadecimal digits."""
+    """Return the MD5 of a file in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _complete(url: str, part: Path, policy: RetryPolicy) -> None:
-    """Make `part` whole. Failures are counted anew after each further mebibyte."""
+    """Fetch the rest of `part`. Each mebibyte of progress resets the count of failures.
+
+    Less progress does not: a server that closes each connection after a few bytes would keep the
+    transfer alive for days.
+    """
     failures = furthest = 0
     with requests.Session() as session:
         while True:
@@ -85,60 +99,60 @@ def _complete(url: str, part: Path, policy: RetryPolicy) -> None:
                 if url.startswith("file:"):
                     copy_local(url, part)
                 else:
-                    _continue(session, url, part, policy)
+                    _resume(session, url, part, policy)
                 return
-            except TransferError as fault:
+            except TransferError as error:
                 failures = 1 if _size(part) >= furthest + _MEBIBYTE else failures + 1
                 furthest = max(furthest, _size(part))
-                if failures >= fault.tries:
+                if failures >= error.attempts:
                     raise UserError(
-                        f"{url}: {fault}; check the address and the network, then run again: "
-                        "what has come is kept"
+                        f"{url}: {error}; check the URL and the network, then rerun: "
+                        "the transfer resumes where it stopped"
                     ) from None
-                wait = seconds_to_wait(fault, failures, policy)
-                logger.warning("%s: %s; trying again in %.0f s", url, fault, wait)
+                wait = seconds_to_wait(error, failures, policy)
+                logger.warning("%s: %s; retrying in %.0f s", url, error, wait)
                 time.sleep(wait)
 
 
-def _continue(session: requests.Session, url: str, part: Path, policy: RetryPolicy) -> None:
-    """Ask once for what `part` lacks, or for all where that cannot be had. Raises Fault."""
+def _resume(session: requests.Session, url: str, part: Path, policy: RetryPolicy) -> None:
+    """Request once the rest of `part`, or the whole file if the server ignores the range."""
     offset = _size(part)
     headers = {"Range": f"bytes={offset}-"} if offset else {}
     if offset and _size(_version(part)):
-        # The server sends the whole file if it is no longer the one that was begun.
+        # The server sends the whole file if it no longer has this version.
         headers["If-Range"] = _version(part).read_text()
     accepted = (200, 206, 416) if offset else (200,)
-    with get_answer(session, url, policy, headers, accepted) as answer:
-        content_range = answer.headers.get("Content-Range", "")
-        if answer.status_code == 416 and content_range == f"bytes */{offset}":
+    with open_response(session, url, policy, headers, accepted) as response:
+        content_range = response.headers.get("Content-Range", "")
+        if response.status_code == 416 and content_range == f"bytes */{offset}":
             return
-        if answer.status_code == 200:
+        if response.status_code == 200:
             offset = 0
-            part.write_bytes(b"")  # before the version is noted: they must never disagree
+            part.write_bytes(b"")  # before the version is written, so that they never disagree
         elif not content_range.startswith(f"bytes {offset}-"):
-            _drop(part)
-            raise TransferError("the file cannot be continued where it stopped", policy.tries)
-        _note_version(part, answer.headers.get("ETag"), answer.headers.get("Last-Modified"))
-        length = answer.headers.get("Content-Length", "")
+            _remove(part)
+            raise TransferError("the server sent another range than requested", policy.attempts)
+        _write_version(part, response.headers.get("ETag"), response.headers.get("Last-Modified"))
+        length = response.headers.get("Content-Length", "")
         total = offset + int(length) if length.isdecimal() else None
         with (
             part.open("ab") as file,
-            _progress(part.stem, "B", total, offset) as progress,
+            _progress_bar(part.stem, "B", total, offset) as progress,
         ):
-            receive(answer, file, policy, progress.update)
+            write_body(response, file, policy, progress.update)
 
 
 def _version(part: Path) -> Path:
-    """The file with the ETag or date of the version that `part` belongs to."""
+    """The file with the ETag or the date of the version to which `part` belongs."""
     return part.with_name(part.name + ".version")
 
 
-def _note_version(part: Path, etag: str | None, modified: str | None) -> None:
-    strong = etag and not etag.startswith("W/")  # a weak one does not promise equal bytes
+def _write_version(part: Path, etag: str | None, modified: str | None) -> None:
+    strong = etag and not etag.startswith("W/")  # a weak ETag does not promise equal bytes
     _version(part).write_text((etag if strong else modified) or "")
 
 
-def _drop(part: Path) -> None:
+def _remove(part: Path) -> None:
     part.unlink(missing_ok=True)
     _version(part).unlink(missing_ok=True)
 
@@ -151,7 +165,14 @@ def _size(path: Path) -> int:
 
 
 class Download(NamedTuple):
-    """`check` is given the whole file under a temporary name, and refuses it by a ValueError."""
+    """One of many small files to fetch.
+
+    Attributes:
+        url: an HTTP(S) or file:// URL.
+        path: the file to write; its directory is created.
+        check: receives the complete file under a temporary name and raises ValueError if the file
+            is damaged.
+    """
 
     url: str
     path: Path
@@ -168,25 +189,37 @@ def fetch_many(
     label: str,
     policy: RetryPolicy = DEFAULT_POLICY,
 ) -> None:
-    """Fetch many small files, `connections` at once; a killed run leaves at most `.NAME.tmp` files.
+    """Fetch many small files over parallel connections.
 
-    All that can be had is fetched and kept, then one UserError counts the failures and names the
-    first few. Stops early when the server is plainly gone (UserError), and at once when a file
-    cannot be written (OSError).
+    A killed process leaves at most temporary files `.NAME.tmp`.
+
+    Args:
+        downloads: the files; existing ones are replaced.
+        connections: the number of parallel connections.
+        label: names the files in the progress bar and in messages, such as "images".
+        policy: when to retry, and when to give up.
+
+    Raises:
+        UserError: some files could not be fetched; the others were. The message has the number of
+            failures and the first few. Or the server appears to be down, and the transfer stopped
+            early.
+        OSError: a file cannot be written; the transfer stops at once.
     """
     waiting: queue.SimpleQueue[Download] = queue.SimpleQueue()
     for download in downloads:
         waiting.put(download)
     outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
     stop = threading.Event()
-    # Daemons, since a thread that waits for a stalled server must not delay the process's end.
+    # Daemons, because a thread that waits for a stalled server must not delay the end of the
+    # process.
     threads = [
         threading.Thread(target=_work, args=(waiting, outcomes, policy, stop), daemon=True)
         for _ in range(min(connections, len(downloads)))
     ]
     try:
-        # The bar first: its late imports swallow a Ctrl-C (in a weakref callback of importlib).
-        with _progress(label, " files", len(downloads)) as progress:
+        # The bar comes first: its late imports swallow a Ctrl-C (in a weakref callback of
+        # importlib).
+        with _progress_bar(label, " files", len(downloads)) as progress:
             for thread in threads:
                 thread.start()
             failures = _collect(outcomes, len(downloads), progress, policy)
@@ -198,18 +231,18 @@ def fetch_many(
     if failures:
         raise UserError(
             f"{label}: {len(failures)} of {len(downloads)} files could not be fetched "
-            f"({_first(failures)}); the others are kept: run again to fetch only what is missing"
+            f"({_first(failures)}); the others are kept: rerun to fetch only the missing files"
         )
 
 
 def _collect(
     outcomes: "queue.SimpleQueue[Outcome]", count: int, progress: "tqdm[Any]", policy: RetryPolicy
 ) -> list[str]:
-    """Wait for `count` outcomes; return the lasting failures as `address: reason`."""
+    """Wait for `count` outcomes; return the failures as `URL: reason`."""
     failures: list[str] = []
     in_a_row, last_success = 0, time.monotonic()
     for _ in range(count):
-        download, error = _next_outcome(outcomes, policy.standstill)
+        download, error = _next_outcome(outcomes, policy.idle_limit)
         if error is None:
             in_a_row, last_success = 0, time.monotonic()
             progress.update()
@@ -218,26 +251,26 @@ def _collect(
             raise error
         failures.append(f"{download.url}: {error}")
         progress.set_postfix_str(f"{len(failures)} failed")
-        in_a_row += error.tries > 1  # a plain "not found" says nothing about the server's state
+        in_a_row += error.attempts > 1  # a missing file says nothing about the server's state
         seconds = time.monotonic() - last_success
-        if in_a_row >= _FAILURES_IN_A_ROW and seconds > policy.give_up:
+        if in_a_row >= _FAILURES_TO_GIVE_UP and seconds > policy.give_up:
             raise UserError(
-                f"{progress.desc}: stopped after {seconds:.0f} s of nothing but failures "
-                f"({_first(failures[-in_a_row:])}); {progress.n} of {count} files came: check the "
-                "server and the network, then run again to fetch the rest"
+                f"{progress.desc}: stopped after {seconds:.0f} s without a success "
+                f"({_first(failures[-in_a_row:])}); fetched {progress.n} of {count} files: check "
+                "the server and the network, then rerun to fetch the rest"
             )
     return failures
 
 
-def _next_outcome(outcomes: "queue.SimpleQueue[Outcome]", standstill: float) -> Outcome:
-    deadline = time.monotonic() + standstill
+def _next_outcome(outcomes: "queue.SimpleQueue[Outcome]", idle_limit: float) -> Outcome:
+    deadline = time.monotonic() + idle_limit
     while time.monotonic() < deadline:
-        # Short waits: Ctrl-C in the instant before a wait is only noticed after it.
+        # Short waits: Python notices a Ctrl-C just before a wait only after the wait.
         with suppress(queue.Empty):
             return outcomes.get(timeout=0.2)
     raise UserError(
-        f"nothing has come for {standstill:.0f} s; "
-        "check the server and the network, then run again to fetch the rest"
+        f"no file arrived for {idle_limit:.0f} s; "
+        "check the server and the network, then rerun to fetch the rest"
     )
 
 
@@ -251,7 +284,7 @@ def _work(
     policy: RetryPolicy,
     stop: threading.Event,
 ) -> None:
-    """Fetch one file after the other over one connection until none waits."""
+    """Fetch files over one connection until none is waiting."""
     with requests.Session() as session:
         while not stop.is_set():
             try:
@@ -269,25 +302,25 @@ def _work(
 def _fetch(
     session: requests.Session, download: Download, policy: RetryPolicy, stop: threading.Event
 ) -> None:
-    """Fetch and check one file, in as many tries as its faults are worth. Raises Fault."""
+    """Fetch and check one file, in as many attempts as its errors deserve."""
     failures = 0
     while True:
         try:
             with atomic_file(download.path) as temporary:
-                fetch_whole(session, download.url, temporary, policy, stop.is_set)
+                fetch_once(session, download.url, temporary, policy, stop.is_set)
                 try:
                     download.check(temporary)
                 except ValueError as error:
-                    raise TransferError(str(error), policy.tries_damaged) from None
+                    raise TransferError(str(error), policy.attempts_damaged) from None
             return
-        except TransferError as fault:
+        except TransferError as error:
             failures += 1
-            if failures >= fault.tries or stop.wait(seconds_to_wait(fault, failures, policy)):
+            if failures >= error.attempts or stop.wait(seconds_to_wait(error, failures, policy)):
                 raise
 
 
-def _progress(label: str, unit: str, total: int | None, initial: int = 0) -> "tqdm[Any]":
-    """A bar on stderr; where that is no terminal but a log, a line every half minute."""
+def _progress_bar(label: str, unit: str, total: int | None, initial: int = 0) -> "tqdm[Any]":
+    """A bar on stderr, updated twice a minute if stderr is a log instead of a terminal."""
     interval = 0.1 if sys.stderr.isatty() else 30.0
     return tqdm(
         desc=label,

@@ -35,7 +35,7 @@ class CheckpointFile:
     """The checkpoint file of one run.
 
     Attributes:
-        directory: the directory, which several runs may share.
+        directory: the directory, which may contain checkpoints of other runs.
         fingerprint: the fingerprint of the run.
     """
 

@@ -99,6 +99,15 @@ def test_uniform_images_are_not_near_duplicates(images: dict[str, Path], tmp_pat
     ]
 
 
+def test_shifted_images_are_compared_where_they_overlap() -> None:
+    left, right = (
+        np.stack([scene(n).resize((SIDE, SIDE), box=(x, 0, x + 90, 72)) for n in range(10)])
+        for x in (0, 6)
+    )
+    similarities = near_duplicates._similarity(left, right, np.zeros(10, np.int64))
+    assert similarities.min() > 0.96
+
+
 def test_bars_above_and_below_do_not_make_near_duplicates(tmp_path: Path) -> None:
     assert find_near_duplicates(framed_scenes(tmp_path), 1) == []
 

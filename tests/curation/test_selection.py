@@ -514,7 +514,11 @@ def test_the_error_for_a_bad_list_of_exclusions_is_one_line_that_names_the_place
 def test_a_warning_counts_exclusions_that_do_not_exist(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    annotations = [annotation(10, 1), annotation(11, 1, category_id=30), annotation(12, 1, "?")]
+    annotations = [
+        annotation(10, 1),
+        annotation(11, 1, category_id=30),
+        annotation(12, 1, iscrowd=5),
+    ]
     read = read_instances(write_instances(tmp_path / "a.json", [image(1)], annotations))
     known = {(1, None), (1, 10), (1, 11), (1, 12)}
     with caplog.at_level(logging.WARNING):

@@ -23,10 +23,12 @@ from cocoseg.curation.selection import select
 from cocoseg.curation.splits import (
     SPLITS,
     given_splits,
+    read_splits,
     split_images,
     split_sizes,
     split_stems,
     summarize_splits,
+    write_splits,
 )
 from cocoseg.sources.synthetic.scenes import annotations_json
 
@@ -151,6 +153,13 @@ def test_an_image_counts_for_its_rarest_class() -> None:
     )
     for name, expected in {"train": 8, "val": 1, "test": 1}.items():
         assert sum(int(stem) in with_bicycle for stem in splits[name]) == expected
+
+
+def test_splits_are_read_as_they_were_written(tmp_path: Path) -> None:
+    splits = {"train": ["a", "b\u2028c", "d e"], "val": [], "test": ["f.g"]}
+    write_splits(tmp_path, splits)
+    assert (tmp_path / "train.txt").read_bytes() == "a\nb\u2028c\nd e\n".encode()
+    assert read_splits(tmp_path) == splits
 
 
 def test_the_summary_counts_images_in_total_and_by_class() -> None:
@@ -345,12 +354,27 @@ def test_fewer_groups_than_splits_are_refused() -> None:
         split_stems(dict.fromkeys(groups, 1), ratios, 0, groups=groups)
 
 
-def test_a_split_with_a_ratio_of_0_gets_no_group() -> None:
-    groups = {f"image_{number}": f"group_{number // 3}" for number in range(33)}
-    splits = split_stems(
-        dict.fromkeys(groups, 1), {"train": 8, "val": 2, "test": 0}, 0, groups=groups
-    )
-    assert splits["test"] == []
+@given(grouped_images(), st.integers(0, 5))
+@settings(max_examples=100, deadline=None)
+def test_a_split_with_a_ratio_of_0_gets_no_group(images: Grouped, seed: int) -> None:
+    ratios = {"train": 8, "val": 2, "test": 0}
+    assert split_stems(images.strata, ratios, seed, groups=images.groups)["test"] == []
+
+
+def test_a_group_counts_for_its_rarest_stratum() -> None:
+    pairs = {f"{name}_{n}": f"pair_{n}" for n in range(10) for name in ("rare", "common")}
+    strata = {stem: int(stem.startswith("rare")) for stem in pairs}
+    strata |= {f"single_{n}": 0 for n in range(90)}
+    for seed in range(5):
+        splits = split_stems(strata, {"train": 8, "val": 1, "test": 1}, seed, groups=pairs)
+        assert [sum(strata[stem] for stem in splits[name]) for name in SPLITS] == [8, 1, 1]
+
+
+def test_a_group_belongs_to_the_first_split_that_has_room_for_half_of_it() -> None:
+    groups = {f"image_{number}": f"pair_{number // 2}" for number in range(6)}
+    ratios = {"train": 1, "val": 1, "test": 0}
+    splits = split_stems(dict.fromkeys(groups, 1), ratios, 0, groups=groups)
+    assert [len(splits[name]) for name in SPLITS] == [4, 2, 0]
 
 
 def given_images(*splits: str) -> Instances:

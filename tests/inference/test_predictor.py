@@ -1,8 +1,10 @@
-"""Any photo, one call: labels as the evaluation has them, whatever kind of file it is."""
+"""Prediction of any image with a model file."""
 
+import os
 import resource
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,10 +15,11 @@ from PIL import ExifTags, Image
 
 import cocoseg
 from cocoseg.core.drawing import overlay_labels
-from cocoseg.core.errors import UserError
+from cocoseg.core.errors import MissingFileError, UserError
 from cocoseg.export.onnx import write_onnx
 from cocoseg.inference import predictor as predictor_module
-from cocoseg.inference.batches import normalize, predict_with_confidence
+from cocoseg.inference.backends import TorchNetwork, normalize
+from cocoseg.inference.batches import Views, predict_samples
 from cocoseg.inference.dataset import MAX_ASPECT, Sample, resize_shorter_side
 from cocoseg.inference.predictor import Prediction, Predictor
 from cocoseg.models.networks import (
@@ -27,7 +30,7 @@ from cocoseg.models.networks import (
     fold_batch_norms,
 )
 from cocoseg.models.weights import save_model
-from tests.networks import NAMES, blotches, lively_model
+from tests.networks import CPU, NAMES, FunctionNetwork, blotches, lively_model
 from tests.samples import make_sample
 
 
@@ -44,39 +47,37 @@ def predictor(model_file: Path) -> Predictor:
 
 
 def save_sample(directory: Path, stem: str, width: int, height: int) -> Sample:
-    """Files of a photo of blotches."""
+    """Save blotches as the image of a sample."""
     sample = make_sample(directory, stem, width, height)
     Image.fromarray(blotches(height, width)).save(sample.image)
     return sample
 
 
-def test_labels_are_those_that_the_evaluation_scores(tmp_path: Path, predictor: Predictor) -> None:
-    model, card = lively_model()
+def test_labels_equal_those_of_the_evaluation(tmp_path: Path, predictor: Predictor) -> None:
+    network = TorchNetwork(*lively_model(), CPU)
     samples = [save_sample(tmp_path, "wide", 131, 77), save_sample(tmp_path, "high", 48, 64)]
-    scored = predict_with_confidence(
-        model, card, samples, batch_size=1, workers=0, device=torch.device("cpu")
-    )
-    for found in scored:
+    for found in predict_samples(network, samples, batch_size=1, workers=0):
         result = predictor.predict(samples[found.index].image)
         assert len(np.unique(result.labels)) > 1
         assert np.array_equal(result.labels, found.labels.numpy())
         assert result.classes == NAMES
 
 
-def test_a_large_photo_is_labeled_in_strips_as_it_would_be_at_once(predictor: Predictor) -> None:
+def test_a_large_image_is_predicted_in_strips_without_a_difference(predictor: Predictor) -> None:
     model, card = lively_model()
-    photo = blotches(1700, 2000)
-    result = predictor.predict(photo)
-    images = resize_shorter_side(torch.from_numpy(photo).permute(2, 0, 1), card.size)[None]
+    image = blotches(1700, 2000)
+    result = predictor.predict(image)
+    images = resize_shorter_side(torch.from_numpy(image).permute(2, 0, 1), card.size)[None]
     with torch.inference_mode():
         logits = fold_batch_norms(model)(normalize(images, card), (1700, 2000))["out"][0]
+    assert len(list(result.logits())) > 1
     assert len(np.unique(result.labels)) > 1
     assert np.array_equal(result.labels, logits.argmax(dim=0).numpy())
-    assert np.array_equal(np.asarray(result.overlay()), overlay_labels(photo, result.labels))
+    assert np.array_equal(np.asarray(result.overlay()), overlay_labels(image, result.labels))
 
 
 @pytest.mark.parametrize("backend", ["pytorch", "onnx"])
-def test_tiles_are_labeled_as_the_evaluation_scores_them(
+def test_labels_in_tiles_equal_those_of_the_evaluation(
     tmp_path: Path, predictor: Predictor, backend: str
 ) -> None:
     model, card = lively_model()
@@ -84,89 +85,88 @@ def test_tiles_are_labeled_as_the_evaluation_scores_them(
     if backend == "onnx":
         write_onnx(tmp_path / "model.onnx", model, card, opset=18)
         predictor = cocoseg.load(tmp_path / "model.onnx")
-    (scored,) = predict_with_confidence(
-        model, card, [sample], batch_size=4, workers=0, device=torch.device("cpu"), tiles="full"
-    )
+    network, views = TorchNetwork(model, card, CPU), Views(tiles="full")
+    (scored,) = predict_samples(network, [sample], batch_size=4, workers=0, views=views)
     result = predictor.predict(sample.image, tiles="full")
     assert (result.labels == scored.labels.numpy()).mean() > 0.999
     assert (result.labels != predictor.predict(sample.image).labels).mean() > 0.01
     probabilities = result.probabilities().astype(np.float32)
     assert np.allclose(probabilities, scored.probabilities.numpy(), atol=2e-3)
-    ((_, again),) = predictor.predict_files([sample.image], batch_size=3, tiles=96)
+    ((_, again),) = predictor.predict_many([sample.image], batch_size=3, tiles=96)
     assert isinstance(again, Prediction)
     assert (result.labels == again.labels).mean() > 0.999
-    assert sum(result.fractions().values()) == pytest.approx(1)
 
 
-def test_a_photo_that_fits_into_a_tile_is_labeled_as_without_tiles(predictor: Predictor) -> None:
-    photo = blotches(90, 131)
-    untiled, tiled = predictor.predict(photo), predictor.predict(photo, tiles=131)
+def test_tiles_do_not_affect_an_image_that_fits_into_one(predictor: Predictor) -> None:
+    image = blotches(90, 131)
+    untiled, tiled = predictor.predict(image), predictor.predict(image, tiles=131)
     assert np.array_equal(tiled.labels, untiled.labels)
     assert np.array_equal(tiled.probabilities(), untiled.probabilities())
 
 
-def test_a_path_a_picture_and_an_array_are_the_same_photo(
+def test_paths_pil_images_and_arrays_give_the_same_labels(
     tmp_path: Path, predictor: Predictor
 ) -> None:
-    photo = blotches(60, 80)
-    Image.fromarray(photo).save(tmp_path / "photo.png")
-    expected = predictor.predict(photo).labels
-    assert np.array_equal(predictor.predict(tmp_path / "photo.png").labels, expected)
-    assert np.array_equal(predictor.predict(str(tmp_path / "photo.png")).labels, expected)
-    with Image.open(tmp_path / "photo.png") as image:
-        assert np.array_equal(predictor.predict(image).labels, expected)
+    image = blotches(60, 80)
+    Image.fromarray(image).save(tmp_path / "image.png")
+    expected = predictor.predict(image).labels
+    assert np.array_equal(predictor.predict(tmp_path / "image.png").labels, expected)
+    assert np.array_equal(predictor.predict(str(tmp_path / "image.png")).labels, expected)
+    with Image.open(tmp_path / "image.png") as opened:
+        assert np.array_equal(predictor.predict(opened).labels, expected)
 
 
-def test_a_photo_is_labeled_as_its_exif_turns_it(tmp_path: Path, predictor: Predictor) -> None:
+def test_the_exif_orientation_is_applied(tmp_path: Path, predictor: Predictor) -> None:
     stored = blotches(60, 80)
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
-    Image.fromarray(stored).save(tmp_path / "turned.png", exif=exif)
+    Image.fromarray(stored).save(tmp_path / "rotated.png", exif=exif)
     expected = predictor.predict(np.rot90(stored, -1).copy())
     assert expected.labels.shape == (80, 60)
-    for image in (tmp_path / "turned.png", Image.open(tmp_path / "turned.png")):
+    for image in (tmp_path / "rotated.png", Image.open(tmp_path / "rotated.png")):
         result = predictor.predict(image)
         assert np.array_equal(result.labels, expected.labels)
-        assert np.array_equal(result.photo, expected.photo)
+        assert np.array_equal(result.image, expected.image)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16", "YCbCr"])
-def test_every_kind_of_picture_is_labeled(tmp_path: Path, predictor: Predictor, mode: str) -> None:
+def test_images_of_every_mode_are_predicted(
+    tmp_path: Path, predictor: Predictor, mode: str
+) -> None:
     image = Image.fromarray(blotches(50, 70))
     if mode == "I;16":
         image = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
     else:
         image = image.convert(mode)
-    path = tmp_path / f"photo.{'tif' if mode in ('CMYK', 'YCbCr') else 'png'}"
+    path = tmp_path / f"image.{'tif' if mode in ('CMYK', 'YCbCr') else 'png'}"
     image.save(path)
     assert predictor.predict(path).labels.shape == (50, 70)
     assert np.array_equal(predictor.predict(path).labels, predictor.predict(image).labels)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 8000), (8000, 2), (8000, 1000)])
-def test_the_smallest_and_the_longest_photos_are_labeled(
+def test_the_smallest_and_the_longest_images_are_predicted(
     predictor: Predictor, shape: tuple[int, int]
 ) -> None:
-    seen: list[torch.Size] = []
+    inputs: list[torch.Size] = []
 
-    def network(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-        seen.append(images.shape)
+    def function(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        inputs.append(images.shape)
         return predictor.network(images, size)
 
-    result = Predictor(network, predictor.card).predict(blotches(*shape))
+    result = Predictor(FunctionNetwork(function, predictor.card)).predict(blotches(*shape))
     assert result.labels.shape == shape
     assert sum(result.fractions().values()) == pytest.approx(1)
     assert result.overlay().size == shape[::-1]
-    # The network never sees more than a strip of 96 x (16 * 96) pixels.
-    assert max(seen[0]) <= MAX_ASPECT * 96
+    assert max(inputs[0]) <= MAX_ASPECT * 96
 
 
 def test_memory_does_not_grow_with_the_number_of_classes() -> None:
-    """As one array the logits would take 1.5 GB."""
+    """The full logits would take 1.5 GB."""
     names = tuple(f"class {number}" for number in range(254))
     card = ModelCard("deeplabv3_mobilenet_v3_large", names, 48)
     logits = torch.rand(1, 254, 3, 3, generator=torch.Generator().manual_seed(0))
-    predictor = Predictor(lambda images, size: logits, card)
+    predictor = Predictor(FunctionNetwork(lambda images, size: logits, card))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     result = predictor.predict(blotches(1200, 1200))
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
@@ -174,22 +174,28 @@ def test_memory_does_not_grow_with_the_number_of_classes() -> None:
     assert grown < 400 * (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def test_probabilities_shares_and_labels_say_the_same(predictor: Predictor) -> None:
-    result = predictor.predict(blotches(60, 80))
+@pytest.mark.parametrize("tiles", [None, 48])
+def test_probabilities_are_the_softmax_of_the_logits(
+    predictor: Predictor, tiles: int | None
+) -> None:
+    result = predictor.predict(blotches(60, 80), tiles=tiles)
+    logits = np.concatenate([rows.numpy() for _, rows in result.logits()], axis=1)
+    expected = np.exp(logits) / np.exp(logits).sum(axis=0)
     probabilities = result.probabilities()
     assert probabilities.dtype == np.float16
     assert probabilities.shape == (3, 60, 80)
-    assert np.allclose(probabilities.astype(float).sum(axis=0), 1, atol=2e-3)
-    highest = probabilities.max(axis=0)
-    of_labels = np.take_along_axis(probabilities, result.labels[None].astype(int), axis=0)[0]
-    assert np.array_equal(of_labels, highest)
-    counts = np.bincount(result.labels.ravel(), minlength=3)
-    assert list(result.fractions()) == list(NAMES)
-    assert np.allclose(list(result.fractions().values()), counts / counts.sum())
+    assert np.allclose(probabilities, expected, atol=1e-3)
+    assert np.array_equal(result.labels, logits.argmax(axis=0))
+
+
+def test_fractions_are_those_of_the_labels() -> None:
+    labels = np.array([[0, 0, 0, 2]], np.uint8)
+    result = Prediction(np.zeros((1, 4, 3), np.uint8), labels, NAMES, lambda: iter([]))
+    assert list(result.fractions().items()) == [("background", 0.75), ("red", 0), ("blue", 0.25)]
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 8])
-def test_many_photos_are_labeled_as_each_alone_and_bad_files_are_named(
+def test_batches_do_not_change_labels_and_unreadable_files_are_reported(
     tmp_path: Path, predictor: Predictor, batch_size: int
 ) -> None:
     sizes = [(80, 60), (60, 80), (80, 60), (160, 120), (80, 60)]
@@ -197,22 +203,40 @@ def test_many_photos_are_labeled_as_each_alone_and_bad_files_are_named(
     for number, (width, height) in enumerate(sizes):
         paths.append(tmp_path / f"{number}.png")
         Image.fromarray(blotches(height, width, seed=number)).save(paths[-1])
-    damaged = tmp_path / "damaged.png"
+    damaged, missing = tmp_path / "damaged.png", tmp_path / "missing.png"
     damaged.write_bytes(paths[0].read_bytes()[:500])
-    files = [paths[0], damaged, *paths[1:], tmp_path / "missing.png"]
-    results = dict(predictor.predict_files(files, batch_size))
+    files = [paths[0], damaged, *paths[1:], missing, tmp_path]
+    results = {}
+    for path, result in predictor.predict_many(files, batch_size):
+        assert not torch.is_inference_mode_enabled()
+        results[path] = result
     assert set(results) == set(files)
-    for bad in (damaged, tmp_path / "missing.png"):
-        assert isinstance(results[bad], UserError)
-        assert str(bad) in str(results[bad])
+    for path in (damaged, missing, tmp_path):
+        assert isinstance(results[path], UserError)
+        assert str(path) in str(results[path])
+    with pytest.raises(MissingFileError, match=r"missing\.png not found"):
+        predictor.predict(missing)
     for path in paths:
         result = results[path]
         assert isinstance(result, Prediction)
-        # A batch may sum in another order: some pixel on a border may be of the other class.
+        # The order of float sums depends on the batch, which can change pixels on borders.
         assert (result.labels == predictor.predict(path).labels).mean() > 0.999
 
 
-def test_photos_do_not_pile_up_in_memory_while_they_wait_for_others_of_their_shape(
+def test_images_of_one_shape_are_predicted_in_batches(predictor: Predictor) -> None:
+    counts: list[int] = []
+
+    def function(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        counts.append(len(images))
+        return predictor.network(images, size)
+
+    images = [blotches(60, 80, seed) for seed in range(5)]
+    results = Predictor(FunctionNetwork(function, predictor.card)).predict_many(images, 2)
+    assert [image is expected for (image, _), expected in zip(results, images, strict=True)]
+    assert counts == [2, 2, 1]
+
+
+def test_few_images_wait_in_memory_for_others_of_their_shape(
     tmp_path: Path, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(predictor_module, "_WAITING", 30_000)
@@ -221,29 +245,27 @@ def test_photos_do_not_pile_up_in_memory_while_they_wait_for_others_of_their_sha
     def paths() -> Iterator[Path]:
         for number in range(6):
             path = tmp_path / f"{number}.png"
-            Image.fromarray(blotches(60, 80 + 10 * number)).save(path)  # 14,400 bytes or more
+            Image.fromarray(blotches(60, 80 + 10 * number)).save(path)  # at least 14,400 bytes
             opened.append(path)
             yield path
 
-    labeled = []
-    for path, _ in predictor.predict_files(paths(), batch_size=8):
-        labeled.append(path)
-        assert len(opened) <= len(labeled) + 3
-    assert labeled == opened
+    predicted = []
+    for path, _ in predictor.predict_many(paths(), batch_size=8):
+        predicted.append(path)
+        assert len(opened) <= len(predicted) + 3
+    assert predicted == opened
 
 
-def test_the_onnx_file_is_used_in_the_same_way(tmp_path: Path, predictor: Predictor) -> None:
+def test_onnx_files_are_loaded_by_path(tmp_path: Path, predictor: Predictor) -> None:
     write_onnx(tmp_path / "model.onnx", *lively_model(), opset=18)
-    photo = blotches(90, 131)
-    result = cocoseg.load(str(tmp_path / "model.onnx")).predict(photo)
+    image = blotches(90, 131)
+    result = cocoseg.load(str(tmp_path / "model.onnx")).predict(image)
     assert result.classes == NAMES
-    assert (result.labels == predictor.predict(photo).labels).mean() > 0.999
+    assert (result.labels == predictor.predict(image).labels).mean() > 0.999
 
 
 @pytest.mark.parametrize("architecture", OUTPUT_STRIDES)
-def test_logits_are_taken_at_the_resolution_at_which_each_network_makes_them(
-    architecture: str,
-) -> None:
+def test_output_strides_are_those_of_the_networks(architecture: str) -> None:
     model = build_model(architecture, 3).eval()
     with torch.inference_mode():
         features = model.backbone(torch.empty(1, 3, 100, 75))
@@ -253,22 +275,54 @@ def test_logits_are_taken_at_the_resolution_at_which_each_network_makes_them(
 
 
 @pytest.mark.parametrize("shape", [(5, 5), (5, 5, 4), (0, 5, 3)])
-def test_an_array_that_is_no_rgb_photo_is_refused(
-    predictor: Predictor, shape: tuple[int, ...]
-) -> None:
-    with pytest.raises(ValueError, match=r"uint8 \(H, W, 3\) is needed"):
+def test_arrays_other_than_rgb_are_refused(predictor: Predictor, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"expected an image uint8 \(H, W, 3\), got uint8"):
         predictor.predict(np.zeros(shape, np.uint8))
-    with pytest.raises(ValueError, match="not float64"):
+    with pytest.raises(ValueError, match="got float64"):
         predictor.predict(np.zeros((5, 5, 3)))
 
 
-def test_a_photo_too_long_for_its_overlay_is_refused(predictor: Predictor) -> None:
-    with pytest.raises(UserError, match="a side of 65501 pixels"):
+def test_an_image_too_long_for_a_jpeg_overlay_is_refused(predictor: Predictor) -> None:
+    with pytest.raises(UserError, match="a side has 65501 pixels, more than the maximum of 65500"):
         predictor.predict(np.zeros((1, 65_501, 3), np.uint8))
 
 
-def test_importing_cocoseg_does_not_import_torch() -> None:
-    code = "import sys, cocoseg; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-    with pytest.raises(AttributeError, match="no attribute 'lod'"):
-        _ = cocoseg.lod
+@pytest.mark.parametrize("name", ["model.safetensors", "model.onnx"])
+def test_a_missing_model_is_a_file_not_found_error(tmp_path: Path, name: str) -> None:
+    with pytest.raises(FileNotFoundError, match=rf"{name} not found: .*`dvc repro"):
+        cocoseg.load(tmp_path / name)
+    with pytest.raises(cocoseg.UserError):
+        cocoseg.load(tmp_path / name)
+
+
+def test_loading_and_predicting_change_no_state_of_the_process(model_file: Path) -> None:
+    def state() -> list[object]:
+        return [
+            torch.are_deterministic_algorithms_enabled(),
+            torch.get_rng_state().tolist(),
+            torch.get_num_threads(),
+            torch.get_default_dtype(),
+            torch.get_default_device(),
+            torch.backends.cudnn.benchmark,
+            np.random.get_state()[1].tolist(),  # noqa: NPY002
+            Image.MAX_IMAGE_PIXELS,
+            list(warnings.filters),
+            dict(os.environ),
+        ]
+
+    before = state()
+    cocoseg.load(model_file, device="cpu").predict(blotches(48, 64))
+    assert state() == before
+
+
+def test_importing_the_predictor_changes_no_warning_filters() -> None:
+    code = """
+        import sys, warnings
+        import onnxruntime, safetensors.torch, torchvision.models.segmentation  # change them
+        before = list(warnings.filters)
+        import cocoseg
+        cocoseg.load
+        sys.exit(warnings.filters != before)
+    """
+    program = "\n".join(line.strip() for line in code.splitlines())
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0

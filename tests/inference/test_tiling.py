@@ -1,4 +1,4 @@
-"""A photo in tiles: every pixel gets its share of each, whatever the grid, in bounded memory."""
+"""Inference in tiles: weights, seams, and bounded memory."""
 
 import gc
 from collections.abc import Sequence
@@ -7,17 +7,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from cocoseg.inference.tiling import Axis, Grid, blend_tiles, tile_grids
+from cocoseg.inference.tiling import Axis, Grid, blend_tiles, tile_grids, tiled_logits
+from cocoseg.models.networks import ModelCard
 
 
-def see_colors(tiles: Sequence[Tensor]) -> Tensor:
-    """Logits of a network that sees each pixel by itself: its three colours."""
+def colors(tiles: Sequence[Tensor]) -> Tensor:
+    """Logits of a network that returns the three color values of each pixel."""
     return torch.stack(list(tiles)).float()
 
 
-def see_coarsely(tiles: Sequence[Tensor]) -> Tensor:
-    """The same at an eighth of the resolution."""
-    return torch.nn.functional.adaptive_avg_pool2d(see_colors(tiles), 8)
+def coarse_colors(tiles: Sequence[Tensor]) -> Tensor:
+    """The same in 8 x 8 positions per tile."""
+    return torch.nn.functional.adaptive_avg_pool2d(colors(tiles), 8)
 
 
 def noise(height: int, width: int) -> Tensor:
@@ -25,9 +26,9 @@ def noise(height: int, width: int) -> Tensor:
     return torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=generator)
 
 
-def whole(rows_of: object) -> Tensor:
-    """All rows, which must come in order and once."""
-    rows = list(rows_of)  # type: ignore[call-overload]
+def joined(strips: object) -> Tensor:
+    """Join strips of logits, which must follow one another without gaps."""
+    rows = list(strips)  # type: ignore[call-overload]
     tops, stops = [row.start for row, _ in rows], [row.stop for row, _ in rows]
     assert tops == [0, *stops[:-1]]
     return torch.cat([logits for _, logits in rows], dim=1)
@@ -47,101 +48,135 @@ def test_weights_add_up_to_one_at_every_pixel(length: int) -> None:
     assert max(gaps, default=0) <= axis.side / 2
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "tiles", "z"),
+    [(256, 512, 64, 4), (512, 256, 64, 4), (48, 200, 64, 1), (256, 512, "full", 8)],
+)
+def test_the_whole_image_has_the_weight_of_its_pixels_per_pixel_of_the_tiles(
+    height: int, width: int, tiles: int, z: int
+) -> None:
+    """At 1/z of the scale of the tiles, the network sees 1/z² of the pixels."""
+    whole, tiled = tile_grids(height, width, tiles, 32)
+    assert (whole.rows.starts, whole.columns.starts) == ((0,), (0,))
+    assert whole.weight / tiled.weight == 1 / z**2
+
+
+def test_grids_are_averaged_by_their_weights() -> None:
+    """The whole image returns 0, its 64 x 64 tiles return 1."""
+
+    def network(tiles: Sequence[Tensor]) -> Tensor:
+        return torch.stack([torch.full((1, 4, 4), float(tile.shape[1] == 64)) for tile in tiles])
+
+    blended = joined(blend_tiles(network, noise(128, 256), tile_grids(128, 256, 64, 32), 8))
+    assert torch.allclose(blended, torch.tensor(4 / 5))
+
+
 @pytest.mark.parametrize(("height", "width"), [(150, 260), (64, 64), (40, 333), (333, 40), (1, 90)])
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
-def test_what_each_tile_sees_alike_is_what_the_photo_shows(
+def test_blending_equal_logits_does_not_change_them(
     height: int, width: int, batch_size: int
 ) -> None:
-    """No seams: where tiles agree, blending changes nothing, at any pixel."""
-    photo = noise(height, width)
+    image = noise(height, width)
     grids = tile_grids(height, width, 64, 96)
-    blended = whole(blend_tiles(see_colors, photo, grids, batch_size))
-    assert torch.allclose(blended, photo.float(), atol=1e-3)
+    blended = joined(blend_tiles(colors, image, grids, batch_size))
+    assert torch.allclose(blended, image.float(), atol=1e-3)
 
 
-def test_a_photo_that_fits_into_a_tile_is_seen_once_and_as_a_whole() -> None:
-    photo = noise(48, 64)
-    seen: list[tuple[int, ...]] = []
+@pytest.mark.parametrize(
+    ("shape", "tiles", "size", "expected"),
+    [
+        ((48, 64), "full", 64, [(3, 48, 64)]),
+        ((48, 200), 64, 32, [(3, 48, 200), *[(3, 48, 64)] * 6]),
+    ],
+    ids=["fits into a tile", "larger than a tile"],
+)
+def test_the_network_gets_the_whole_image_and_tiles_of_one_shape(
+    shape: tuple[int, int], tiles: int, size: int, expected: list[tuple[int, ...]]
+) -> None:
+    inputs: list[tuple[int, ...]] = []
 
-    def see(tiles: Sequence[Tensor]) -> Tensor:
-        seen.extend(tuple(tile.shape) for tile in tiles)
-        return see_coarsely(tiles)
+    def network(batch: Sequence[Tensor]) -> Tensor:
+        inputs.extend(tuple(tile.shape) for tile in batch)
+        return coarse_colors(batch)
 
-    blended = whole(blend_tiles(see, photo, tile_grids(48, 64, "full", 64), 8))
-    assert seen == [(3, 48, 64)]
-    expected = torch.nn.functional.interpolate(see_coarsely([photo]), (48, 64), mode="bilinear")
-    assert torch.allclose(blended, expected[0], atol=1e-3)
-
-
-def test_a_larger_photo_is_seen_as_a_whole_and_in_tiles_of_one_shape() -> None:
-    seen: list[tuple[int, ...]] = []
-
-    def see(tiles: Sequence[Tensor]) -> Tensor:
-        seen.extend(tuple(tile.shape) for tile in tiles)
-        return see_coarsely(tiles)
-
-    whole(blend_tiles(see, noise(48, 200), tile_grids(48, 200, 64, 32), 8))
-    assert seen.count((3, 48, 200)) == 1
-    assert set(seen) == {(3, 48, 200), (3, 48, 64)}
+    image = noise(*shape)
+    blended = joined(blend_tiles(network, image, tile_grids(*shape, tiles, size), 8))
+    assert sorted(inputs, reverse=True) == expected
+    if len(expected) == 1:
+        upsampled = torch.nn.functional.interpolate(coarse_colors([image]), shape, mode="bilinear")
+        assert torch.allclose(blended, upsampled[0], atol=1e-3)
 
 
-def test_a_step_between_tiles_becomes_a_slope() -> None:
-    """Tiles that contradict each other meet in a smooth transition, not in an edge."""
+def test_tiles_with_different_logits_are_joined_smoothly() -> None:
     numbers = iter([0.0, 1.0])
 
-    def see(tiles: Sequence[Tensor]) -> Tensor:
+    def network(tiles: Sequence[Tensor]) -> Tensor:
         return torch.stack([torch.full((1, 4, 4), next(numbers)) for _ in tiles])
 
-    axis = Axis(112, 64, (0, 48))
-    grid = Grid(Axis(64, 64, (0,)), axis)
-    line = whole(blend_tiles(see, noise(64, 112), [grid], 1))[0, 0]
+    grid = Grid(Axis(64, 64, (0,)), Axis(112, 64, (0, 48)))
+    line = joined(blend_tiles(network, noise(64, 112), [grid], 1))[0, 0]
     assert (line[:48] == 0).all() and (line[64:] == 1).all()
     steps = line.diff()
     assert (steps >= 0).all() and steps.max() < 0.15
 
 
 @pytest.mark.parametrize("shift", [5, 8, 16])
-def test_few_labels_depend_on_where_the_grid_starts(shift: int) -> None:
-    """Of a network that sees 33 pixels around, at an eighth of the resolution, and at a tile's edge
-    only half of them; docs/deployment.md states the share for a trained network."""
+def test_few_labels_depend_on_the_position_of_the_grid(shift: int) -> None:
+    """For a network with an output stride of 8 and a receptive field of 33 pixels."""
     coarse = noise(12, 16)[None].float()
-    photo = torch.nn.functional.interpolate(coarse, (300, 400), mode="bicubic")[0]
+    image = torch.nn.functional.interpolate(coarse, (300, 400), mode="bicubic")[0]
 
-    def see(tiles: Sequence[Tensor]) -> Tensor:
+    def network(tiles: Sequence[Tensor]) -> Tensor:
         return torch.nn.functional.avg_pool2d(torch.stack(list(tiles)), 33, 8, 16)
 
     def labels(shift: int) -> Tensor:
         grid = tile_grids(300, 400, 96, 96)[-1]
         shifted = Grid(shift_axis(grid.rows, shift), shift_axis(grid.columns, shift))
-        return whole(blend_tiles(see, photo, [shifted], 8)).max(dim=0).indices
+        return joined(blend_tiles(network, image, [shifted], 8)).max(dim=0).indices
 
     assert (labels(shift) != labels(0)).float().mean() < 0.02
 
 
 def shift_axis(axis: Axis, shift: int) -> Axis:
-    """The first and the last tile stay, so that all is covered."""
+    """Shift all tiles; the first and the last remain as well, so that they cover the image."""
     *others, last = axis.starts
     starts = {0, *(start + shift for start in others), last}
     return Axis(axis.length, axis.side, tuple(sorted(starts)))
 
 
 @pytest.mark.parametrize(("height", "width"), [(6_400, 64), (64, 6_400)])
-def test_few_rows_of_tiles_live_at_a_time_however_long_the_photo_is(
-    height: int, width: int
-) -> None:
+def test_memory_holds_few_rows_of_tiles(height: int, width: int) -> None:
     (grid,) = tile_grids(height, width, 64, 64)[1:]
     assert len(grid.rows.starts) * len(grid.columns.starts) == 199
-    seen = alive = 0
+    calls = alive = 0
 
-    def see(tiles: Sequence[Tensor]) -> Tensor:
-        nonlocal seen, alive
-        seen += len(tiles)
-        if seen % 64 == 0:
-            rows = (3, 8, width)  # the logits of a row of tiles, joined
-            tensors = [part for part in gc.get_objects() if type(part) is Tensor]
-            alive = max(alive, sum(part.shape == rows for part in tensors))
-        return see_coarsely(tiles)
+    def network(tiles: Sequence[Tensor]) -> Tensor:
+        nonlocal calls, alive
+        calls += len(tiles)
+        if calls % 64 == 0:
+            row = (3, 8, width)  # the logits of a row of tiles
+            tensors = [item for item in gc.get_objects() if type(item) is Tensor]
+            alive = max(alive, sum(tensor.shape == row for tensor in tensors))
+        return coarse_colors(tiles)
 
-    for _ in blend_tiles(see, noise(height, width), [grid], 1):
+    for _ in blend_tiles(network, noise(height, width), [grid], 1):
         pass
     assert 1 <= alive <= 3
+
+
+def test_inference_mode_does_not_leak_from_a_suspended_generator() -> None:
+    modes = []
+
+    def network(inputs: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        modes.append(torch.is_inference_mode_enabled())
+        (images,) = inputs
+        return torch.nn.functional.adaptive_avg_pool2d(images.float(), size)
+
+    card = ModelCard("deeplabv3_mobilenet_v3_large", ("background", "red", "blue"), 64)
+    strips = tiled_logits(network, card, noise(64, 300), 64, 4, [64])
+    next(strips)
+    assert modes and all(modes)
+    assert not torch.is_inference_mode_enabled()
+    weight = torch.ones(1, requires_grad=True)
+    (2 * weight).sum().backward()
+    assert weight.grad == 2

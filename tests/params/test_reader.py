@@ -11,6 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from cocoseg.core.errors import MissingFileError, UserError
+from cocoseg.core.values import flatten
 from cocoseg.core.yaml12 import read_yaml
 from cocoseg.models import networks
 from cocoseg.params.filter import FilterParams
@@ -18,7 +19,6 @@ from cocoseg.params.reader import Params, load_params
 from cocoseg.params.runtime import RuntimeParams
 from cocoseg.params.train import TrainParams
 from tests import ROOT
-from tests.contract import leaves
 
 SAMPLE = ROOT / "presets/sample.yaml"
 REMOVED = object()
@@ -159,7 +159,7 @@ def test_an_error_inside_a_list_names_the_place(
     assert line.startswith(f"download.files.pairs.0.{key}: ")
 
 
-@pytest.mark.parametrize("key", leaves(yaml.safe_load(SAMPLE.read_text(encoding="utf-8"))))
+@pytest.mark.parametrize("key", flatten(yaml.safe_load(SAMPLE.read_text(encoding="utf-8"))))
 def test_a_value_of_a_wrong_type_names_what_is_expected(tmp_path: Path, key: str) -> None:
     assert refusal(write_changed(tmp_path, {key: [[]]})).startswith(
         (f"{key}: expected ", f"{key}.0: expected ")

@@ -249,10 +249,10 @@ def test_runs_that_test_other_images_or_know_other_classes_are_one_line(
     for key in ("confusions", "truths"):
         counts[key] = {names[stem]: value for stem, value in counts[key].items()}
     path.write_bytes(msgspec.json.encode(counts))
-    assert "the runs share no test image" in refusal(project, "main", "workspace")
+    assert "the runs have no test image in common" in refusal(project, "main", "workspace")
     counts["classes"] = ["background", *"abcde"]
     path.write_bytes(msgspec.json.encode(counts))
-    assert "the runs share no class" in refusal(project, "main", "workspace")
+    assert "the runs have no class in common" in refusal(project, "main", "workspace")
 
 
 def test_what_is_only_in_a_remote_is_read_from_there_and_what_is_nowhere_is_named(

@@ -10,13 +10,13 @@ import pytest
 import yaml
 from dvc.repo import Repo, lock_repo
 
+from cocoseg.core.values import flatten
 from tests.contract import (
     PARAMS,
     ROOT,
     STAGES,
     changed_stages,
     groups,
-    leaves,
     other_value,
     stages_that_depend,
     stages_to_run,
@@ -62,7 +62,7 @@ def test_the_docs_have_the_table_that_dvc_yaml_gives() -> None:
 @pytest.mark.parametrize("preset", sorted((ROOT / "presets").glob("*.yaml")), ids=lambda p: p.stem)
 def test_a_preset_has_no_key_that_the_table_leaves_out(preset: Path) -> None:
     assert (
-        leaves(yaml.safe_load(preset.read_text(encoding="utf-8"))).keys() == leaves(PARAMS).keys()
+        flatten(yaml.safe_load(preset.read_text(encoding="utf-8"))).keys() == flatten(PARAMS).keys()
     )
 
 
@@ -90,7 +90,7 @@ def changed_value(project: Project, key: str) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("key", leaves(PARAMS))
+@pytest.mark.parametrize("key", flatten(PARAMS))
 def test_a_changed_parameter_changes_exactly_the_stages_that_depend_on_it(
     asked: Project, repo: Repo, key: str
 ) -> None:

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from cocoseg.core.errors import UserError
-from cocoseg.core.labels import IGNORE_INDEX
+from cocoseg.core.labels import IGNORE_INDEX, read_mask, write_mask
 from cocoseg.core.seeding import generator
 from cocoseg.training.augmentation import (
     Augmentation,
@@ -34,6 +35,14 @@ def test_labels_stay_aligned_with_the_pixels(
         difference = (crop.permute(1, 2, 0).int() - expected.int()).abs().amax(dim=-1)
         wrong = (difference[counted] > 100).float().mean()
         assert wrong < 0.06, f"draw {draw}"  # only blurred borders
+
+
+def test_crops_contain_no_label_that_their_mask_lacks(tmp_path: Path) -> None:
+    sample = make_sample(tmp_path)
+    write_mask(sample.mask, np.where(read_mask(sample.mask), 200, 0).astype(np.uint8))
+    crops = TrainingCrops([sample], Augmentation(48, 40, (0.5, 2.0), 0.0), seed=0)
+    labels = {label for epoch in range(20) for label in crops[epoch, 0][1].unique().tolist()}
+    assert labels == {0, 200, IGNORE_INDEX}
 
 
 def test_labels_are_ignored_beyond_the_image_and_nowhere_else(tmp_path: Path) -> None:

@@ -1,14 +1,16 @@
-"""A checkpoint belongs to one run and is whole or not there."""
+"""A checkpoint is whole or missing, and belongs to exactly one run."""
 
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 
+from cocoseg.training import checkpoint
 from cocoseg.training.checkpoint import CheckpointFile, fingerprint
 from tests import ROOT
 
@@ -23,7 +25,7 @@ def weights() -> torch.Tensor:
     return torch.arange(24.0).reshape(1, 2, 3, 4).to(memory_format=torch.channels_last)
 
 
-def test_a_checkpoint_comes_back_as_it_was_memory_layout_included(tmp_path: Path) -> None:
+def test_a_loaded_checkpoint_equals_the_saved_one_including_memory_layout(tmp_path: Path) -> None:
     loaded = saved(tmp_path).load()
     assert loaded is not None
     assert torch.equal(loaded["weights"], weights())
@@ -31,38 +33,40 @@ def test_a_checkpoint_comes_back_as_it_was_memory_layout_included(tmp_path: Path
     assert loaded["history"] == [{"loss": 0.1, "val": {"iou": None}}]
 
 
-def test_a_checkpoint_of_another_run_is_not_used(tmp_path: Path) -> None:
+def test_the_checkpoint_of_another_run_is_not_loaded(tmp_path: Path) -> None:
     saved(tmp_path, "another run")
     assert CheckpointFile(tmp_path, "run").load() is None
 
 
-def test_a_folder_keeps_the_latest_few_and_what_is_no_checkpoint(tmp_path: Path) -> None:
-    for name in (".killed.1.pt.tmp", "photo.png"):
+def test_a_directory_keeps_the_newest_checkpoints_and_all_other_files(tmp_path: Path) -> None:
+    for name in (".killed.1.pt.tmp", "image.png"):
         (tmp_path / name).touch()
         os.utime(tmp_path / name, ns=(0, 0))
     for number in range(10):
         file = saved(tmp_path, f"run{number}")
         os.utime(file.path, ns=(number, number))  # the clock may be coarser than these writes
     kept = {f"run{number}.pt" for number in range(2, 10)}
-    assert {path.name for path in tmp_path.iterdir()} == {*kept, "photo.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {*kept, "image.png"}
     file.remove()
     assert file.load() is None
     assert CheckpointFile(tmp_path, "run8").load() is not None
 
 
 @pytest.mark.parametrize("length", [0, 4, 100, -1])
-def test_a_damaged_checkpoint_is_not_used_but_named(
+def test_a_damaged_checkpoint_is_reported_and_not_loaded(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, length: int
 ) -> None:
     file = saved(tmp_path)
     file.path.write_bytes(file.path.read_bytes()[:length])
     assert file.load() is None
     assert f"{file.path} is damaged" in caplog.text
-    file.path.write_bytes(b"no archive at all")
+    file.path.write_bytes(b"not an archive")
     assert file.load() is None
 
 
-def test_the_fingerprint_covers_values_and_contents(tmp_path: Path) -> None:
+def test_the_fingerprint_depends_on_values_contents_and_the_version_of_pytorch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "a.txt"
     path.write_text("1")
     first = fingerprint({"lr": 1}, [path])
@@ -70,6 +74,33 @@ def test_the_fingerprint_covers_values_and_contents(tmp_path: Path) -> None:
     assert fingerprint({"lr": 2}, [path]) != first
     path.write_text("2")
     assert fingerprint({"lr": 1}, [path]) != first
+    path.write_text("1")
+    renamed = path.rename(tmp_path / "b.txt")
+    assert fingerprint({"lr": 1}, [renamed]) != first
+    renamed.rename(path)
+    monkeypatch.setattr(checkpoint.torch, "__version__", "0.0")
+    assert fingerprint({"lr": 1}, [path]) != first
+
+
+@pytest.mark.parametrize(
+    ("module", "included"),
+    [
+        ("cocoseg.training.loaded", True),
+        ("cocoseg.params.loaded", False),  # parameters count by their values
+        ("another.loaded", False),
+    ],
+)
+def test_the_fingerprint_includes_loaded_code_except_params(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, included: bool
+) -> None:
+    loaded = ModuleType(module)
+    loaded.__file__ = str(tmp_path / "loaded.py")
+    monkeypatch.setitem(sys.modules, module, loaded)
+    fingerprints = set()
+    for code in ("a = 1", "a = 2"):
+        Path(loaded.__file__).write_text(code)
+        fingerprints.add(fingerprint({}, []))
+    assert len(fingerprints) == 1 + included
 
 
 def test_the_fingerprint_is_the_same_in_a_copy_of_the_project(tmp_path: Path) -> None:
@@ -78,7 +109,7 @@ def test_the_fingerprint_is_the_same_in_a_copy_of_the_project(tmp_path: Path) ->
         "print(checkpoint.fingerprint({'lr': 1}, [Path('data.txt').absolute()]))"
     )
     printed = set()
-    for name in ("here", "there"):
+    for name in ("original", "copy"):
         shutil.copytree(ROOT / "cocoseg", tmp_path / name / "cocoseg")
         (tmp_path / name / "data.txt").write_text("1")
         command = [sys.executable, "-c", script]

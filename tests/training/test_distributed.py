@@ -1,4 +1,4 @@
-"""Several processes compute what one computes on the same global batch."""
+"""Several processes compute the same as a single process on the same global batch."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from cocoseg.inference.batches import normalize
+from cocoseg.inference.backends import normalize
 from cocoseg.models.networks import ModelCard, estimate_norms
 from cocoseg.training.distributed import process_count, rank
 from cocoseg.training.trainer import Trainer
@@ -24,35 +24,35 @@ PROCESSES = 2 if DEVICE.type == "cpu" else min(4, torch.cuda.device_count())
 
 
 def gradients() -> dict[str, Tensor]:
-    """The loss and the gradients of one step, on this process's share of the batch."""
-    torch.backends.cudnn.allow_tf32 = False  # its rounding depends on the share's size
+    """The loss and the gradients of one step on this process's part of the batch."""
+    torch.backends.cudnn.allow_tf32 = False  # its rounding depends on the batch size
     card = ModelCard("deeplabv3_mobilenet_v3_large", NAMES, 48)
     trainer = Trainer(card, params(), DEVICE)
     random = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (4, 3, 48, 48), generator=random, dtype=torch.uint8)
     labels = torch.randint(0, 3, (4, 48, 48), generator=random, dtype=torch.uint8)
-    labels[1, :40] = 255  # unequal shares of void: the mean must be over all pixels
+    labels[1, :40] = 255  # the processes ignore different numbers of pixels
     images, labels = images.to(DEVICE), labels.to(DEVICE)
-    trainer.in_parallel.train()
-    # Dropout and batch statistics differ between processes by their nature: hold them still, the
-    # latter at those of the whole batch.
-    estimate_norms(trainer.averaged_model(), [normalize(images, card)])
-    trainer.model.load_state_dict(trainer.averaged_model().state_dict())
+    trainer.ddp_model.train()
+    # Dropout and batch statistics differ between processes: disable dropout, and fix the
+    # statistics to those of the whole batch.
+    estimate_norms(trainer.ema_model(), [normalize(images, card)])
+    trainer.model.load_state_dict(trainer.ema_model().state_dict())
     for module in trainer.model.modules():
         if isinstance(module, (torch.nn.Dropout, torch.nn.BatchNorm2d, torch.nn.SyncBatchNorm)):
             module.eval()
-    fraction = slice(rank(), None, process_count())
-    loss = trainer.loss(images[fraction], labels[fraction])
+    part = slice(rank(), None, process_count())
+    loss = trainer.loss(images[part], labels[part])
     (loss * process_count()).backward()
     found = {name: p.grad.contiguous().cpu() for name, p in trainer.model.named_parameters()}
     return {"loss": loss.detach().cpu(), **found}
 
 
 def two_steps() -> None:
-    """Train a network without the auxiliary head."""
+    """Train a network without an auxiliary head."""
     card = ModelCard("deeplabv3_mobilenet_v3_large", NAMES, 48)
     trainer = Trainer(card, params(aux_weight=0.0), DEVICE)
-    trainer.in_parallel.train()
+    trainer.ddp_model.train()
     for _ in range(2):
         images = torch.zeros(2, 3, 48, 48, dtype=torch.uint8)
         trainer.optimize(images, torch.zeros(2, 48, 48, dtype=torch.uint8))
@@ -76,7 +76,7 @@ with process_group(DEVICE):
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> "subprocess.CompletedProcess[str]":
-    """What two processes said that torchrun started; the last of `args` is the gradients' file."""
+    """The output of two processes of torchrun; the last of `args` is the file of gradients."""
     directory = tmp_path_factory.mktemp("two")
     (directory / "steps.py").write_text(IN_PROCESSES, encoding="utf-8")
     launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={PROCESSES}"]
@@ -86,10 +86,11 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> "subprocess.CompletedProces
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
+        timeout=300,
     )
 
 
-def test_gradients_of_two_processes_equal_those_of_one(
+def test_gradients_of_two_processes_equal_the_gradients_of_one(
     two: "subprocess.CompletedProcess[str]",
 ) -> None:
     assert Path(two.args[-1]).exists(), two.stderr
@@ -101,10 +102,10 @@ def test_gradients_of_two_processes_equal_those_of_one(
         torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-5, msg=name)
 
 
-def test_processes_agree_on_a_network_without_the_auxiliary_head(
+def test_several_processes_train_a_network_without_an_auxiliary_head(
     two: "subprocess.CompletedProcess[str]",
 ) -> None:
-    """DistributedDataParallel fails in the second step where a parameter has no gradient."""
+    """DistributedDataParallel fails in the second step if a parameter has no gradient."""
     assert (two.returncode, two.stdout) == (0, "two steps\n"), two.stderr
 
 
@@ -120,7 +121,7 @@ def main():
         relaunch("failing", 2)
     if os.environ["RANK"] == "1":
         {body}
-    time.sleep(3600)
+    time.sleep(300)  # longer than the timeout of the test
 
 run_stage(main, None)
 """
@@ -130,10 +131,10 @@ run_stage(main, None)
     ("body", "message"),
     [
         ("raise UserError('train.weights: no such file')", "error: train.weights: no such file"),
-        ("os.kill(os.getpid(), signal.SIGKILL)", "error: training process 1 was ended by SIGKILL"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "error: training process 1 was killed by SIGKILL"),
     ],
 )
-def test_a_process_that_fails_ends_all_with_one_line(
+def test_a_failing_process_ends_all_processes_with_one_line(
     tmp_path: Path, body: str, message: str
 ) -> None:
     (tmp_path / "failing.py").write_text(FAIL.format(body=body), encoding="utf-8")
@@ -143,6 +144,7 @@ def test_a_process_that_fails_ends_all_with_one_line(
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
+        timeout=100,
     )
     assert result.returncode == 1
     assert result.stderr.startswith(message)

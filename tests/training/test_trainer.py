@@ -1,16 +1,18 @@
-"""The training loop: it learns, keeps the best epoch, and does the same thing twice."""
+"""The training loop: it learns, keeps the best epoch, resumes, and is reproducible."""
 
 import itertools
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cocoseg.core.errors import UserError
+from cocoseg.inference.backends import TorchNetwork
 from cocoseg.inference.batches import confusion_of_samples
-from cocoseg.inference.confusion import mean_iou
+from cocoseg.inference.confusion import count_confusion, mean_iou
 from cocoseg.inference.dataset import Sample
 from cocoseg.models.networks import ModelCard, build_model
 from cocoseg.training.trainer import (
@@ -20,9 +22,11 @@ from cocoseg.training.trainer import (
     torch_seed,
 )
 from tests.samples import draw_samples
-from tests.training_runs import DEVICE, Run, params, run
+from tests.training_runs import DEVICE, Run, checkpoint_of, params, run
 
 pytestmark = pytest.mark.xdist_group("training")
+
+NAMES = ("background", "red", "blue")
 
 
 @pytest.fixture
@@ -31,86 +35,122 @@ def samples(tmp_path: Path) -> list[Sample]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """An uninterrupted run on such photos."""
-    return run(draw_samples(tmp_path_factory.mktemp("whole")))
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of three epochs."""
+    return run(draw_samples(tmp_path_factory.mktemp("uninterrupted")))
 
 
 @pytest.fixture(scope="module")
 def one_epoch(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run of one epoch, beside random numbers of seed 1."""
+    """A run of one epoch, while the global seed is 1."""
     torch.manual_seed(1)
     return run(draw_samples(tmp_path_factory.mktemp("one_epoch")), epochs=1)
 
 
-def test_it_learns_what_the_photos_show(samples: list[Sample]) -> None:
+def assert_same_weights(first: Run, second: Run) -> None:
+    for key, value in first.result.model.state_dict().items():
+        assert torch.equal(value, second.result.model.state_dict()[key]), key
+
+
+def test_training_learns_the_classes_and_reports_predictions(samples: list[Sample]) -> None:
     short = {"epochs": 20, "ema_decay": 0.5}
-    result, epochs = run(samples, size=64, crop=64, scale=[1.0, 1.0], **short)
-    assert epochs[-1]["loss"] < epochs[0]["loss"] / 2
-    assert result.summary()["val"]["miou"] > 0.6
+    trained = run(samples, size=64, crop=64, scale=[1.0, 1.0], **short)
+    assert trained.epochs[-1]["loss"] < trained.epochs[0]["loss"] / 2
+    assert trained.result.summary()["val"]["miou"] > 0.6
+    assert list(trained.predictions) == [4, 9, 14, 19]
+    confusion = np.zeros((3, 3), np.int64)
+    for sample, found in zip(samples[:2], trained.predictions[19], strict=True):
+        image, labels = sample.read()
+        assert np.array_equal(found.image, image.permute(1, 2, 0))
+        assert np.array_equal(found.ground_truth, labels)
+        confusion += count_confusion(found.ground_truth, found.prediction, 3)
+    assert mean_iou(confusion) == pytest.approx(trained.epochs[19]["val"]["miou"], abs=1e-3)
 
 
-def test_validation_sees_what_has_been_learnt_from_the_first_epochs_on(
-    samples: list[Sample],
-) -> None:
-    """Statistics that lag behind the averaged weights would call everything background."""
+def test_validation_recognizes_all_classes_from_the_second_epoch_on(samples: list[Sample]) -> None:
+    """With batch norm statistics that lag behind the EMA, everything would be background."""
     short = {"epochs": 6, "ema_decay": 0.9, "lr": 0.002, "warmup": 0.0}
-    _, epochs = run(samples, size=96, crop=96, scale=[1.0, 1.0], **short)
-    for figures in epochs[1:]:
-        assert min(figures["val"]["iou"].values()) > 0.1, figures
+    trained = run(samples, size=96, crop=96, scale=[1.0, 1.0], **short)
+    for metrics in trained.epochs[1:]:
+        assert min(metrics["val"]["iou"].values()) > 0.1, metrics
 
 
-def test_the_best_epoch_is_the_one_that_is_kept(samples: list[Sample], whole: Run) -> None:
-    result, epochs = whole
-    best = max(figures["val"]["miou"] for figures in epochs)
+def test_the_result_is_the_network_of_the_best_epoch(
+    samples: list[Sample], uninterrupted: Run
+) -> None:
+    result, epochs = uninterrupted.result, uninterrupted.epochs
+    best = max(metrics["val"]["miou"] for metrics in epochs)
     summary = result.summary()
     assert summary["val"]["miou"] == best == epochs[summary["epoch"] - 1]["val"]["miou"]
-    kept = confusion_of_samples(
-        result.model,
-        result.card,
-        samples[:2],
-        batch_size=1,
-        workers=0,
-        device=DEVICE,
-    )
+    network = TorchNetwork(result.model, result.card, DEVICE)
+    kept = confusion_of_samples(network, samples[:2], batch_size=1, workers=0)
     assert mean_iou(kept) == pytest.approx(best, abs=1e-6)
 
 
-def test_two_runs_give_the_same_weights_whatever_the_number_of_workers(
-    samples: list[Sample], whole: Run
+def test_only_a_better_epoch_replaces_the_best_weights() -> None:
+    trainer = Trainer(ModelCard(params().architecture, NAMES, 48), params(), DEVICE)
+    bias = trainer.ema_model().classifier[4].bias
+    for number, hits in enumerate([1, 5, 5, 3]):
+        bias.data.fill_(number)
+        trainer.finish_epoch(1.0, np.diag([10, hits, 10]) + np.eye(3, k=1, dtype=np.int64))
+    assert (trainer.best["classifier.4.bias"] == 1).all()
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.75])
+def test_the_ema_averages_the_weights_of_all_steps(decay: float) -> None:
+    """Without a decay, the EMA has the weights of the last step."""
+    trainer = Trainer(
+        ModelCard(params().architecture, NAMES, 48), params(ema_decay=decay, warmup=0.0), DEVICE
+    )
+    after_step = []
+
+    class Bar:
+        def update(self) -> None:
+            after_step.append(trainer.model.classifier[4].bias.detach().clone())
+
+        def set_postfix(self, **_: object) -> None:
+            pass
+
+    batch = torch.zeros(2, 3, 48, 48, dtype=torch.uint8), torch.ones(2, 48, 48, dtype=torch.uint8)
+    trainer.train_epoch([batch] * 3, 3, Bar())  # type: ignore[arg-type]
+    first, second, third = after_step
+    assert not torch.equal(second, third)
+    expected = decay * (decay * first + (1 - decay) * second) + (1 - decay) * third
+    torch.testing.assert_close(trainer.ema_model().classifier[4].bias.detach(), expected)
+
+
+def test_weights_do_not_depend_on_the_number_of_workers(
+    samples: list[Sample], uninterrupted: Run
 ) -> None:
-    (first, _), (second, _) = whole, run(samples, workers=2)
-    for key, value in first.model.state_dict().items():
-        assert torch.equal(value, second.model.state_dict()[key]), key
+    assert_same_weights(uninterrupted, run(samples, workers=2))
 
 
-def test_another_seed_gives_other_weights(samples: list[Sample], one_epoch: Run) -> None:
-    (first, _), (second, _) = one_epoch, run(samples, epochs=1, seed=1)
+def test_weights_depend_on_the_seed(samples: list[Sample], one_epoch: Run) -> None:
+    first, second = one_epoch.result, run(samples, epochs=1, seed=1).result
     key = "classifier.4.weight"
     assert not torch.equal(first.model.state_dict()[key], second.model.state_dict()[key])
 
 
-def test_global_random_state_is_neither_used_nor_changed(
+def test_the_global_random_state_is_neither_used_nor_changed(
     samples: list[Sample], one_epoch: Run
 ) -> None:
-    first, _ = one_epoch
     torch.manual_seed(2)
     before = torch.get_rng_state()
-    second, _ = run(samples, epochs=1)
+    second = run(samples, epochs=1)
     assert torch.equal(torch.get_rng_state(), before)
-    key = "classifier.4.weight"
-    assert torch.equal(first.model.state_dict()[key], second.model.state_dict()[key])
+    assert_same_weights(one_epoch, second)
 
 
-def test_the_learning_rate_rises_in_a_line_and_falls_to_zero() -> None:
+def test_the_learning_rate_rises_linearly_and_falls_along_a_cosine_to_zero() -> None:
     factors = [learning_rate_factor(step, 100, 0.2) for step in range(101)]
     assert factors[:20] == pytest.approx([(step + 1) / 20 for step in range(20)])
-    assert max(factors) == 1
+    assert factors[20] == max(factors) == 1
+    assert factors[40] == pytest.approx((1 + 0.5**0.5) / 2)  # a quarter of the way: 45 degrees
     assert all(after <= before for before, after in itertools.pairwise(factors[20:]))
     assert factors[-1] == pytest.approx(0)
 
 
-def test_norms_and_biases_are_not_decayed_and_the_backbone_learns_at_its_own_rate() -> None:
+def test_only_kernels_have_weight_decay_and_only_the_backbone_has_another_learning_rate() -> None:
     model = build_model("deeplabv3_mobilenet_v3_large", 3)
     groups = parameter_groups(model, weight_decay=0.1, backbone_lr_factor=0.5)
     found = {
@@ -125,10 +165,10 @@ def test_norms_and_biases_are_not_decayed_and_the_backbone_learns_at_its_own_rat
         assert found[id(parameter)] == (decay, factor), name
 
 
-def test_a_backbone_of_rate_near_zero_stays_what_it_was(samples: list[Sample]) -> None:
+def test_a_backbone_with_a_learning_rate_near_zero_does_not_change(samples: list[Sample]) -> None:
     start = {"weights": "none", "weight_decay": 0.0, "ema_decay": 0.0, "epochs": 1}
-    (still, _), (moving, _) = (
-        run(samples, backbone_lr_factor=factor, **start) for factor in (1e-12, 1.0)
+    still, moving = (
+        run(samples, backbone_lr_factor=factor, **start).result for factor in (1e-12, 1.0)
     )
     with torch_seed(0, "init"):
         before = build_model("deeplabv3_mobilenet_v3_large", 3).state_dict()
@@ -143,74 +183,87 @@ class Interrupted(Exception):
     pass
 
 
-def test_an_interrupted_run_goes_on_and_ends_with_the_same_weights(
-    samples: list[Sample], whole: Run
+def interrupt(samples: list[Sample], last: int) -> None:
+    """Run until the end of an epoch."""
+
+    def after_epoch(epoch: int) -> None:
+        if epoch == last:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        run(samples, after_epoch=after_epoch)
+
+
+def test_an_interrupted_run_resumes_and_ends_with_the_same_weights(
+    samples: list[Sample], uninterrupted: Run
 ) -> None:
-    """Interrupted after the first epoch, and then after the one with which it went on."""
-    for last in (0, 1):
-
-        def interrupt(epoch: int, last: int = last) -> None:
-            if epoch == last:
-                raise Interrupted
-
-        with pytest.raises(Interrupted):
-            run(samples, after_epoch=interrupt)
-    resumed, resumed_epochs = run(samples)
-    uninterrupted, uninterrupted_epochs = whole
-    assert resumed_epochs == uninterrupted_epochs
-    assert resumed.summary() == uninterrupted.summary()
-    for key, value in uninterrupted.model.state_dict().items():
-        assert torch.equal(value, resumed.model.state_dict()[key]), key
+    interrupt(samples, last=0)
+    interrupt(samples, last=1)
+    resumed = run(samples)
+    assert resumed.replayed == [0, 1]
+    assert resumed.epochs == uninterrupted.epochs
+    assert resumed.result.summary() == uninterrupted.result.summary()
+    assert_same_weights(uninterrupted, resumed)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
     samples: list[Sample],
 ) -> None:
-    with pytest.raises(UserError, match=r"the loss became .* lower train\.lr"):
-        run(samples, lr=1e30, warmup=0.0, epochs=4)
+    interrupt(samples, last=0)
+    saved = checkpoint_of(samples).path.read_bytes()
+    with pytest.raises(UserError, match=r"the loss became .* in epoch 2: lower train\.lr"):
+        run(samples, lr=1e30)
+    assert checkpoint_of(samples).path.read_bytes() == saved
 
 
-def test_one_photo_is_too_few_for_norms_of_a_single_value(samples: list[Sample]) -> None:
-    with pytest.raises(UserError, match="leave 1 to each of 1 processes"):
+def test_a_batch_of_one_image_is_refused_where_batch_norm_requires_two(
+    samples: list[Sample],
+) -> None:
+    with pytest.raises(UserError, match=r"leave 1 per process .* requires 2: raise"):
         run(samples[:1], epochs=1)
-    result, _ = run(samples[:1], epochs=1, architecture="lraspp_mobilenet_v3_large", aux_weight=0.0)
-    assert len(result.history) == 1
+    trained = run(samples[:1], epochs=1, architecture="lraspp_mobilenet_v3_large", aux_weight=0.0)
+    assert len(trained.result.history) == 1
 
 
-def test_a_damaged_photo_is_named_in_one_line_by_any_worker(samples: list[Sample]) -> None:
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_image_is_named_in_one_line(samples: list[Sample], workers: int) -> None:
     samples[3].image.write_bytes(samples[3].image.read_bytes()[:500])
-    for workers in (0, 1):
-        with pytest.raises(UserError, match=r"^[^\n]*3\.jpg[^\n]*$"):
-            run(samples, workers=workers, epochs=1)
+    with pytest.raises(UserError, match=r"^[^\n]*3\.jpg[^\n]*$"):
+        run(samples, workers=workers, epochs=1)
 
 
 @pytest.mark.parametrize(
     "architecture",
     ["deeplabv3plus_mobilenet_v3_large", "lraspp_mobilenet_v3_large", "deeplabv3_resnet50"],
 )
-def test_other_architectures_train_through_the_same_code(
+def test_all_parameters_of_other_architectures_are_trained(
     samples: list[Sample], architecture: str
 ) -> None:
-    result, epochs = run(samples, architecture=architecture, epochs=1, crop=64)
-    assert epochs[0]["loss"] > 0
+    result = run(samples, architecture=architecture, epochs=1, crop=64).result
     assert result.card.architecture == architecture
+    trained = dict(result.model.named_parameters())
+    with torch_seed(0, "init"):
+        initial = build_model(architecture, 3, auxiliary=True)
+    for name, parameter in initial.named_parameters():
+        assert not torch.equal(parameter, trained[name]), name
 
 
-def test_classes_can_be_weighted(samples: list[Sample]) -> None:
+def test_class_weights_change_the_loss(samples: list[Sample]) -> None:
     losses = [
-        run(samples, epochs=1, class_weights=weights)[1][0]["loss"]
+        run(samples, epochs=1, class_weights=weights).epochs[0]["loss"]
         for weights in ("none", "frequency", {"red": 9.0}, {"red": 1.0})
     ]
     assert len(set(losses)) == 3
     assert losses[0] == losses[3]
-    with pytest.raises(UserError, match="there is no class pink"):
+    with pytest.raises(UserError, match="unknown class pink"):
         run(samples, epochs=1, class_weights={"pink": 2.0})
 
 
-def test_bfloat16_trains_as_well(samples: list[Sample], one_epoch: Run) -> None:
-    _, epochs = run(samples, epochs=1, precision="bfloat16")
-    _, exact = one_epoch
-    assert epochs[0]["loss"] == pytest.approx(exact[0]["loss"], rel=0.05)
+def test_bfloat16_changes_the_loss_only_slightly(samples: list[Sample], one_epoch: Run) -> None:
+    exact = one_epoch.epochs[0]["loss"]
+    loss = run(samples, epochs=1, precision="bfloat16").epochs[0]["loss"]
+    assert loss != exact
+    assert loss == pytest.approx(exact, rel=0.05)
 
 
 class RecordedOperations(TorchDispatchMode):
@@ -234,8 +287,8 @@ class RecordedOperations(TorchDispatchMode):
         "deeplabv3_resnet50",
     ],
 )
-def test_a_step_uses_no_operation_that_is_not_deterministic_on_cuda(architecture: str) -> None:
-    """The operations that torch.use_deterministic_algorithms refuses or warns about on CUDA."""
+def test_a_step_uses_only_operations_that_are_deterministic_on_cuda(architecture: str) -> None:
+    """`torch.use_deterministic_algorithms` rejects the others or warns about them."""
     card = ModelCard(architecture, ("background", "red"), 64)
     trainer = Trainer(card, params(architecture=architecture), torch.device("cpu"))
     with RecordedOperations() as recorded:

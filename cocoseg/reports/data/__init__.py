@@ -1,8 +1,8 @@
 """The data page: the selected data before training, without PyTorch.
 
-measure     counts, sizes, positions, overlaps
-warnings    data warnings in words
-galleries   example images of each class, and of each reason for rejection
-thumbnails  drawings of annotations, invalid ones too
-page        the page
+measure     statistics of the selected images, annotations and masks
+warnings    data warnings
+galleries   examples of each class and of each reason for rejection, near-duplicates
+thumbnails  drawings of valid and invalid annotations
+page        the HTML page
 """

@@ -1,15 +1,16 @@
-"""Images to look at: of each class, and what was dropped for each reason.
+"""Galleries of the data page: examples of each class, near-duplicates, rejected entries.
 
-Photos are shown of selected images only: those of dropped ones were never fetched.
+Rejected images were never fetched; their annotations are drawn on a dark area.
 """
 
 import io
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -26,9 +27,9 @@ from cocoseg.coco.rasterize import rasterize
 from cocoseg.coco.rejections import Reason, Rejection, invalid_annotations
 from cocoseg.core.drawing import RGBImage
 from cocoseg.core.images import MAX_IMAGE_PIXELS, read_rgb
-from cocoseg.core.labels import IGNORE_INDEX, Labels, read_mask
+from cocoseg.core.labels import IGNORE_INDEX, read_mask
 from cocoseg.curation.near_duplicates import NearDuplicate
-from cocoseg.reports.data.measure import Measured
+from cocoseg.reports.data.measure import DataStatistics
 from cocoseg.reports.data.thumbnails import (
     THUMBNAIL,
     draw_annotated,
@@ -36,25 +37,40 @@ from cocoseg.reports.data.thumbnails import (
     outlines_in,
 )
 
-_PAIRS = 8
-_PICTURES = 96
-"""About so many photos of classes are shown, one of each class at least."""
+_MAX_PAIRS = 8
+_CLASS_THUMBNAILS = 96
+"""The approximate number of class examples on the page; each class has at least one."""
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A thumbnail, as a JPEG file, of an image; without a picture, the words alone."""
+class Thumbnail:
+    """An image in a gallery.
+
+    Attributes:
+        caption: the text below it.
+        image: the file name.
+        alt: the alternative text of the drawing.
+        jpeg: the drawing as the content of a JPEG file; None if nothing can be drawn.
+    """
 
     caption: str
     image: str
     alt: str = ""
-    picture: bytes | None = None
+    jpeg: bytes | None = None
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """All annotations, what was dropped, the folders of the selected photos and masks, and split's
-    list of near-duplicates."""
+    """The data that galleries show.
+
+    Attributes:
+        source: all images and annotations.
+        rejections: the rejected ones.
+        images: the directory of the selected images.
+        masks: the directory of their masks.
+        near_duplicates: the pairs that the stage `near_duplicates` found.
+        splits: the stems of each split.
+    """
 
     source: Instances
     rejections: Sequence[Rejection]
@@ -64,95 +80,107 @@ class Inputs:
     splits: Mapping[str, Sequence[str]]
 
 
-# --- Contact sheets -------------------------------------------------------------------------------
+# --- Examples of each class -----------------------------------------------------------------------
 
 
-def contact_sheets(data: Measured, inputs: Inputs) -> list[tuple[str | None, list[Shown]]]:
-    """For each class its name and examples; of many classes one each, all on one sheet without a
-    name."""
-    count = min(6, max(1, _PICTURES // len(data.class_labels)))
-    sheets = {
+def class_galleries(
+    data: DataStatistics, inputs: Inputs
+) -> list[tuple[str | None, list[Thumbnail]]]:
+    """Draw examples of each class.
+
+    Returns:
+        The name and the thumbnails of each class. If there are so many classes that each has one
+        thumbnail, all are in one gallery without a name.
+    """
+    count = min(6, max(1, _CLASS_THUMBNAILS // len(data.class_labels)))
+    galleries = {
         data.names[label]: [
-            _show_photo(data, inputs, example)
+            _draw_class_example(data, inputs, example)
             for example in choose_class_examples(data, label)[:count]
         ]
         for label in data.class_labels
     }
     if count > 1:
-        return list(sheets.items())
-    return [
-        (None, [replace(shown, caption=name) for name, found in sheets.items() for shown in found])
-    ]
+        return list(galleries.items())
+    return [(None, [replace(t, caption=name) for name, found in galleries.items() for t in found])]
 
 
 @dataclass(frozen=True)
 class ClassExample:
-    """An image, by its place, and why it is shown; `annotation` is to be seen enlarged."""
+    """An example of a class.
+
+    Attributes:
+        image: the index of the image.
+        caption: why it is shown.
+        annotation: the index of the annotation to crop to; None shows the whole image.
+    """
 
     image: int
     caption: str
     annotation: int | None = None
 
 
-def choose_class_examples(data: Measured, label: int) -> list[ClassExample]:
-    """Examples of a class, those worth most first: an image in which it takes the median share, the
-    smallest object, the largest, the most crowded image, and images at the quartiles."""
+def choose_class_examples(data: DataStatistics, label: int) -> list[ClassExample]:
+    """Choose different examples of a class, most informative first.
+
+    They are the image that the class fills to the median fraction, the smallest object, the largest
+    object, the image with the most objects, and the images at the quartiles of the fraction.
+    """
     objects = data.objects(label)
     if not len(objects):
         return []
     images, inverse = np.unique(data.image_of[objects], return_inverse=True)
     fractions = data.areas[objects] / data.image_areas[data.image_of[objects]]
-    taken = np.bincount(inverse, weights=fractions)
-    by_fraction = images[np.argsort(taken, kind="stable")]
+    by_fraction = images[np.argsort(np.bincount(inverse, weights=fractions), kind="stable")]
     instances = np.bincount(inverse)
     largest = objects[np.argmax(fractions)]
-    # One without any pixel could not be shown, unless there are only such.
-    seen = objects[data.areas[objects] > 0] if data.areas[largest] else objects
-    smallest = seen[np.argmin(data.areas[seen])]
+    # Objects without a pixel are invisible; show one only if all are.
+    visible = objects[data.areas[objects] > 0] if data.areas[largest] else objects
+    smallest = visible[np.argmin(data.areas[visible])]
     width, height = data.boxes[smallest, 2:]
-    wanted = [
-        ClassExample(int(by_fraction[len(images) // 2]), "typical"),
+    candidates = [
+        ClassExample(int(by_fraction[len(images) // 2]), "median size"),
         ClassExample(
-            int(data.image_of[smallest]),
-            f"smallest: {width} x {height} pixels, enlarged",
-            int(smallest),
+            int(data.image_of[smallest]), f"smallest: {width} x {height} pixels", int(smallest)
         ),
-        ClassExample(int(data.image_of[largest]), f"largest: {fractions.max():.0%} of the photo"),
+        ClassExample(int(data.image_of[largest]), f"largest: {fractions.max():.0%} of the image"),
         ClassExample(
-            int(images[np.argmax(instances)]), f"most crowded: {instances.max()} in one photo"
+            int(images[np.argmax(instances)]), f"most objects: {instances.max()} in this image"
         ),
-        ClassExample(int(by_fraction[len(images) // 4]), "typical, rather small"),
-        ClassExample(int(by_fraction[len(images) * 3 // 4]), "typical, rather large"),
+        ClassExample(int(by_fraction[len(images) // 4]), "lower quartile of size"),
+        ClassExample(int(by_fraction[len(images) * 3 // 4]), "upper quartile of size"),
     ]
     chosen: dict[tuple[int, int | None], ClassExample] = {}
-    for example in wanted:
+    for example in candidates:
         chosen.setdefault((example.image, example.annotation), example)
     return list(chosen.values())
 
 
-def _show_photo(data: Measured, inputs: Inputs, example: ClassExample) -> Shown:
+def _draw_class_example(data: DataStatistics, inputs: Inputs, example: ClassExample) -> Thumbnail:
     image = data.images[example.image]
-    labels = _read_mask(inputs.masks, image)
+    labels = read_mask(inputs.masks / f"{image.stem}.png")
     box = None
-    smaller = THUMBNAIL[1]
+    shorter_side = THUMBNAIL[1]
     if example.annotation is not None:
         box = _surroundings(data.boxes[example.annotation].tolist(), image)
-        # As many pixels of the part as are shown, where the photo has them.
-        smaller = THUMBNAIL[1] * min(image.width, image.height) // (box[3] - box[1])
-    photo = _read_photo(inputs.images, image, smaller)
-    within = labels[box[1] : box[3], box[0] : box[2]] if box else labels
-    seen = [data.names[k] for k in np.unique(within).tolist() if 0 < k < IGNORE_INDEX]
-    return Shown(
+        # Decode the crop at the resolution of the thumbnail, if the image has it.
+        shorter_side = THUMBNAIL[1] * min(image.width, image.height) // (box[3] - box[1])
+    pixels = _read_image(inputs, image, shorter_side)
+    crop = labels[box[1] : box[3], box[0] : box[2]] if box else labels
+    visible = [data.names[k] for k in np.unique(crop).tolist() if 0 < k < IGNORE_INDEX]
+    return Thumbnail(
         example.caption,
         image.file_name,
-        f"{image.file_name} with the mask over it: {', '.join(seen) or 'nothing'}",
-        _jpeg(draw_annotated(photo, labels, box)),
+        f"{image.file_name} with its mask: {', '.join(visible) or 'background only'}",
+        _jpeg(draw_annotated(pixels, labels, box)),
     )
 
 
 def _surroundings(box: Sequence[int], image: ImageRecord) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of a part of an image, shaped as a thumbnail, around a box (left,
-    top, width, height); the image's borders may cut it."""
+    """A crop around a box (left, top, width, height): left, top, right, bottom.
+
+    It has the shape of a thumbnail unless the edges of the image cut it.
+    """
     height = max(48, 3 * box[3], 3 * box[2] * THUMBNAIL[1] // THUMBNAIL[0])
     width = height * THUMBNAIL[0] // THUMBNAIL[1]
     left = max(0, min(box[0] + box[2] // 2 - width // 2, image.width - width))
@@ -160,81 +188,91 @@ def _surroundings(box: Sequence[int], image: ImageRecord) -> tuple[int, int, int
     return left, top, min(left + width, image.width), min(top + height, image.height)
 
 
-def _read_photo(directory: Path, image: ImageRecord, shorter_side: int) -> RGBImage:
-    path = directory / image.file_name
+def _read_image(inputs: Inputs, image: ImageRecord, shorter_side: int = THUMBNAIL[1]) -> RGBImage:
+    path = inputs.images / image.file_name
     return read_rgb(path, image.width, image.height, shorter_side=shorter_side)
 
 
-def _read_mask(directory: Path, image: ImageRecord) -> Labels:
-    return read_mask(directory / f"{image.stem}.png")
-
-
-def _jpeg(picture: RGBImage) -> bytes:
+def _jpeg(pixels: RGBImage) -> bytes:
     content = io.BytesIO()
-    Image.fromarray(picture).save(content, format="jpeg", quality=80, subsampling=0)
+    Image.fromarray(pixels).save(content, format="jpeg", quality=80, subsampling=0)
     return content.getvalue()
 
 
-def near_duplicates(data: Measured, inputs: Inputs) -> list[tuple[str, list[Shown]]]:
-    """Pairs of photos that are nearly the same, each with the splits that they are in: those in two
-    splits first, then the most similar ones."""
+def near_duplicate_galleries(
+    data: DataStatistics, inputs: Inputs
+) -> list[tuple[str, list[Thumbnail]]]:
+    """Draw pairs of near-duplicates.
+
+    Returns:
+        A title and both thumbnails of each pair. Pairs in different splits come first, then the
+        most similar ones.
+    """
     split_of = {stem: name for name, stems in inputs.splits.items() for stem in stems}
     found = sorted(
         inputs.near_duplicates,
         key=lambda pair: (split_of[pair.first] == split_of[pair.second], -pair.similarity),
     )
     images = {image.stem: image for image in data.images}
-    pairs = []
-    for pair in found[:_PAIRS]:
-        splits = split_of[pair.first], split_of[pair.second]
-        both = " and ".join(dict.fromkeys(splits))
-        shown = []
-        for stem, split in zip((pair.first, pair.second), splits, strict=True):
+    galleries = []
+    for pair in found[:_MAX_PAIRS]:
+        thumbnails = []
+        for stem in (pair.first, pair.second):
             image = images[stem]
-            photo = _read_photo(inputs.images, image, THUMBNAIL[1])
-            picture = draw_dropped(image.width, image.height, photo=photo)
-            alt = f"{image.file_name}, of a pair of near-duplicates"
-            shown.append(Shown(f"in {split}", image.file_name, alt, _jpeg(picture)))
-        pairs.append((f"{both}, similarity {pair.similarity:.2f}", shown))
-    return pairs
+            drawn = draw_dropped(image.width, image.height, image=_read_image(inputs, image))
+            alt = f"{image.file_name}, a near-duplicate"
+            thumbnails.append(Thumbnail(f"in {split_of[stem]}", image.file_name, alt, _jpeg(drawn)))
+        splits = " and ".join(dict.fromkeys((split_of[pair.first], split_of[pair.second])))
+        galleries.append((f"{splits}, similarity {pair.similarity:.2f}", thumbnails))
+    return galleries
 
 
-# --- What was dropped -----------------------------------------------------------------------------
+# --- Rejected images and annotations --------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Dropped:
-    """A reason for dropping, how often it was one, and what it looks like."""
+class RejectedGallery:
+    """A reason for rejection, the number of rejected entries, and some of them."""
 
-    reason: str
+    reason: Reason
     count: int
-    meaning: str
-    examples: Sequence[Shown]
+    examples: Sequence[Thumbnail]
 
 
-def dropped_images(data: Measured, inputs: Inputs) -> list[Dropped]:
-    """Why images were dropped, and the annotations of some of them."""
+class _Draw(Protocol):
+    """Draws a rejected entry, with its image if that is known, and the image's annotations."""
+
+    def __call__(
+        self,
+        rejection: Rejection,
+        image: ImageRecord | None,
+        annotations: Sequence[Annotation],
+    ) -> Thumbnail: ...
+
+
+def rejected_images(data: DataStatistics, inputs: Inputs) -> list[RejectedGallery]:
+    """Draw the annotations of some rejected images, by reason; most frequent first."""
     rejections = [r for r in inputs.rejections if r.kind == "image"]
-    return _dropped(data, inputs, rejections, partial(_show_dropped_image, data, inputs))
+    return _galleries(data, inputs, rejections, partial(_draw_rejected_image, data, inputs))
 
 
-def dropped_annotations(data: Measured, inputs: Inputs) -> list[Dropped]:
-    """Why annotations were dropped for themselves, and some of them, broken as they are."""
-    kept: set[int | None] = {image.id for image in data.images}
-    show = partial(_show_dropped_annotation, inputs, kept)
-    # Where the photo is at hand, there is more to see.
-    return _dropped(data, inputs, invalid_annotations(inputs.rejections), show, preferred=kept)
+def rejected_annotations(data: DataStatistics, inputs: Inputs) -> list[RejectedGallery]:
+    """Draw some invalid annotations, by reason; most frequent first."""
+    selected: set[int | None] = {image.id for image in data.images}
+    draw = partial(_draw_rejected_annotation, inputs, selected)
+    rejections = invalid_annotations(inputs.rejections)
+    # Only selected images have been fetched.
+    return _galleries(data, inputs, rejections, draw, preferred=selected)
 
 
-def _dropped(
-    data: Measured,
+def _galleries(
+    data: DataStatistics,
     inputs: Inputs,
     rejections: Sequence[Rejection],
-    show: Callable[[Rejection, ImageRecord | None, Sequence[Annotation]], Shown],
+    draw: _Draw,
     preferred: Set[int | None] = frozenset(),
-) -> list[Dropped]:
-    """Each reason with its examples, of the `preferred` images where there are any; the most
-    frequent first."""
+) -> list[RejectedGallery]:
+    """Draw examples of each reason, of the `preferred` images if possible."""
     by_reason: dict[Reason, list[Rejection]] = defaultdict(list)
     for rejection in rejections:
         by_reason[rejection.reason].append(rejection)
@@ -243,7 +281,7 @@ def _dropped(
         for reason, found in by_reason.items()
     }
     ids = {r.image_id for found in chosen.values() for r in found}
-    # Of entries with the same id, the kept one is what is shown.
+    # If several entries have the same id, show the selected one.
     images = itertools.chain(inputs.source.images, data.images)
     records: dict[int | None, ImageRecord] = {i.id: i for i in images if i.id in ids}
     annotations: dict[int | None, list[Annotation]] = defaultdict(list)
@@ -251,30 +289,30 @@ def _dropped(
         if annotation.image_id in ids:
             annotations[annotation.image_id].append(annotation)
     return [
-        Dropped(
+        RejectedGallery(
             reason,
             len(found),
-            reason.meaning,
-            [show(r, records.get(r.image_id), annotations[r.image_id]) for r in chosen[reason]],
+            [draw(r, records.get(r.image_id), annotations[r.image_id]) for r in chosen[reason]],
         )
         for reason, found in sorted(by_reason.items(), key=lambda item: (-len(item[1]), item[0]))
     ]
 
 
-def _show_dropped_image(
-    data: Measured,
+def _draw_rejected_image(
+    data: DataStatistics,
     inputs: Inputs,
     rejection: Rejection,
     image: ImageRecord | None,
     annotations: Sequence[Annotation],
-) -> Shown:
-    """The annotations of the image: the selected classes in their colours, others pale."""
+) -> Thumbnail:
+    """Draw annotations of selected classes in their colors, others pale, invalid ones in red."""
     name_of = {category.id: category.name for category in inputs.source.categories}
-    names = Counter(name_of.get(a.category_id, "unknown") for a in annotations)
-    found = ", ".join(f"{name} ({n})" for name, n in names.most_common(4))
-    caption = "; ".join(filter(None, [_shortened(rejection.detail), found or "not annotated"]))
+    counts = Counter(name_of.get(a.category_id, "unknown") for a in annotations)
+    classes = ", ".join(f"{name} ({n})" for name, n in counts.most_common(4))
+    caption = "; ".join(filter(None, [_shorten(rejection.detail), classes or "no annotations"]))
+    name = _name(image, rejection)
     if image is None or not _is_drawable(image):
-        return Shown(caption, _name(image, rejection))
+        return Thumbnail(caption, name)
     label_of = {data.names[label]: label for label in data.class_labels}
     valid, outlines = [], []
     for annotation in annotations:
@@ -283,45 +321,43 @@ def _show_dropped_image(
             valid.append(msgspec.structs.replace(annotation, category_id=label))
         else:
             outlines += outlines_in(bytes(annotation.segmentation))
-    # The largest lie at the bottom, or one on a table would not be seen.
+    # Small objects on top, so that large ones do not hide them.
     labels = rasterize(valid, image.width, image.height, overlap="small", crowd="paint")
-    picture = draw_dropped(image.width, image.height, labels=labels, outlines=outlines)
-    alt = f"Outlines in {_name(image, rejection)}, which was not fetched: {found or 'none'}"
-    return Shown(caption, _name(image, rejection), alt, _jpeg(picture))
+    drawn = draw_dropped(image.width, image.height, labels=labels, outlines=outlines)
+    alt = f"Annotations of {name}, which was not fetched: {classes or 'none'}"
+    return Thumbnail(caption, name, alt, _jpeg(drawn))
 
 
-def _show_dropped_annotation(
+def _draw_rejected_annotation(
     inputs: Inputs,
-    kept: Set[int | None],
+    selected: Set[int | None],
     rejection: Rejection,
     image: ImageRecord | None,
-    of_image: Sequence[Annotation],
-) -> Shown:
-    """One annotation in red, on its photo where its image is one of those `kept`."""
+    annotations: Sequence[Annotation],
+) -> Thumbnail:
+    """Draw an annotation in red, on its image if that is selected."""
+    # Of annotations with the same id, all but the first are rejected.
+    annotation = next((a for a in reversed(annotations) if a.id == rejection.annotation_id), None)
     name_of = {category.id: category.name for category in inputs.source.categories}
-    # Of those with the same id, the last was dropped.
-    annotation = next((a for a in reversed(of_image) if a.id == rejection.annotation_id), None)
-    name = name_of.get(annotation.category_id, "") if annotation else ""
+    category = name_of.get(annotation.category_id, "") if annotation else ""
     number = "" if rejection.annotation_id is None else f"annotation {rejection.annotation_id}"
-    caption = ", ".join(filter(None, [number, name, _shortened(rejection.detail)]))
-    if image is None or not _is_drawable(image):
-        return Shown(caption, _name(image, rejection))
-    fetched = image.id in kept
+    caption = ", ".join(filter(None, [number, category, _shorten(rejection.detail)]))
+    name = _name(image, rejection)
     outlines = outlines_in(bytes(annotation.segmentation)) if annotation else []
-    if not fetched and not outlines:
-        return Shown(caption, _name(image, rejection))
-    photo = _read_photo(inputs.images, image, THUMBNAIL[1]) if fetched else None
-    picture = draw_dropped(image.width, image.height, photo=photo, outlines=outlines)
-    what = "the dropped outline in red" if outlines else "nothing of the outline can be drawn"
-    where = "the photo" if fetched else "an empty image, as the photo was not fetched"
-    alt = f"{_name(image, rejection)}: {what}, on {where}"
-    return Shown(caption, _name(image, rejection), alt, _jpeg(picture))
+    if image is None or not _is_drawable(image) or not (image.id in selected or outlines):
+        return Thumbnail(caption, name)
+    pixels = _read_image(inputs, image) if image.id in selected else None
+    drawn = draw_dropped(image.width, image.height, image=pixels, outlines=outlines)
+    outline = "outline in red" if outlines else "without an outline that can be drawn"
+    background = "" if image.id in selected else "; the image was not fetched"
+    alt = f"Invalid annotation of {name}, {outline}{background}"
+    return Thumbnail(caption, name, alt, _jpeg(drawn))
 
 
 def _spread(rejections: Sequence[Rejection]) -> list[Rejection]:
     """The first, the middle and the last."""
-    places = {0, len(rejections) // 2, len(rejections) - 1}
-    return [rejections[place] for place in sorted(places)]
+    indices = {0, len(rejections) // 2, len(rejections) - 1}
+    return [rejections[index] for index in sorted(indices)]
 
 
 def _is_drawable(image: ImageRecord) -> bool:
@@ -337,10 +373,10 @@ def _is_valid(annotation: Annotation, image: ImageRecord) -> bool:
 
 
 def _name(image: ImageRecord | None, rejection: Rejection) -> str:
-    if image is None:
-        return "an entry without an id" if rejection.image_id is None else f"{rejection.image_id}"
-    return _shortened(image.file_name)
+    if image is not None:
+        return _shorten(image.file_name)
+    return "entry without an id" if rejection.image_id is None else f"image {rejection.image_id}"
 
 
-def _shortened(text: str) -> str:
+def _shorten(text: str) -> str:
     return text if len(text) <= 80 else f"{text[:79]}…"

@@ -1,4 +1,4 @@
-"""What a selection is like before anyone trains on it: counts, sizes, places, overlaps.
+"""Statistics of a selection: counts, sizes, positions, overlaps.
 
 data = measure(selection, Path("data/masks"), workers=2)
 data.figures()
@@ -7,7 +7,7 @@ data.figures()
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,25 +25,67 @@ from cocoseg.coco.rasterize import encode_region
 from cocoseg.core.errors import UserError
 from cocoseg.core.labels import IGNORE_INDEX
 from cocoseg.core.parallel import in_processes
-from cocoseg.core.values import rounded as _round
+from cocoseg.core.values import rounded
 
 TINY = 16
-"""Fewer pixels than this are hardly an object."""
+"""Objects with fewer pixels are tiny."""
 
-PLACES = 32
-"""Places are counted on a grid of so many rows and columns, whatever the image's size."""
+GRID = 32
+"""Positions are counted on a grid with this number of rows and columns, stretched to each image."""
+
+
+class ClassFigures(TypedDict):
+    """Figures of a class; `median_area` is in pixels, None without objects."""
+
+    images: int
+    instances: int
+    median_area: float | None
+
+
+class DataFigures(TypedDict):
+    """The content of `metrics/data.json`, except the number of warnings.
+
+    Objects (`instances`) exclude crowd regions. `fractions` are `overlap`, of the annotated pixels,
+    and `ignored`, of all pixels.
+    """
+
+    images: int
+    instances: int
+    crowd_regions: int
+    instances_per_image: dict[str, float | None]
+    image_sizes: dict[str, float | None]
+    objects: dict[str, int]
+    fractions: dict[str, float | None]
+    classes: dict[str, ClassFigures]
+
+
+ClassRow = TypedDict("ClassRow", {"class": str, "fraction": float, "images": int, "instances": int})
+"""A row of `metrics/data/classes.csv`; `fraction` is the fraction of images with the class."""
+
+SideRow = TypedDict("SideRow", {"class": str, "side": int, "instances": int})
+"""A row of `metrics/data/sizes.csv`: a bin of `DataStatistics.side_counts`."""
 
 
 @dataclass
-class Measured:
-    """A selection and what was counted in it; images and annotations keep their order.
+class DataStatistics:
+    """Statistics of I images with N annotations and L labels, including the background.
 
-    Per annotation: `areas` its pixels (N,); `boxes` its left, top, width and height (N, 4);
-    `image_of` its image's place in `images` (N,); `labels` (N,) and `crowd` (N,).
-    Per image: `pixels` those of each label of its mask (I, labels and void); `overlaps` those that
-    are painted over by another object, crowd regions aside (I,).
-    `places` (labels, PLACES, PLACES) counts the images whose mask has a label there; `twins` are
-    the annotations, as pairs, that cover the same pixels of their image.
+    Attributes:
+        images: the images.
+        annotations: the annotations, sorted by image.
+        names: the class names in label order, background first.
+        areas: the number of pixels of each annotation, int64 (N,).
+        boxes: left, top, width and height of each annotation in pixels, int64 (N, 4).
+        image_of: the index of the image of each annotation, int64 (N,).
+        labels: the label of each annotation, int64 (N,).
+        crowd: whether each annotation is a crowd region, bool (N,).
+        pixels: the number of pixels of each label in each mask, int64 (I, L + 1); ignored pixels
+            are last.
+        overlaps: the number of annotated pixels in each image that other objects cover as well,
+            without crowd regions, int64 (I,).
+        positions: the number of masks with each label at each point of a grid, int64
+            (L, GRID, GRID).
+        duplicates: pairs of indices of annotations with identical pixels in the same image.
     """
 
     images: Sequence[ImageRecord]
@@ -56,71 +98,73 @@ class Measured:
     crowd: NDArray[np.bool_]
     pixels: NDArray[np.int64]
     overlaps: NDArray[np.int64]
-    places: NDArray[np.int64]
-    twins: Sequence[tuple[int, int]]
+    positions: NDArray[np.int64]
+    duplicates: Sequence[tuple[int, int]]
 
     @property
     def class_labels(self) -> range:
-        """1…N; `names` begins with the background."""
+        """All labels except the background."""
         return range(1, len(self.names))
 
     @property
     def image_areas(self) -> NDArray[np.int64]:
+        """The number of pixels of each image, int64 (I,)."""
         areas: NDArray[np.int64] = self.pixels.sum(axis=1)
         return areas
 
     def objects(self, label: int | None = None) -> NDArray[np.int64]:
-        """The places of the annotations that are no crowd regions, of a class or of all."""
+        """Indices of the annotations of a class, or of all, without crowd regions."""
         chosen = ~self.crowd if label is None else ~self.crowd & (self.labels == label)
         return np.flatnonzero(chosen)
 
     def instances(self) -> NDArray[np.int64]:
-        """(I, labels): how many objects of each class an image has, crowd regions left out."""
+        """The number of objects of each class in each image, without crowd regions, (I, L)."""
         counts = np.zeros((len(self.images), len(self.names)), np.int64)
         objects = self.objects()
         np.add.at(counts, (self.image_of[objects], self.labels[objects]), 1)
         return counts
 
     def shows(self) -> NDArray[np.bool_]:
-        """(I, labels): whether an image has a class, be it as a crowd region."""
+        """Whether each image has annotations of each class, with crowd regions, (I, L)."""
         shown = np.zeros((len(self.images), len(self.names)), np.bool_)
         shown[self.image_of, self.labels] = True
         return shown
 
     def sizes(self, label: int | None = None) -> dict[str, int]:
-        """How many objects of a class, or of all, are small, medium and large."""
+        """The number of small, medium and large objects of a class, or of all."""
         limits = [limit for limit in SIZES.values() if limit]
-        places = np.searchsorted(limits, self.areas[self.objects(label)], side="right")
-        counts = np.bincount(places, minlength=len(SIZES)).tolist()
+        sizes = np.searchsorted(limits, self.areas[self.objects(label)], side="right")
+        counts = np.bincount(sizes, minlength=len(SIZES)).tolist()
         return dict(zip(SIZES, counts, strict=True))
 
     def hidden(self) -> NDArray[np.bool_]:
-        """(I, labels): whether an image has objects of a class of which its mask shows nothing."""
+        """Whether each image has objects of a class that its mask does not show, (I, L)."""
         hidden: NDArray[np.bool_] = (self.instances() > 0) & (self.pixels[:, :-1] == 0)
         return hidden
 
     def ignored_fractions(self) -> NDArray[np.float64]:
-        """(I,): the share of each mask that is void."""
+        """The fraction of ignored pixels in each mask, (I,)."""
         return self.pixels[:, -1] / self.image_areas
 
-    def rectangles(self) -> NDArray[np.int64]:
-        """The places of the objects that fill their box to the last pixel: boxes, not outlines.
+    def overlap_fraction(self) -> float:
+        """The overlaps as a fraction of the pixels of all objects."""
+        return float(self.overlaps.sum() / max(1, self.areas[self.objects()].sum()))
 
-        Those of a side below 8 pixels often do that honestly.
+    def rectangles(self) -> NDArray[np.int64]:
+        """Indices of the objects that fill their bounding box.
+
+        Objects with a side below 8 pixels are excluded: outlines of that size often fill their box.
         """
         width, height = self.boxes[:, 2], self.boxes[:, 3]
         full = (self.areas == width * height) & (np.minimum(width, height) >= 8)
         return np.flatnonzero(full & ~self.crowd)
 
-    def together(self) -> NDArray[np.int64]:
-        """(labels, labels): how many images show both classes; one class's images on the diagonal.
-
-        The background's row and column are zero.
-        """
+    def cooccurrence(self) -> NDArray[np.int64]:
+        """The number of images with both of two classes, (L, L); zero for the background."""
         shown = self.shows().astype(np.int64)
         return shown.T @ shown
 
-    def figures(self) -> dict[str, Any]:
+    def figures(self) -> DataFigures:
         """The figures of `metrics/data.json`."""
         per_image = self.instances().sum(axis=1)
         objects = self.objects()
@@ -131,24 +175,24 @@ class Measured:
             "instances": len(objects),
             "crowd_regions": int(self.crowd.sum()),
             "instances_per_image": {
-                "mean": _round(per_image.mean()),
-                "median": _round(np.median(per_image)),
+                "mean": rounded(per_image.mean()),
+                "median": rounded(np.median(per_image)),
                 "max": int(per_image.max()),
             },
             "image_sizes": {
                 "sizes": len({(image.width, image.height) for image in self.images}),
-                "median_width": _round(np.median(widths)),
-                "median_height": _round(np.median(heights)),
+                "median_width": rounded(np.median(widths)),
+                "median_height": rounded(np.median(heights)),
             },
             "objects": {
                 **self.sizes(),
                 "tiny": int((self.areas[objects] < TINY).sum()),
                 "rectangles": len(self.rectangles()),
-                "twins": len(self.twins),
+                "duplicates": len(self.duplicates),
             },
             "fractions": {
-                "overlap": _round(self.overlaps.sum() / max(1, self.areas[objects].sum())),
-                "ignored": _round(self.pixels[:, -1].sum() / self.pixels.sum()),
+                "overlap": rounded(self.overlap_fraction()),
+                "ignored": rounded(self.pixels[:, -1].sum() / self.pixels.sum()),
             },
             "classes": {
                 self.names[label]: {
@@ -160,8 +204,8 @@ class Measured:
             },
         }
 
-    def class_rows(self) -> list[dict[str, Any]]:
-        """For a plot: the share of the images that show each class."""
+    def class_rows(self) -> list[ClassRow]:
+        """The rows of `metrics/data/classes.csv`, which DVC plots."""
         shown = self.shows().sum(axis=0).tolist()
         return [
             {
@@ -174,15 +218,18 @@ class Measured:
         ]
 
     def side_counts(self, label: int | None = None) -> dict[int, int]:
-        """How many objects have a side (the root of the area) of 0, 1, 2 to 3, 4 to 7, … pixels, by
-        the smallest of these."""
+        """A histogram of the square roots of the areas of a class, or of all objects.
+
+        Returns:
+            The number of objects by the lower bound of each bin in pixels: 0, 1, 2, 4, 8, …
+        """
         areas = self.areas[self.objects(label)]
         limits = [0, *(4**power for power in range(14))]
         counts = np.histogram(areas, [*limits, 1 << 62])[0].tolist()
         return {int(limit**0.5): n for limit, n in zip(limits, counts, strict=True)}
 
-    def side_rows(self) -> list[dict[str, Any]]:
-        """For a plot: `side_counts` of each class, up to the longest side that there is."""
+    def side_rows(self) -> list[SideRow]:
+        """The rows of `metrics/data/sizes.csv`, which DVC plots; empty bins at the end are cut."""
         longest = max((side for side, n in self.side_counts().items() if n), default=0)
         return [
             {"class": self.names[label], "side": side, "instances": n}
@@ -192,10 +239,16 @@ class Measured:
         ]
 
 
-def measure(selection: Instances, masks: Path, workers: int) -> Measured:
-    """Count what is in a selection, whose category ids are labels, and in its masks.
+def measure(selection: Instances, masks: Path, workers: int) -> DataStatistics:
+    """Compute the statistics of a selection.
 
-    Raises UserError when a mask is missing, damaged or of another size than its image.
+    Args:
+        selection: images and annotations; their category ids are labels.
+        masks: the directory of the masks, `STEM.png`.
+        workers: the number of processes.
+
+    Raises:
+        UserError: a mask is missing, damaged or of another size than its image.
     """
     of_image: dict[int, list[Annotation]] = {image.id: [] for image in selection.images}
     for annotation in selection.annotations:
@@ -205,20 +258,20 @@ def measure(selection: Instances, masks: Path, workers: int) -> Measured:
         _Job(image, of_image[image.id], masks / f"{image.stem}.png") for image in selection.images
     )
     areas, boxes, overlaps, pixels = [], [], [], []
-    twins: list[tuple[int, int]] = []
-    places = np.zeros((IGNORE_INDEX + 1, PLACES, PLACES), np.int64)
-    rows, columns = np.indices((PLACES, PLACES))
+    duplicates: list[tuple[int, int]] = []
+    positions = np.zeros((IGNORE_INDEX + 1, GRID, GRID), np.int64)
+    rows, columns = np.indices((GRID, GRID))
     done = 0
     for counted in in_processes(_measure_image, jobs, workers):
         areas.append(counted.areas)
         boxes.append(counted.boxes)
         overlaps.append(counted.overlap)
         pixels.append([*counted.pixels[: len(names)], counted.pixels[IGNORE_INDEX]])
-        twins += [(done + first, done + second) for first, second in counted.twins]
-        places[counted.places, rows, columns] += 1
+        duplicates += [(done + first, done + second) for first, second in counted.duplicates]
+        positions[counted.grid, rows, columns] += 1
         done += len(counted.areas)
     annotations = [a for image in selection.images for a in of_image[image.id]]
-    return Measured(
+    return DataStatistics(
         images=selection.images,
         annotations=annotations,
         names=names,
@@ -229,8 +282,8 @@ def measure(selection: Instances, masks: Path, workers: int) -> Measured:
         crowd=np.array([annotation.iscrowd == 1 for annotation in annotations]),
         pixels=np.array(pixels),
         overlaps=np.array(overlaps),
-        places=places[: len(names)],
-        twins=twins,
+        positions=positions[: len(names)],
+        duplicates=duplicates,
     )
 
 
@@ -243,14 +296,14 @@ class _Job:
 
 @dataclass
 class _Counted:
-    """`Measured` of one image; `pixels` has 256 labels, `places` (PLACES, PLACES) a label each."""
+    """Statistics of one image: `pixels` (256,) by label, `grid` (GRID, GRID) of labels."""
 
     areas: NDArray[np.int64]
     boxes: NDArray[np.int64]
     overlap: int
-    twins: list[tuple[int, int]]
+    duplicates: list[tuple[int, int]]
     pixels: list[int]
-    places: NDArray[np.uint8]
+    grid: NDArray[np.uint8]
 
 
 def _measure_image(job: _Job) -> _Counted:
@@ -264,32 +317,32 @@ def _measure_image(job: _Job) -> _Counted:
     object_areas = sum(int(n) for n, a in zip(areas, job.annotations, strict=True) if not a.iscrowd)
     union = int(coco_mask.area(coco_mask.merge(objects))) if objects else 0
     first: dict[bytes, int] = {}
-    twins = []
-    for place, (area, region) in enumerate(zip(areas, encoded, strict=True)):
-        before = first.setdefault(region["counts"], place)
-        if area and before != place:
-            twins.append((before, place))
-    pixels, places = _read_mask(job.mask, width, height)
+    duplicates = []
+    for index, (area, region) in enumerate(zip(areas, encoded, strict=True)):
+        original = first.setdefault(region["counts"], index)
+        if area and original != index:
+            duplicates.append((original, index))
+    pixels, grid = _read_mask(job.mask, width, height)
     boxes = coco_mask.toBbox(encoded).astype(np.int64)
-    return _Counted(areas, boxes, object_areas - union, twins, pixels, places)
+    return _Counted(areas, boxes, object_areas - union, duplicates, pixels, grid)
 
 
 def _read_mask(path: Path, width: int, height: int) -> tuple[list[int], NDArray[np.uint8]]:
-    """How many pixels each of 256 labels has, and the labels at PLACES x PLACES points."""
+    """The number of pixels of each of 256 labels, and the labels at GRID x GRID points."""
     try:
         with Image.open(path) as mask:
             if mask.mode == "P" and mask.size == (width, height):
-                shown = mask.resize((PLACES, PLACES), Image.Resampling.NEAREST)
-                return mask.histogram(), np.asarray(shown)
-        problem = f"is no label map of {width} x {height} pixels"
+                grid = mask.resize((GRID, GRID), Image.Resampling.NEAREST)
+                return mask.histogram(), np.asarray(grid)
+        problem = f"is not a mask of {width} x {height} pixels"
     except FileNotFoundError:
         problem = "is missing"
     except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises on damaged files
         if isinstance(error, OSError) and error.errno is not None:
             raise
         problem = "is damaged"
-    raise UserError(f"{path} {problem}: `dvc repro --force --single-item mask` paints all anew")
+    raise UserError(f"{path} {problem}: run `dvc repro --force --single-item mask`")
 
 
 def _median(values: NDArray[np.int64]) -> float | None:
-    return _round(np.median(values)) if len(values) else None
+    return rounded(np.median(values)) if len(values) else None

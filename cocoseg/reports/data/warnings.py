@@ -1,59 +1,62 @@
-"""What is odd about a selection, in words: what a person should look at before training."""
+"""Data warnings: findings to check before training."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from cocoseg.coco.rejections import Reason
-from cocoseg.reports.data.measure import TINY, Measured
+from cocoseg.coco.rejections import UNUSABLE_IMAGES, Reason, Rejection, invalid_annotations
+from cocoseg.reports.data.measure import TINY, DataStatistics
 
 FEW_IMAGES = 10
-"""A class with fewer images is hardly learned, and its score means little."""
+"""A class with fewer images is hardly learned, and its score is unreliable."""
 
-_RARE = 20  # the commonest class has so many times the images of the rarest
-_LONG = 3  # a photo's longer side is so many times the shorter
+_RARE = 20  # ratio of the images of the most frequent class to those of the rarest
+_LONG = 3  # ratio of the longer side of an image to the shorter
 _LISTED = 5
 
 
 @dataclass(frozen=True)
 class DataWarning:
-    """One finding; `images` are the names of the files in which it can be seen, in order."""
+    """A finding; `images` are the file names of the images that show it, in order."""
 
     text: str
     images: Sequence[str] = ()
 
 
 def find_data_warnings(
-    data: Measured,
-    splits: Mapping[str, Mapping[str, Any]],
-    invalid: Mapping[Reason, int],
-    unusable: Mapping[Reason, int],
+    data: DataStatistics, splits: Mapping[str, Any], rejections: Sequence[Rejection]
 ) -> list[DataWarning]:
-    """All findings, the gravest first.
+    """Find everything unusual in a selection, most severe first.
 
-    `splits` is the content of `metrics/split.json`; `invalid` says how many annotations were
-    dropped for what is wrong with themselves, `unusable` how many images for their photos, by
-    reason.
+    Args:
+        data: the statistics of the selection.
+        splits: the content of `metrics/split.json`.
+        rejections: the rejected images and annotations.
     """
+    unusable = Counter(
+        r.reason for r in rejections if r.kind == "image" and r.reason in UNUSABLE_IMAGES
+    )
+    invalid = Counter(r.reason for r in invalid_annotations(rejections))
     return [
-        *_dropped(unusable, "image was", "images were", "for want of a photo that can be used"),
+        *_rejected(unusable, "image was", "images were", "as unusable"),
         *_classes(data, splits),
         *_leaks(splits),
-        *_twins(data),
+        *_duplicates(data),
         *_masks(data),
-        *_dropped(invalid, "annotation was", "annotations were", "as invalid"),
+        *_rejected(invalid, "annotation was", "annotations were", "as invalid"),
         *_objects(data),
-        *_photos(data),
+        *_images(data),
     ]
 
 
-def _classes(data: Measured, splits: Mapping[str, Mapping[str, Any]]) -> Iterator[DataWarning]:
+def _classes(data: DataStatistics, splits: Mapping[str, Any]) -> Iterator[DataWarning]:
     shown = data.shows().sum(axis=0)
     images = {data.names[label]: int(shown[label]) for label in data.class_labels}
     if absent := [name for name, n in images.items() if n == 0]:
-        yield DataWarning(f"No image shows {_listed(absent)}: asked for, but not in the data")
+        yield DataWarning(f"No image shows {_listed(absent)}")
     for split, purpose in (("train", "learned"), ("val", "validated"), ("test", "scored")):
         counts = splits[split]["classes"]
         missing = [name for name, n in images.items() if n and not counts.get(name)]
@@ -72,40 +75,38 @@ def _classes(data: Measured, splits: Mapping[str, Mapping[str, Any]]) -> Iterato
         yield DataWarning(f"{commonest} is in {times} times as many images as {rarest}")
 
 
-def _leaks(splits: Mapping[str, Mapping[str, Any]]) -> Iterator[DataWarning]:
+def _leaks(splits: Mapping[str, Any]) -> Iterator[DataWarning]:
     if across := splits.get("near_duplicates", {}).get("across_splits", 0):
-        text = _count(across, "pair of photos is", "pairs of photos are")
-        yield DataWarning(f"{text} nearly the same in two splits, which makes scores too good")
+        text = _count(across, "pair of near-duplicates is", "pairs of near-duplicates are")
+        yield DataWarning(f"{text} in different splits, which inflates the scores")
 
 
-def _twins(data: Measured) -> Iterator[DataWarning]:
-    for same, what in ((False, "under two classes"), (True, "twice under the same class")):
-        pairs = [p for p in data.twins if (data.labels[p[0]] == data.labels[p[1]]) == same]
+def _duplicates(data: DataStatistics) -> Iterator[DataWarning]:
+    for same, classes in ((False, "two classes"), (True, "the same class")):
+        pairs = [p for p in data.duplicates if (data.labels[p[0]] == data.labels[p[1]]) == same]
         if pairs:
-            text = f"{_count(len(pairs), 'object is', 'objects are')} annotated {what}, "
-            yield _of_objects(data, text + "with the very same pixels", [p[1] for p in pairs])
+            text = f"{_count(len(pairs), 'object is', 'objects are')} annotated twice"
+            second = [pair[1] for pair in pairs]
+            yield _of_objects(data, f"{text} with identical pixels, under {classes}", second)
 
 
-def _masks(data: Measured) -> Iterator[DataWarning]:
+def _masks(data: DataStatistics) -> Iterator[DataWarning]:
     ignored = np.flatnonzero(data.ignored_fractions() > 0.5)
     if len(ignored):
-        text = f"{_count(len(ignored), 'image is', 'images are')} more than half void"
-        yield _of_images(data, f"{text}: most of their pixels are not learned from", ignored)
+        text = f"{_count(len(ignored), 'image has', 'images have')} more than half of the pixels"
+        yield _of_images(data, f"{text} ignored", ignored)
     hidden = np.flatnonzero(data.hidden().any(axis=1))
     if len(hidden):
-        text = f"In {_count(len(hidden), 'image', 'images')} the mask shows nothing of a class"
-        yield _of_images(data, f"{text} that is annotated there: others lie over it", hidden)
-    overlap = data.figures()["fractions"]["overlap"]
+        text = f"{_count(len(hidden), 'image has', 'images have')} objects of a class that the mask"
+        yield _of_images(data, f"{text} does not show, because other objects cover them", hidden)
+    overlap = data.overlap_fraction()
     if overlap > 0.1:
-        yield _of_images(
-            data,
-            f"{overlap:.0%} of the annotated pixels are annotated more than once: mask.overlap "
-            "decides whose they are",
-            np.argsort(-data.overlaps, kind="stable"),
-        )
+        text = f"{overlap:.0%} of the annotated pixels are annotated more than once: mask.overlap"
+        order = np.argsort(-data.overlaps, kind="stable")
+        yield _of_images(data, f"{text} decides which class they get", order)
 
 
-def _dropped(
+def _rejected(
     reasons: Mapping[Reason, int], one: str, several: str, why: str
 ) -> Iterator[DataWarning]:
     if reasons:
@@ -115,59 +116,61 @@ def _dropped(
         yield DataWarning(f"{text} dropped {why}: {_listed(shown)}")
 
 
-def _objects(data: Measured) -> Iterator[DataWarning]:
+def _objects(data: DataStatistics) -> Iterator[DataWarning]:
     objects = data.objects()
     areas = data.areas[objects]
     by_area = objects[np.argsort(areas, kind="stable")]
     if tiny := int((areas < TINY).sum()):
-        text = f"{_count(tiny, 'annotation is', 'annotations are')} smaller than {TINY} pixels"
+        text = f"{_count(tiny, 'annotation has', 'annotations have')} fewer than {TINY} pixels"
         yield _of_objects(data, text, by_area[:tiny])
     fractions = data.areas / data.image_areas[data.image_of]
     filling = objects[fractions[objects] > 0.95]
     if len(filling):
-        text = f"{_count(len(filling), 'annotation fills', 'annotations fill')} more than 95% of"
+        text = f"{_count(len(filling), 'annotation covers', 'annotations cover')} more than 95% of"
         yield _of_objects(data, f"{text} the image", filling)
     rectangles = data.rectangles()
     if len(rectangles):
-        whole = f"of the {len(objects):,} annotations"
+        total = f"of {_count(len(objects), 'annotation', 'annotations')}"
         text = _count(
             len(rectangles),
-            f"{whole} is a plain rectangle: a box rather than an outline",
-            f"{whole} are plain rectangles: boxes rather than outlines",
+            f"{total} is a plain rectangle: a box, not an outline",
+            f"{total} are plain rectangles: boxes, not outlines",
         )
         yield _of_objects(data, text, rectangles)
 
 
-def _photos(data: Measured) -> Iterator[DataWarning]:
+def _images(data: DataStatistics) -> Iterator[DataWarning]:
     sides = np.array([(image.width, image.height) for image in data.images])
     longer, shorter = sides.max(axis=1), sides.min(axis=1)
-    long = np.flatnonzero(longer > _LONG * shorter)
-    if len(long):
-        text = f"{_count(len(long), 'photo is', 'photos are')} more than {_LONG} times as long"
-        yield _of_images(data, f"{text} as wide", long)
-    usual = float(np.median(longer))
-    for odd, what in ((longer < usual / 2, "half"), (longer > usual * 2, "twice")):
-        found = np.flatnonzero(odd)
+    elongated = np.flatnonzero(longer > _LONG * shorter)
+    if len(elongated):
+        text = f"{_count(len(elongated), 'image is', 'images are')} more than {_LONG} times as long"
+        yield _of_images(data, f"{text} as wide", elongated)
+    median = float(np.median(longer))
+    for unusual, limit in (
+        (longer < median / 2, "less than half"),
+        (longer > median * 2, "more than twice"),
+    ):
+        found = np.flatnonzero(unusual)
         if len(found):
-            size = "smaller" if what == "half" else "larger"
-            text = f"{_count(len(found), 'photo is', 'photos are')} {size} than {what} the usual"
-            yield _of_images(data, f"{text} {usual:.0f} pixels of the longer side", found)
+            text = (
+                f"The longer side of {_count(len(found), 'image', 'images')} is {limit} the median"
+            )
+            yield _of_images(data, f"{text} of {median:.0f} pixels", found)
     if len(objects := data.objects()) and data.areas[objects].sum() < 0.01 * data.pixels.sum():
-        yield DataWarning(
-            "Objects take less than 1% of all pixels: nearly everything is background"
-        )
+        yield DataWarning("Objects cover less than 1% of all pixels")
 
 
-def _of_objects(data: Measured, text: str, objects: Iterable[int]) -> DataWarning:
-    return _of_images(data, text, (data.image_of[place] for place in objects))
+def _of_objects(data: DataStatistics, text: str, objects: Iterable[int]) -> DataWarning:
+    return _of_images(data, text, (data.image_of[index] for index in objects))
 
 
-def _of_images(data: Measured, text: str, images: Iterable[int]) -> DataWarning:
-    return DataWarning(text, list(dict.fromkeys(data.images[place].file_name for place in images)))
+def _of_images(data: DataStatistics, text: str, images: Iterable[int]) -> DataWarning:
+    return DataWarning(text, list(dict.fromkeys(data.images[index].file_name for index in images)))
 
 
 def _count(number: int, one: str, several: str) -> str:
-    """`1 annotation is`, `1,200 annotations are`."""
+    """Format a count, such as `1 annotation is` or `1,200 annotations are`."""
     return f"{number:,} {one if number == 1 else several}"
 
 

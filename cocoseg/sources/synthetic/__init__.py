@@ -1,4 +1,4 @@
-"""The built-in sample: a small COCO data set that is drawn on the spot."""
+"""The built-in sample: a small COCO data set that is drawn locally."""
 
 import io
 from collections.abc import Sequence
@@ -15,7 +15,12 @@ from cocoseg.sources.synthetic.scenes import annotations_json, draw_image
 
 @dataclass(frozen=True)
 class SampleSource:
-    """The built-in sample; drawn by `workers` processes."""
+    """The built-in sample.
+
+    Attributes:
+        params: section `download.sample` of params.yaml.
+        workers: the number of processes that draw images.
+    """
 
     params: SampleParams
     workers: int
@@ -25,16 +30,16 @@ class SampleSource:
         write_text(path, annotations_json(params.images, params.width, params.height, params.seed))
 
     def fetch_images(self, images: Sequence[ImageRecord], directory: Path) -> int:
-        # Nothing in a file tells which seed and code drew it: each is drawn anew and compared.
+        # A file does not show which seed and code drew it, so each image is drawn and compared.
         draw = partial(_draw_file, directory=directory, seed=self.params.seed)
         return sum(in_processes(draw, images, self.workers))
 
     def discard_image(self, path: Path) -> None:
-        path.unlink()
+        path.unlink()  # it can be drawn again
 
 
 def _draw_file(image: ImageRecord, directory: Path, seed: int) -> bool:
-    """Draw one image into `folder` unless the same is there; return whether it was not."""
+    """Draw one image; return whether `directory` did not contain the same file yet."""
     buffer = io.BytesIO()
     draw_image(image.id, image.width, image.height, seed).save(buffer, "JPEG", quality=92)
     path = directory / image.file_name

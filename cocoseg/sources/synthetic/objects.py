@@ -1,10 +1,10 @@
-"""The shapes of the sample's objects: coloured polygons in metres, x to the right, y up.
+"""Shapes of the sample's objects: colored polygons in meters, x to the right and y up.
 
-Every object faces right, stands on y = 0 around x = 0, and is a list of parts that are painted in
-order. Each part says whether it belongs to the object's silhouette, so that the annotated polygons
-and the picture cannot drift apart.
+Every object faces right, rests on y = 0 around x = 0, and is a list of parts, which are painted in
+order. Each part states whether it belongs to the silhouette of the object, so that the annotated
+polygons always agree with the image.
 
-Shapes that never change are drawn in a small notation, one part a line (see `sketch`).
+Shapes that never change are written in a compact notation, one part per line (see `sketch`).
 """
 
 import math
@@ -16,18 +16,22 @@ from typing import TypeVar
 
 from numpy.random import Generator
 
+from cocoseg.core.labels import Color
+
 Point = tuple[float, float]
 Polygon = Sequence[Point]
-Color = tuple[int, int, int]
-Item = TypeVar("Item")
+ChoiceT = TypeVar("ChoiceT")
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
     """One polygon of an object.
 
-    `colour` None: silhouette only, such as the air between spokes. `shading`: "side" and "top" are
-    bright there and dark opposite, "flat" is neither. `outlined` False: lies within other parts.
+    Attributes:
+        polygon: in meters, or in pixels after it is placed in a scene.
+        color: None for an invisible part of the silhouette, such as the air between spokes.
+        shading: the bright side, "side" (towards the sun) or "top", or "flat" for none.
+        outlined: whether the part belongs to the silhouette; False if other parts enclose it.
     """
 
     polygon: Polygon
@@ -37,11 +41,11 @@ class Part:
 
 
 def detail(polygon: Polygon, color: Color, shading: str = "flat") -> Part:
-    """A part that lies within others."""
+    """Create a part that other parts enclose."""
     return Part(polygon, color, shading, outlined=False)
 
 
-# Clothes and vehicles share these colours, so that a class must be learned by its shape.
+# Clothes and vehicles share these colors, so that shapes, not colors, distinguish the classes.
 PAINTS: tuple[Color, ...] = (
     *((176, 38, 36), (206, 92, 38), (219, 170, 58), (66, 116, 62), (38, 104, 116), (42, 76, 142)),
     *((98, 62, 122), (190, 98, 120), (224, 222, 214), (168, 172, 176), (92, 98, 106), (40, 42, 48)),
@@ -59,15 +63,15 @@ HAIRS: tuple[Color, ...] = (
 )
 SHOES: tuple[Color, ...] = ((40, 38, 40), (90, 62, 44), (210, 208, 204))
 WHITE: Color = (236, 236, 232)
-TYRE: Color = (34, 34, 37)
+TIRE: Color = (34, 34, 37)
 STEEL: Color = (150, 154, 160)
 GLASS: Color = (62, 80, 96)
 RED_LAMP: Color = (198, 34, 30)
 WHITE_LAMP: Color = (250, 244, 214)
 
 
-def pick(rng: Generator, items: Sequence[Item]) -> Item:
-    return items[int(rng.integers(len(items)))]
+def pick(rng: Generator, choices: Sequence[ChoiceT]) -> ChoiceT:
+    return choices[int(rng.integers(len(choices)))]
 
 
 def chance(rng: Generator, probability: float) -> bool:
@@ -79,7 +83,7 @@ def between(rng: Generator, low: float, high: float) -> float:
 
 
 def mix(first: Color, second: Color, fraction: float) -> Color:
-    """`first` with `share` (0 to 1) of `second` in it."""
+    """Blend two colors; `fraction` (0 to 1) is the weight of `second`."""
     red, green, blue = (round(a + (b - a) * fraction) for a, b in zip(first, second, strict=True))
     return red, green, blue
 
@@ -93,7 +97,7 @@ def darker(color: Color, fraction: float) -> Color:
 
 
 def vary(rng: Generator, *colors: Color, amount: int = 14) -> Color:
-    """A neighbour of one of `colours`, up to `amount` levels away in each channel."""
+    """Pick one of `colors` and change each channel by up to `amount` levels."""
     steps = rng.integers(-amount, amount + 1, 3).tolist()
     values = [value + step for value, step in zip(pick(rng, colors), steps, strict=True)]
     red, green, blue = (min(255, max(0, value)) for value in values)
@@ -115,9 +119,9 @@ def disc(x: float, y: float, radius: float, sides: int = 20) -> list[Point]:
 
 
 def ring(x: float, y: float, outer: float, inner: float) -> list[Point]:
-    """A ring as one polygon with a slit, since a polygon has no holes."""
-    there, back = disc(x, y, outer, 32), disc(x, y, inner, 32)
-    return [*there, there[0], back[0], *reversed(back)]
+    """A ring as one polygon with a slit, because a polygon has no holes."""
+    rim, hole = disc(x, y, outer, 32), disc(x, y, inner, 32)
+    return [*rim, rim[0], hole[0], *reversed(hole)]
 
 
 def box(left: float, bottom: float, right: float, top: float) -> list[Point]:
@@ -125,7 +129,7 @@ def box(left: float, bottom: float, right: float, top: float) -> list[Point]:
 
 
 def band(path: Sequence[Point], widths: Sequence[float]) -> list[Point]:
-    """A limb or tube: the line through `path`, `widths[i]` thick at `path[i]`, with round ends."""
+    """A limb or tube along `path`, `widths[i]` wide at `path[i]`, with rounded ends."""
     left: list[Point] = []
     right: list[Point] = []
     last = len(path) - 1
@@ -145,7 +149,7 @@ def tube(ax: float, ay: float, bx: float, by: float, width: float) -> list[Point
 
 
 def smooth(polygon: Sequence[Point], rounds: int = 2) -> list[Point]:
-    """A closed polygon with its corners cut `rounds` times (Chaikin's algorithm)."""
+    """Cut the corners of a closed polygon `rounds` times (similar to Chaikin, 1974)."""
     for _ in range(rounds):
         cut: list[Point] = []
         for (ax, ay), (bx, by) in zip(polygon, [*polygon[1:], polygon[0]], strict=True):
@@ -156,7 +160,7 @@ def smooth(polygon: Sequence[Point], rounds: int = 2) -> list[Point]:
 
 
 def points(text: str) -> list[Point]:
-    """Points in the notation of SVG's `points` attribute: `"0,.3 1.2,.5 …"`."""
+    """Parse points in the notation of SVG's attribute `points`: `"0,.3 1.2,.5 …"`."""
     return [(float(x), float(y)) for x, y in (pair.split(",") for pair in text.split())]
 
 
@@ -183,13 +187,19 @@ def _parsed(text: str) -> list[tuple[bool, str, int, str, list[Point]]]:
 
 
 def sketch(text: str, **colors: Color) -> list[Part]:
-    """The parts that `text` draws, one a line: place, colour, shading, kind of shape, points.
+    """Draw parts from a compact notation, one part per line.
 
-        out paint    top  curve 0,0 1,.2 .5,.8        part of the silhouette, corners cut twice
-        in  glass+30 flat tube  0,0 1,0 .1,.2         within it, 30 % lighter, .1 to .2 m thick
+    The columns are place, color, shading, kind of shape, and points:
 
-    `soft` cuts corners once, `poly` never; `disc` has a centre and two radii, `box` two corners; a
-    line that starts with `...` continues the one before.
+        out paint    top  curve 0,0 1,.2 .5,.8        in the silhouette, corners cut twice
+        in  glass+30 flat tube  0,0 1,0 .1,.2         enclosed, 30% lighter, .1 to .2 m wide
+
+    `soft` cuts corners once, `poly` never; `disc` has a center and two radii, `box` two corners. A
+    line that starts with `...` continues the previous one.
+
+    Args:
+        text: the notation.
+        colors: a color for each name in `text`.
     """
     parts = []
     for outlined, name, shade, shading, polygon in _parsed(text):
@@ -205,7 +215,7 @@ def sketch(text: str, **colors: Color) -> list[Part]:
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """Where a person's joints are; of each pair, the limb farther from the viewer comes first."""
+    """The joints of a person in meters; of two limbs, the one farther from the viewer is first."""
 
     hip: Point
     neck: Point
@@ -215,7 +225,7 @@ class Pose:
 
 
 def _joint(start: Point, end: Point, upper: float, lower: float, forward: bool) -> Point:
-    """Knee or elbow between two ends: where circles of the two bones' lengths cross."""
+    """The knee or elbow between two ends, where circles with the lengths of the bones intersect."""
     dx, dy = end[0] - start[0], end[1] - start[1]
     distance = min(math.hypot(dx, dy), 0.999 * (upper + lower)) or 0.001
     along = (upper**2 - lower**2 + distance**2) / (2 * distance)
@@ -232,7 +242,7 @@ def _standing(rng: Generator) -> Pose:
             (between(rng, 0.24, 0.32), 0.83),  # hanging
             (between(rng, 0.24, 0.32), 0.83),
             (0.17, 1.0),  # on the hip
-            (0.08, 1.22),  # before the chest
+            (0.08, 1.22),  # in front of the chest
             (between(rng, 0.3, 0.5), between(rng, 1.6, 1.9)),  # waving
         )
         out, up = pick(rng, gestures)
@@ -243,13 +253,13 @@ def _standing(rng: Generator) -> Pose:
 
 def _walking(rng: Generator) -> Pose:
     stride, swing, ahead = between(rng, 0.16, 0.36), between(rng, 0.1, 0.34), pick(rng, (-1, 1))
-    # The heel of the foot behind is off the ground.
+    # The heel of the rear foot is off the ground.
     far, near = ((side * stride, 0.07 if side > 0 else 0.15) for side in (ahead, -ahead))
     hands = ((-ahead * swing, 0.9 + swing * 0.3), (ahead * swing, 0.9 + swing * 0.3))
     return Pose((0.0, 0.93), (between(rng, 0.02, 0.08), 1.45), hands, (far, near), True)
 
 
-# Hair and helmets around the middle of the head; the keys are (from the side, long).
+# Hair and helmets around the center of the head; the keys are (seen from the side, long).
 _HAIR = {
     (
         False,
@@ -262,92 +272,146 @@ _HAIR[False, True] = _HAIR[False, False]
 _HELMET = "-.13,-.02 -.135,.08 -.08,.165 .03,.17 .11,.12 .125,.05 .16,.03 .1,.015"
 
 
-def person(rng: Generator, pose: Pose | None = None, helmet: bool = False) -> list[Part]:
-    """Someone 1.75 m tall in clothes of their own, standing or walking when no pose is given."""
-    skirt = pose is None and chance(rng, 0.2)
-    pose = pose or (_walking(rng) if chance(rng, 0.5) else _standing(rng))
-    skin, hair = vary(rng, *SKINS, amount=8), vary(rng, *HAIRS, amount=8)
-    top, trousers, shoes = vary(rng, *PAINTS), vary(rng, *TROUSERS), vary(rng, *SHOES)
-    long_sleeves, shorts, long_hair = chance(rng, 0.6), chance(rng, 0.22), chance(rng, 0.4)
-    build, sideways = between(rng, 0.9, 1.15), pose.sideways
-    (hx, hy), (nx, ny) = pose.hip, pose.neck
-    axis = math.hypot(nx - hx, ny - hy)
-    ux, uy = (nx - hx) / axis, (ny - hy) / axis
-    wide = (0.25 if sideways else 0.37) * build
+@dataclass(frozen=True, slots=True)
+class _Figure:
+    """The pose, build and clothes of a person, without details that are drawn at random later."""
 
-    def arm(index: int, shade: float) -> list[Part]:
-        side = 0.0 if sideways else (-1, 1)[index] * wide * 0.46
-        shoulder, hand = (nx - ux * 0.07 + side * uy, ny - uy * 0.07 - side * ux), pose.hands[index]
+    pose: Pose
+    skirt: bool
+    skin: Color
+    hair: Color
+    top: Color
+    trousers: Color
+    shoes: Color
+    long_sleeves: bool
+    shorts: bool
+    long_hair: bool
+    build: float  # 1 is average
+
+    @property
+    def width(self) -> float:
+        return (0.25 if self.pose.sideways else 0.37) * self.build
+
+    @property
+    def up(self) -> Point:
+        """The direction of the spine."""
+        (hx, hy), (nx, ny) = self.pose.hip, self.pose.neck
+        length = math.hypot(nx - hx, ny - hy)
+        return (nx - hx) / length, (ny - hy) / length
+
+    @property
+    def head(self) -> Point:
+        (nx, ny), (ux, _) = self.pose.neck, self.up
+        return nx + ux * 0.17 + 0.02 * self.pose.sideways, ny + 0.175
+
+    def along_spine(self, fraction: float, back: float = 0.0) -> Point:
+        """A point between hip (0) and neck (1), `back` meters behind the spine."""
+        (hx, hy), (nx, ny), (ux, uy) = self.pose.hip, self.pose.neck, self.up
+        length = math.hypot(nx - hx, ny - hy)
+        return hx + ux * length * fraction - uy * back, hy + uy * length * fraction + ux * back
+
+    def arm(self, index: int, shade: float) -> list[Part]:
+        sideways, (nx, ny), (ux, uy) = self.pose.sideways, self.pose.neck, self.up
+        side = 0.0 if sideways else (-1, 1)[index] * self.width * 0.46
+        hand = self.pose.hands[index]
+        shoulder = (nx - ux * 0.07 + side * uy, ny - uy * 0.07 - side * ux)
         elbow = _joint(shoulder, hand, 0.3, 0.28, forward=not sideways and index == 0)
-        sleeve, bare = darker(top, shade), darker(skin, shade)
-        whole = band([shoulder, elbow, hand], [0.125 * build, 0.1, 0.075])
+        sleeve, bare = darker(self.top, shade), darker(self.skin, shade)
+        whole = band([shoulder, elbow, hand], [0.125 * self.build, 0.1, 0.075])
         parts = [
             Part(disc(*hand, 0.05, 10), bare),
-            Part(whole, sleeve if long_sleeves else bare, "side"),
+            Part(whole, sleeve if self.long_sleeves else bare, "side"),
         ]
-        if not long_sleeves:
-            parts.append(Part(band([shoulder, elbow], [0.14 * build, 0.12]), sleeve, "side"))
+        if not self.long_sleeves:
+            parts.append(Part(band([shoulder, elbow], [0.14 * self.build, 0.12]), sleeve, "side"))
         return parts
 
-    def leg(index: int, shade: float) -> list[Part]:
+    def leg(self, index: int, shade: float) -> list[Part]:
+        sideways, (hx, hy), (x, y) = self.pose.sideways, self.pose.hip, self.pose.feet[index]
         side = 0 if sideways else (-1, 1)[index]
-        hip, (x, y) = (hx + side * 0.09 * build, hy), pose.feet[index]
-        toe = x + (0.17 if sideways else side * 0.05)
+        hip, toe = (hx + side * 0.09 * self.build, hy), x + (0.17 if sideways else side * 0.05)
         knee = _joint(hip, (x, y), 0.445, 0.43, True) if sideways else ((hip[0] + x) / 2, 0.5)
-        cloth, bare = darker(trousers, shade), darker(skin, shade)
+        cloth, bare = darker(self.trousers, shade), darker(self.skin, shade)
+        shoe = band([(x - 0.03, y), (toe, y - 0.03)], [0.115, 0.075])
+        whole = band([hip, knee, (x, y)], [0.19 * self.build, 0.145, 0.095])
         parts = [
-            Part(
-                band([(x - 0.03, y), (toe, y - 0.03)], [0.115, 0.075]), darker(shoes, shade), "top"
-            ),
-            Part(
-                band([hip, knee, (x, y)], [0.19 * build, 0.145, 0.095]),
-                bare if shorts or skirt else cloth,
-                "side",
-            ),
+            Part(shoe, darker(self.shoes, shade), "top"),
+            Part(whole, bare if self.shorts or self.skirt else cloth, "side"),
         ]
-        if shorts:
-            parts.append(Part(band([hip, knee], [0.2 * build, 0.165]), cloth, "side"))
+        if self.shorts:
+            parts.append(Part(band([hip, knee], [0.2 * self.build, 0.165]), cloth, "side"))
         return parts
 
-    def along_spine(fraction: float, back: float = 0.0) -> Point:
-        return hx + ux * axis * fraction - uy * back, hy + uy * axis * fraction + ux * back
 
-    parts = [*arm(0, 0.22 * sideways), *leg(0, 0.25 * sideways), *leg(1, 0.0)]
+def person(rng: Generator, pose: Pose | None = None, helmet: bool = False) -> list[Part]:
+    """A person 1.75 m tall in random clothes, standing or walking if no pose is given."""
+    skirt = pose is None and chance(rng, 0.2)
+    figure = _Figure(
+        pose=pose or (_walking(rng) if chance(rng, 0.5) else _standing(rng)),
+        skirt=skirt,
+        skin=vary(rng, *SKINS, amount=8),
+        hair=vary(rng, *HAIRS, amount=8),
+        top=vary(rng, *PAINTS),
+        trousers=vary(rng, *TROUSERS),
+        shoes=vary(rng, *SHOES),
+        long_sleeves=chance(rng, 0.6),
+        shorts=chance(rng, 0.22),
+        long_hair=chance(rng, 0.4),
+        build=between(rng, 0.9, 1.15),
+    )
+    sideways = figure.pose.sideways
+    parts = [*figure.arm(0, 0.22 * sideways), *figure.leg(0, 0.25 * sideways), *figure.leg(1, 0.0)]
+    return [*parts, *_torso(rng, figure), *_head(rng, figure, helmet), *figure.arm(1, 0.0)]
+
+
+def _torso(rng: Generator, figure: _Figure) -> list[Part]:
+    """The torso in front of a backpack, a skirt and long hair."""
+    sideways, wide, (_, hy), (x, y) = (
+        figure.pose.sideways,
+        figure.width,
+        figure.pose.hip,
+        figure.head,
+    )
+    parts = []
     if sideways and chance(rng, 0.25):
-        backpack = band([along_spine(0.3, 0.19), along_spine(0.78, 0.19)], [0.2, 0.18])
-        parts.append(Part(backpack, vary(rng, *PAINTS), "side"))
-    if skirt:
+        backpack = [figure.along_spine(0.3, 0.19), figure.along_spine(0.78, 0.19)]
+        parts.append(Part(band(backpack, [0.2, 0.18]), vary(rng, *PAINTS), "side"))
+    if figure.skirt:
         waist, hem = wide * 0.45, between(rng, 0.24, 0.32)
         cloth = [(-hem, 0.48), (hem, 0.48), (waist, hy + 0.12), (-waist, hy + 0.12)]
         parts.append(Part(cloth, vary(rng, *PAINTS), "side"))
-    x, y = nx + ux * 0.17 + 0.02 * sideways, ny + 0.175
-    if long_hair and not sideways:
-        parts.append(Part(ellipse(x, y - 0.06, 0.135, 0.2, 16), hair, "side"))
-    spine = [along_spine(fraction) for fraction in (0.0, 0.3, 0.72, 0.92)]
-    parts.append(
-        Part(band(spine, [wide * fraction for fraction in (0.92, 0.86, 1.08, 0.86)]), top, "side")
-    )
-    parts.append(Part(tube(nx - ux * 0.05, ny - 0.04, x, y, 0.09), darker(skin, 0.15)))
-    parts.append(Part(ellipse(x, y, 0.098, 0.128, 18), skin, "side"))
+    if figure.long_hair and not sideways:
+        parts.append(Part(ellipse(x, y - 0.06, 0.135, 0.2, 16), figure.hair, "side"))
+    spine = [figure.along_spine(fraction) for fraction in (0.0, 0.3, 0.72, 0.92)]
+    widths = [wide * fraction for fraction in (0.92, 0.86, 1.08, 0.86)]
+    return [*parts, Part(band(spine, widths), figure.top, "side")]
+
+
+def _head(rng: Generator, figure: _Figure, helmet: bool) -> list[Part]:
+    """Neck, face, and hair or headgear."""
+    sideways, skin, (nx, ny) = figure.pose.sideways, figure.skin, figure.pose.neck
+    (x, y), (ux, _) = figure.head, figure.up
+    parts = [
+        Part(tube(nx - ux * 0.05, ny - 0.04, x, y, 0.09), darker(skin, 0.15)),
+        Part(ellipse(x, y, 0.098, 0.128, 18), skin, "side"),
+    ]
     if sideways:
-        parts.append(
-            Part([(x + 0.08, y + 0.02), (x + 0.125, y - 0.035), (x + 0.08, y - 0.045)], skin)
-        )
+        nose = [(x + 0.08, y + 0.02), (x + 0.125, y - 0.035), (x + 0.08, y - 0.045)]
+        parts.append(Part(nose, skin))
     for eye in (0.058,) if sideways else (-0.04, 0.04):
         parts.append(detail(ellipse(x + eye, y + 0.015, 0.013, 0.017, 8), (40, 32, 30)))
     covered = helmet or chance(rng, 0.15)
-    crown = points(_HELMET if covered else _HAIR[sideways, long_hair])
+    crown = points(_HELMET if covered else _HAIR[sideways, figure.long_hair])
     crown = smooth([(x + px, y + py) for px, py in crown], 1)
-    parts.append(Part(crown, vary(rng, *PAINTS) if covered else hair, "side"))
-    return [*parts, *arm(1, 0.0)]
+    return [*parts, Part(crown, vary(rng, *PAINTS) if covered else figure.hair, "side")]
 
 
 # Vehicles
 
 
 def bicycle(rng: Generator) -> list[Part]:
-    """A diamond frame, 1.75 m long; its silhouette has filled wheels and frame, as in COCO."""
-    frame, tyre = vary(rng, *PAINTS), vary(rng, TYRE, amount=6)
+    """A bicycle 1.75 m long. As in COCO, the silhouette includes the inside of wheels and frame."""
+    frame, tire = vary(rng, *PAINTS), vary(rng, TIRE, amount=6)
     parts: list[Part] = []
     for x in (-0.52, 0.54):
         parts.append(Part(disc(x, 0.34, 0.345), None))
@@ -356,7 +420,7 @@ def bicycle(rng: Generator) -> list[Part]:
             spoke = tube(x - dx, 0.34 - dy, x + dx, 0.34 + dy, 0.007)
             parts.append(detail(spoke, (172, 174, 178)))
         parts.append(detail(ring(x, 0.34, 0.318, 0.288), STEEL))
-        parts.append(detail(ring(x, 0.34, 0.345, 0.305), tyre))
+        parts.append(detail(ring(x, 0.34, 0.345, 0.305), tire))
         parts.append(detail(disc(x, 0.34, 0.04, 10), STEEL))
     parts.append(Part(points("-.52,.34 -.09,.29 .42,.66 .37,.8 -.25,.8"), None))
     top_tube = f"{pick(rng, ('-.24,.74', '-.24,.74', '-.2,.62', '-.14,.46'))} .38,.77"
@@ -371,12 +435,12 @@ def bicycle(rng: Generator) -> list[Part]:
         out saddle top  soft -.42,.93 -.42,.88 -.3,.87 -.12,.89 -.12,.92 -.26,.93
         out steel-40 flat disc -.09,.29 .09,.09
         out steel  flat tube -.09,.29 0,.14 .03,.03
-        out tyre   flat tube -.05,.13 .06,.13 .035,.035
+        out tire   flat tube -.05,.13 .06,.13 .035,.035
         """,
         frame=frame,
         steel=STEEL,
         saddle=(42, 36, 34),
-        tyre=TYRE,
+        tire=TIRE,
     )
     straight, dropped = "0,.84 -.03,1 -.13,1.02", "0,.84 -.02,.94 .13,.95 .16,.86 .08,.82"
     bar = points(pick(rng, (straight, straight, dropped)))
@@ -454,14 +518,14 @@ _FENDERS = """
 
 
 def motorcycle(rng: Generator) -> list[Part]:
-    """A motorcycle about 2.1 m long: roadster, sports machine, cruiser or scooter."""
+    """A motorcycle about 2.1 m long: a roadster, sport bike, cruiser or scooter."""
     kind = pick(rng, ("roadster", "roadster", "sport", "cruiser", "scooter"))
     tones = {"paint": vary(rng, *PAINTS), "metal": vary(rng, (128, 130, 136)), "steel": STEEL}
     tones |= {"black": vary(rng, (42, 42, 46), amount=6), "red": RED_LAMP, "lamp": WHITE_LAMP}
     radius = 0.26 if kind == "scooter" else between(rng, 0.3, 0.34)
     parts: list[Part] = []
     for x in (-0.7, 0.72):
-        parts.append(Part(disc(x, radius, radius, 24), TYRE))
+        parts.append(Part(disc(x, radius, radius, 24), TIRE))
         parts.append(detail(disc(x, radius, radius * 0.66), (96, 98, 102), "top"))
         parts.append(detail(disc(x, radius, radius * 0.57), (58, 59, 62)))
         for cosine, sine in _unit_circle(6)[:3]:
@@ -489,7 +553,7 @@ def motorcycle_rider(rng: Generator) -> list[Part]:
 def _road_wheel(x: float, radius: float) -> list[Part]:
     rim, gap = (180, 183, 188), (84, 86, 92)
     parts = [
-        Part(disc(x, radius, radius, 22), TYRE),
+        Part(disc(x, radius, radius, 22), TIRE),
         detail(disc(x, radius, radius * 0.66, 18), rim, "top"),
         detail(disc(x, radius, radius * 0.54, 18), gap),
     ]
@@ -499,7 +563,7 @@ def _road_wheel(x: float, radius: float) -> list[Part]:
     return [*parts, detail(disc(x, radius, radius * 0.14, 10), gap)]
 
 
-# Cars from the side: body, wheels (x of the rear one, x of the front one, radius), windows.
+# Cars from the side: body, wheels (x of the rear wheel, x of the front wheel, radius), windows.
 _CARS = {
     "sedan": (
         "-2.22,.3 -2.26,.7 -2.16,.95 -1.5,1 -1,1.36 -.6,1.46 .2,1.46 .55,1.36 1.1,1 1.95,.88"
@@ -538,7 +602,7 @@ _CARS = {
 
 
 def car(rng: Generator) -> list[Part]:
-    """A car of one of five bodies from the side, or from the front or back."""
+    """A car seen from the side, with one of five bodies, or from the front or back."""
     paint, glass = vary(rng, *PAINTS), vary(rng, GLASS, amount=10)
     if chance(rng, 0.2):
         return _car_from_the_front(rng, paint, glass)
@@ -582,8 +646,8 @@ def _car_from_the_front(rng: Generator, paint: Color, glass: Color) -> list[Part
     behind, taller = chance(rng, 0.4), between(rng, 1.0, 1.22)
     parts = sketch(
         """
-        out tyre  flat box -.86,0 -.6,.4
-        out tyre  flat box .6,0 .86,.4
+        out tire  flat box -.86,0 -.6,.4
+        out tire  flat box .6,0 .86,.4
         out paint-30 flat disc -.83,1.02 .12,.08
         out paint-30 flat disc .83,1.02 .12,.08
         out paint top  curve -.88,.24 -.93,.7 -.86,.92 -.7,1 -.58,1.36 -.4,1.47 .4,1.47 .58,1.36
@@ -597,7 +661,7 @@ def _car_from_the_front(rng: Generator, paint: Color, glass: Color) -> list[Part
         in  grille flat soft -.44,.58 -.4,.76 .4,.76 .44,.58
         in  plate flat box -.24,.44 .24,.55
         """,
-        tyre=TYRE,
+        tire=TIRE,
         paint=paint,
         glass=glass,
         plate=WHITE,
@@ -615,10 +679,10 @@ _AIRLINER_TAIL = """
 """
 _AIRLINER_WHEELS = """
     out metal-40 flat box 12.6,.5 12.95,2.4
-    out tyre  flat disc 12.75,.62 .62,.62
+    out tire  flat disc 12.75,.62 .62,.62
     out metal-40 flat box -2,.5 -1.6,2.4
-    out tyre  flat disc -2.3,.66 .66,.66
-    out tyre  flat disc -.9,.66 .66,.66
+    out tire  flat disc -2.3,.66 .66,.66
+    out tire  flat disc -.9,.66 .66,.66
 """
 _AIRLINER_HULL = """
     out hull   top  curve -19,5.1 -18.6,5.7 -12,5.8 11,5.8 14.6,5.6 16.8,4.7 18.1,3.6 17.4,2.7
@@ -635,10 +699,10 @@ _LIVERIES = (
 
 
 def airliner(rng: Generator, flying: bool) -> list[Part]:
-    """An airliner 36 m long; when it does not fly it stands on its wheels."""
+    """An airliner 36 m long, flying or on its wheels."""
     tones = {"hull": vary(rng, WHITE, WHITE, WHITE, STEEL, *PAINTS[:7], amount=6)}
     tones |= {"livery": vary(rng, *PAINTS), "metal": vary(rng, (172, 178, 186), amount=8)}
-    tones |= {"glass": (50, 62, 78), "tyre": TYRE}
+    tones |= {"glass": (50, 62, 78), "tire": TIRE}
     reach = between(rng, 1.2, 3.6) if flying else between(rng, 0.9, 1.6)
     far_tip, tip, pod = 5.2 + reach * between(rng, 0.6, 1.1), 2.9 - reach, 2.4 - reach * 0.5
     parts = [
@@ -669,8 +733,8 @@ _LIGHT_AIRCRAFT = """
     out livery top  poly -3.9,1.6 -4.4,2.95 -3.7,3 -2.4,1.95
     out metal  flat tube .5,.2 .45,.9 .1,.1
     out metal  flat tube 2.5,.2 2.45,.9 .1,.1
-    out tyre   flat disc .5,.24 .24,.24
-    out tyre   flat disc 2.5,.24 .24,.24
+    out tire   flat disc .5,.24 .24,.24
+    out tire   flat disc 2.5,.24 .24,.24
     in  metal  flat disc .5,.24 .1,.1
     in  metal  flat disc 2.5,.24 .1,.1
     out metal  flat disc 3.42,1.25 .05,.95
@@ -685,7 +749,7 @@ _LIGHT_AIRCRAFT = """
 
 
 def light_aircraft(rng: Generator, flying: bool) -> list[Part]:
-    """A low-wing propeller aircraft 8 m long, on its wheels."""
+    """A low-wing propeller aircraft 8 m long; its wheels are always down."""
     paint, livery = vary(rng, *PAINTS, WHITE, WHITE), vary(rng, *PAINTS)
     reach = between(rng, 0.5, 1.5) if flying else between(rng, 0.3, 0.6)
     far_wing = [(1.3, 1.3), (-0.2, 1.4), (-0.9, 1.9 + reach), (-0.1, 1.9 + reach)]
@@ -695,7 +759,7 @@ def light_aircraft(rng: Generator, flying: bool) -> list[Part]:
         "paint": paint,
         "livery": livery,
         "glass": GLASS,
-        "tyre": TYRE,
+        "tire": TIRE,
         "metal": (120, 122, 128),
     }
     return [
@@ -706,7 +770,7 @@ def light_aircraft(rng: Generator, flying: bool) -> list[Part]:
     ]
 
 
-# What is annotated but not among the classes to learn
+# Objects of classes that the sample annotates but does not select
 
 
 _COATS: dict[str, tuple[Color, ...]] = {
@@ -822,7 +886,7 @@ _THINGS = {
 
 
 def thing(rng: Generator, kind: str) -> list[Part]:
-    """A bird on the wing, dog, sheep, cow, horse, bench, sailing boat, kite or street furniture."""
+    """A flying bird, dog, sheep, cow, horse, bench, sailboat, kite, or an object of the street."""
     tones: dict[str, Color] = {"metal": (70, 73, 76), "steel": STEEL, "black": (38, 40, 42)}
     tones |= {"white": WHITE, "pink": (204, 156, 144), "horn": (216, 206, 180)}
     tones |= {"green": (90, 220, 120), "amber": (236, 180, 60), "red": RED_LAMP}
@@ -838,7 +902,7 @@ def thing(rng: Generator, kind: str) -> list[Part]:
 
 
 def bus(rng: Generator) -> list[Part]:
-    """A bus 10 m long, from the side."""
+    """A bus 10 m long, seen from the side."""
     paint, glass = vary(rng, *PAINTS[:9]), vary(rng, GLASS, amount=8)
     body = """
     out paint top  soft -5,.35 -5.05,2.9 -4.9,3.15 4.7,3.15 5,2.95 5.1,1.4 5.1,.35

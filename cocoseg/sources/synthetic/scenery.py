@@ -1,7 +1,7 @@
-"""The sample's backgrounds: sky, ground in perspective, buildings, trees, in three kinds of light.
+"""Backgrounds of the sample: sky, ground, buildings and trees in three kinds of light.
 
-What is soft (sky, ground) is painted at the size of the picture, and what has edges with DETAIL
-times as many pixels each way; the caller reduces both once the objects are drawn too.
+Soft areas (sky, ground) are painted at the size of the image, everything with edges at DETAIL times
+that size. The caller reduces the result to the size of the image after it has drawn the objects.
 """
 
 import math
@@ -43,47 +43,68 @@ LEAVES: Color = (88, 122, 58)
 
 @dataclass(frozen=True)
 class Light:
-    """What the weather and the hour do to a scene."""
+    """Weather and time of day.
+
+    Attributes:
+        sky_top: the color of the sky at the top of the image.
+        sky_low: the color of the sky at the horizon.
+        cloud: the color of the clouds.
+        cover: the fraction of the sky that clouds cover.
+        glow: the color of the sky around the sun.
+        tint: factors for red, green and blue.
+        shadow: the darkness of cast shadows, 0 to 1.
+        shadow_depth: how far shadows fall towards the viewer, in heights of the object.
+        sun: -1 for light from the left, 1 for light from the right.
+        evening: whether windows and lamps are lit.
+    """
 
     sky_top: Color
     sky_low: Color
     cloud: Color
-    cover: float  # share of clouds, 0 to 1
-    glow: Color  # of the sky around the sun
+    cover: float
+    glow: Color
     tint: tuple[float, float, float]
-    shadow: float  # darkness of cast shadows, 0 to 1
-    shadow_depth: float  # how far shadows fall towards the viewer, in heights of the object
-    sun: int  # -1: light from the left, 1: from the right
+    shadow: float
+    shadow_depth: float
+    sun: int
     evening: bool
 
 
 @dataclass(frozen=True)
 class View:
-    """A camera over flat ground: pixels per metre grow linearly below the horizon."""
+    """A camera above flat ground: pixels per meter grow linearly below the horizon.
+
+    Attributes:
+        width: of the image, in pixels.
+        height: of the image, in pixels.
+        horizon: pixels from the top.
+        camera: meters above the ground.
+        center: pixels from the left to the vanishing point.
+    """
 
     width: int
     height: int
-    horizon: float  # pixels from the top
-    camera: float  # metres above the ground
-    center: float  # pixels from the left to the vanishing point
+    horizon: float
+    camera: float
+    center: float
 
     @property
     def focal(self) -> float:
-        """Pixels per metre of what is one metre away."""
+        """Pixels per meter at a distance of one meter."""
         return 1.2 * self.height
 
     def ground_at(self, scale: float) -> float:
-        """The y in pixels where the ground has `scale` pixels per metre."""
+        """Return the y in pixels at which the ground has `scale` pixels per meter."""
         return self.horizon + self.camera * scale
 
     def project(self, x: float, y: float, z: float) -> Point:
-        """The pixel that shows a point x metres right, y above the ground and z away."""
+        """Project a point to pixels: x meters to the right, y above the ground and z away."""
         scale = self.focal / z
         return self.center + x * scale, self.horizon + (self.camera - y) * scale
 
 
 def make_light(rng: Generator) -> Light:
-    """A sunny day, an overcast one or dusk."""
+    """Choose a sunny day, an overcast day or dusk."""
     weather = pick(rng, ("day", "day", "day", "overcast", "dusk"))
     sun, depth = pick(rng, (-1, 1)), pick(rng, (0.28, 0.2, -0.16))
     if weather == "overcast":
@@ -101,14 +122,18 @@ def make_light(rng: Generator) -> Light:
 
 
 def noise(rng: Generator, width: int, height: int, columns: int, rows: int) -> Pixels:
-    """Smooth noise in [-1, 1], shape (height, width), from a grid of `rows` by `columns` values."""
+    """Draw smooth noise from a grid of `rows` x `columns` random values.
+
+    Returns:
+        float64 (height, width), about -1 to 1.
+    """
     grid = rng.integers(0, 256, (max(rows, 2), max(columns, 2)), dtype=np.uint8)
     resized = Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC)
     return np.asarray(resized, dtype=np.float64) / 127.5 - 1.0
 
 
 def _blend(pixels: Pixels, color: Color, fraction: Pixels) -> None:
-    """Paint `colour` over `pixels` (rows, columns, 3) as far as `share` (rows, columns) says."""
+    """Paint over `pixels` (rows, columns, 3); `fraction` (rows, columns) is the opacity."""
     for channel in range(3):
         plane = pixels[..., channel]
         plane += (color[channel] - plane) * fraction
@@ -139,12 +164,12 @@ def _sky(rng: Generator, view: View, light: Light, rows: int) -> Pixels:
 
 
 class _Ground:
-    """The ground's pixels with each pixel's place: `x` metres across, `z` metres away."""
+    """The pixels of the ground, and the position of each: `x` meters across, `z` meters away."""
 
     def __init__(self, rng: Generator, view: View, color: Color, roughness: float) -> None:
         self.top = min(view.height, max(0, math.ceil(view.horizon)))
         below = np.arange(self.top, view.height) + 0.5 - view.horizon
-        self.scale = np.maximum(below, 0.25)[:, None] / view.camera  # pixels per metre
+        self.scale = np.maximum(below, 0.25)[:, None] / view.camera  # pixels per meter
         self._camera = view.camera
         self.z = view.focal / self.scale
         self.x = (np.arange(view.width)[None, :] + 0.5 - view.center) / self.scale
@@ -152,7 +177,7 @@ class _Ground:
         patches = noise(rng, 256, 256, 28, 28)
         near = np.clip(self.scale / (0.25 * view.height), 0.0, 1.0)
         middle = np.clip(self.scale / (0.06 * view.height), 0.0, 1.0)
-        self.far = (1.0 - near) ** 4  # 1 at the horizon, 0 from a few metres before the viewer
+        self.far = (1.0 - near) ** 4  # 1 at the horizon, 0 near the viewer
         self.texture = self._looked_up(grain, 22.0) * near * 0.7
         self.texture += self._looked_up(patches, 5.0) * middle
         self.pixels = np.empty((*self.x.shape, 3))
@@ -160,9 +185,9 @@ class _Ground:
         self.pixels += (self.texture * roughness)[..., None]
 
     def _looked_up(self, tile: Pixels, texels: float) -> Pixels:
-        """A 256 by 256 tile laid on the ground, `texels` of it per metre.
+        """A 256 x 256 texture on the ground, with `texels` of its pixels per meter.
 
-        Every second tile is mirrored, so that no seams show.
+        Every second tile is mirrored to avoid visible seams.
         """
         columns = 255 - np.abs(255 - (self.x * texels).astype(np.int64) % 510)
         rows = 255 - np.abs(255 - (self.z * texels).astype(np.int64) % 510)
@@ -171,13 +196,13 @@ class _Ground:
         return texture
 
     def along(self, color: Color, x: Pixels | float, width: float, fraction: float = 1.0) -> None:
-        """Paint a strip that leads away from the viewer, `width` metres wide around `x`."""
+        """Paint a strip that runs away from the viewer, `width` meters wide around `x`."""
         self._paint(
             color, fraction * np.clip((width / 2 - np.abs(self.x - x)) * self.scale + 0.5, 0, 1)
         )
 
     def across(self, color: Color, near: float, far: float, fraction: Pixels | float = 1.0) -> None:
-        """Paint a strip from side to side, between the pixels per metre `far` and `near`."""
+        """Paint a strip from left to right, between the scales `far` and `near`."""
         row = 1.0 / self._camera
         inside = np.clip((self.scale - far) / row, 0, 1) * np.clip((near - self.scale) / row, 0, 1)
         self._paint(color, np.broadcast_to(inside * fraction, self.x.shape))
@@ -189,20 +214,20 @@ class _Ground:
 
 
 def _paint_ground(rng: Generator, ground: _Ground, setting: str, height: int) -> None:
-    """Roads, paths, runways and shores; places across are in pixels per metre at that row."""
-    metre = height / 100
-    pavement, curb = vary(rng, PAVING, amount=8), lighter(PAVING, 0.25)
+    """Paint roads, paths, runways and shores; strips across are placed by their scale."""
+    meter = height / 100
+    sidewalk, curb = vary(rng, PAVING, amount=8), lighter(PAVING, 0.25)
     if setting == "street":
-        ground.across(pavement, 10.5 * metre, 0)
-        ground.across(curb, 10.9 * metre, 10.5 * metre)
+        ground.across(sidewalk, 10.5 * meter, 0)
+        ground.across(curb, 10.9 * meter, 10.5 * meter)
         dashes = (ground.x % 3.6 < 2.0).astype(np.float64)
-        ground.across(ROAD_PAINT, 21 * metre, 20 * metre, dashes * 0.8)
+        ground.across(ROAD_PAINT, 21 * meter, 20 * meter, dashes * 0.8)
         if chance(rng, 0.6):
-            ground.across(curb, 45 * metre, 43 * metre)
-            ground.across(pavement, math.inf, 45 * metre)
+            ground.across(curb, 45 * meter, 43 * meter)
+            ground.across(sidewalk, math.inf, 45 * meter)
     elif setting == "avenue":
         for side in (-1, 1):
-            ground.along(pavement, side * 14.0, 19.0)
+            ground.along(sidewalk, side * 14.0, 19.0)
             ground.along(curb, side * 4.5, 0.25)
         ground.along(ROAD_PAINT, 0.0, 0.16, 0.8)
     elif setting == "park" and chance(rng, 0.75):
@@ -211,23 +236,23 @@ def _paint_ground(rng: Generator, ground: _Ground, setting: str, height: int) ->
         ground.along(darker(SOIL, 0.2), curve, 2.5, 0.5)
         ground.along(vary(rng, SOIL, PAVING, amount=8), curve, 2.2)
     elif setting == "airfield":
-        ground.across(vary(rng, ASPHALT, amount=10), 40 * metre, 3.2 * metre)
-        ground.across(ROAD_PAINT, 3.8 * metre, 3.5 * metre, 0.85)
-        ground.across(ROAD_PAINT, 38 * metre, 36.5 * metre, 0.85)
+        ground.across(vary(rng, ASPHALT, amount=10), 40 * meter, 3.2 * meter)
+        ground.across(ROAD_PAINT, 3.8 * meter, 3.5 * meter, 0.85)
+        ground.across(ROAD_PAINT, 38 * meter, 36.5 * meter, 0.85)
         dashes = (ground.x % 7.0 < 4.0).astype(np.float64)
-        ground.across(ROAD_PAINT, 13.5 * metre, 12.5 * metre, dashes * 0.8)
+        ground.across(ROAD_PAINT, 13.5 * meter, 12.5 * meter, dashes * 0.8)
     elif setting == "lake":
         ripples = noise(rng, ground.x.shape[1], ground.x.shape[0], 24, 70)
-        ground.pixels += (ripples * np.clip(ground.scale / (10 * metre), 0.2, 1.0) * 16.0)[
+        ground.pixels += (ripples * np.clip(ground.scale / (10 * meter), 0.2, 1.0) * 16.0)[
             ..., None
         ]
-        ground.across(SAND, 18 * metre, 15.5 * metre)
-        ground.across(vary(rng, GRASS, amount=12), math.inf, 17.5 * metre)
+        ground.across(SAND, 18 * meter, 15.5 * meter)
+        ground.across(vary(rng, GRASS, amount=12), math.inf, 17.5 * meter)
 
 
 @dataclass(frozen=True)
 class _Canvas:
-    """What has edges is drawn here, in pixels of the picture."""
+    """Draws shapes with edges; coordinates are in pixels of the final image."""
 
     draw: ImageDraw.ImageDraw
     view: View
@@ -250,7 +275,7 @@ class _Canvas:
 
 
 def _hills(rng: Generator, canvas: _Canvas, color: Color, rise: float) -> None:
-    """A range on the horizon, about `rise` of the picture's height high."""
+    """A mountain range on the horizon; `rise` is its height as a fraction of the image."""
     view, crest = canvas.view, []
     waves = [
         (between(rng, 3, 20), between(rng, 0, 6.28), between(rng, 0.1, 0.35)) for _ in range(4)
@@ -262,7 +287,7 @@ def _hills(rng: Generator, canvas: _Canvas, color: Color, rise: float) -> None:
 
 
 def _tree(rng: Generator, canvas: _Canvas, x: float, base: float, size: float, haze: float) -> None:
-    """A tree `size` pixels high that stands at (x, base)."""
+    """A tree `size` pixels high with its foot at (x, base)."""
     leaf, conifer, half = vary(rng, LEAVES, amount=18), chance(rng, 0.2), size * 0.032
     top = base - size * 0.62
     trunk = [(x - half, base), (x + half, base), (x + half * 0.6, top), (x - half * 0.6, top)]
@@ -279,7 +304,7 @@ def _tree(rng: Generator, canvas: _Canvas, x: float, base: float, size: float, h
             y = base - size * (0.2 + 0.8 * fraction)
             spot = x + math.cos(angle) * away * size * 0.2 * (1.02 - fraction)
             radius = size * 0.1 * (1.2 - fraction)
-        # Leaves are lighter towards the sun and the sky, and the later ones, which are in front.
+        # Leaves are lighter on the side of the sun and the sky, and in front, where later ones are.
         lit = (spot - x) / size * canvas.light.sun + (top - y) / size
         lit = lit * 1.1 + between(rng, -0.08, 0.08) + (fraction - 0.75) * 0.5
         tone = lighter(leaf, min(lit, 0.35)) if lit > 0 else darker(leaf, min(-lit, 0.5))
@@ -287,7 +312,7 @@ def _tree(rng: Generator, canvas: _Canvas, x: float, base: float, size: float, h
 
 
 def _tree_line(rng: Generator, canvas: _Canvas, size: float, haze: float) -> None:
-    """Woods on the horizon, `size` of the picture's height high."""
+    """Woods on the horizon; `size` is their height as a fraction of the image."""
     base, size = canvas.view.horizon + 2, size * canvas.view.height
     leaf, x = vary(rng, (70, 98, 56), amount=12), -size * between(rng, 0, 1)
     while x < canvas.view.width + size:
@@ -304,79 +329,79 @@ def _window_color(rng: Generator, canvas: _Canvas) -> Color:
     return canvas.hazy(vary(rng, (66, 80, 94)), between(rng, 0.0, 0.35))
 
 
-def _building(rng: Generator, canvas: _Canvas, left: float, wide: float, metre: float) -> None:
-    """A house front `wide` pixels wide at the back of the pavement; `metre` in pixels."""
-    right, base = left + wide, canvas.view.ground_at(metre)
-    wall, floors, storey = vary(rng, *FACADES, amount=12), int(rng.integers(2, 6)), 3.1 * metre
-    roof, bright, dim = base - floors * storey - 0.5 * metre, lighter(wall, 0.4), darker(wall, 0.28)
+def _building(rng: Generator, canvas: _Canvas, left: float, wide: float, meter: float) -> None:
+    """A facade `wide` pixels wide behind the sidewalk; `meter` is one meter in pixels."""
+    right, base = left + wide, canvas.view.ground_at(meter)
+    wall, floors, story = vary(rng, *FACADES, amount=12), int(rng.integers(2, 6)), 3.1 * meter
+    roof, bright, dim = base - floors * story - 0.5 * meter, lighter(wall, 0.4), darker(wall, 0.28)
     canvas.box(left, roof, right, base, wall)
     shaded = right - 0.06 * wide if canvas.light.sun < 0 else left
     canvas.box(shaded, roof, shaded + 0.06 * wide, base, darker(wall, 0.16))
-    canvas.box(left - 0.15 * metre, roof - 0.3 * metre, right + 0.15 * metre, roof, bright)
-    canvas.box(left, roof, right, roof + 0.2 * metre, dim)
+    canvas.box(left - 0.15 * meter, roof - 0.3 * meter, right + 0.15 * meter, roof, bright)
+    canvas.box(left, roof, right, roof + 0.2 * meter, dim)
     if chance(rng, 0.4):
-        ridge, eaves = roof - 1.8 * metre, 0.3 * metre
+        ridge, eaves = roof - 1.8 * meter, 0.3 * meter
         slope = [
             (left - eaves, roof),
-            (left + metre, ridge),
-            (right - metre, ridge),
+            (left + meter, ridge),
+            (right - meter, ridge),
             (right + eaves, roof),
         ]
         canvas.polygon(slope, vary(rng, (128, 70, 56), (86, 88, 96), amount=10))
-    pitch, pane = between(rng, 2.2, 3.2) * metre, between(rng, 0.9, 1.4) * metre
-    tall, edge = between(rng, 1.4, 1.9) * metre, 0.1 * metre
-    columns = max(1, int((wide - 0.8 * metre) / pitch))
+    pitch, pane = between(rng, 2.2, 3.2) * meter, between(rng, 0.9, 1.4) * meter
+    tall, edge = between(rng, 1.4, 1.9) * meter, 0.1 * meter
+    columns = max(1, int((wide - 0.8 * meter) / pitch))
     margin = left + (wide - columns * pitch) / 2
     for floor in range(1, floors):
         for column in range(columns):
-            x, y = margin + column * pitch + (pitch - pane) / 2, base - floor * storey - 0.8 * metre
+            x, y = margin + column * pitch + (pitch - pane) / 2, base - floor * story - 0.8 * meter
             canvas.box(x - edge, y - tall - edge, x + pane + edge, y + edge, bright)
             canvas.box(x, y - tall, x + pane, y, _window_color(rng, canvas))
             canvas.box(x + pane * 0.46, y - tall, x + pane * 0.54, y, bright)
             canvas.box(x - 2 * edge, y + edge, x + pane + 2 * edge, y + 2 * edge, dim)
-    canvas.box(left, base - 0.4 * metre, right, base, dim)
+    canvas.box(left, base - 0.4 * meter, right, base, dim)
     door = int(rng.integers(columns))
     for column in range(columns):
         x = margin + (column + 0.12) * pitch
         if column == door:
             canvas.box(
-                x, base - 2.2 * metre, x + 1.1 * metre, base, vary(rng, (96, 64, 50), amount=20)
+                x, base - 2.2 * meter, x + 1.1 * meter, base, vary(rng, (96, 64, 50), amount=20)
             )
         else:
             shop = _window_color(rng, canvas)
-            canvas.box(x, base - 2.4 * metre, x + 0.76 * pitch, base - 0.7 * metre, shop)
+            canvas.box(x, base - 2.4 * meter, x + 0.76 * pitch, base - 0.7 * meter, shop)
     if chance(rng, 0.5):
         cloth = vary(rng, (160, 50, 46), (50, 92, 74), (60, 80, 120), (190, 150, 70))
         canvas.box(
-            left + 0.4 * metre, base - 3 * metre, right - 0.4 * metre, base - 2.45 * metre, cloth
+            left + 0.4 * meter, base - 3 * meter, right - 0.4 * meter, base - 2.45 * meter, cloth
         )
 
 
 def _street(rng: Generator, canvas: _Canvas) -> None:
-    """House fronts along a road that runs from side to side."""
-    view, metre = canvas.view, 0.062 * canvas.view.height
-    base = view.ground_at(metre)
+    """Facades along a road that runs from left to right."""
+    view, meter = canvas.view, 0.062 * canvas.view.height
+    base = view.ground_at(meter)
     _tree_line(rng, canvas, 0.16, 0.5)
-    x = -6 * metre * between(rng, 0, 1)
+    x = -6 * meter * between(rng, 0, 1)
     while x < view.width:
-        wide = between(rng, 7, 14) * metre
+        wide = between(rng, 7, 14) * meter
         if chance(rng, 0.86):
-            _building(rng, canvas, x, wide, metre)
+            _building(rng, canvas, x, wide, meter)
         else:
-            canvas.box(x, base - 1.2 * metre, x + wide, base, vary(rng, (140, 126, 112)))
+            canvas.box(x, base - 1.2 * meter, x + wide, base, vary(rng, (140, 126, 112)))
         x += wide
     for _ in range(int(rng.integers(0, 4))):
         spot = between(rng, 0, 1) * view.width
-        _tree(rng, canvas, spot, base + 0.6 * metre, between(rng, 5, 8) * metre, 0.05)
+        _tree(rng, canvas, spot, base + 0.6 * meter, between(rng, 5, 8) * meter, 0.05)
     if chance(rng, 0.5):
-        lamp, top = between(rng, 0.1, 0.9) * view.width, base - 6 * metre
-        canvas.box(lamp, top, lamp + 0.16 * metre, base + metre, (64, 68, 70))
+        lamp, top = between(rng, 0.1, 0.9) * view.width, base - 6 * meter
+        canvas.box(lamp, top, lamp + 0.16 * meter, base + meter, (64, 68, 70))
         bulb = (252, 236, 190) if canvas.light.evening else (206, 208, 204)
-        canvas.blob(lamp + 0.08 * metre, top, 0.35 * metre, 0.3 * metre, bulb)
+        canvas.blob(lamp + 0.08 * meter, top, 0.35 * meter, 0.3 * meter, bulb)
 
 
 def _avenue(rng: Generator, canvas: _Canvas) -> None:
-    """House fronts on both sides of a road that leads away from the viewer."""
+    """Facades on both sides of a road that runs away from the viewer."""
     _tree_line(rng, canvas, 0.1, 0.5)
     for side in (-1, 1):
         _row_of_houses(rng, canvas, side * between(rng, 7.0, 9.5))
@@ -387,7 +412,7 @@ def _avenue(rng: Generator, canvas: _Canvas) -> None:
 
 
 def _row_of_houses(rng: Generator, canvas: _Canvas, x: float) -> None:
-    """House fronts in a line away from the viewer, `x` metres right of the vanishing point."""
+    """A row of facades away from the viewer, `x` meters to the right of the vanishing point."""
 
     def front(low: float, high: float, near: float, far: float, color: Color) -> None:
         corners = [(low, near), (high, near), (high, far), (low, far)]
@@ -417,26 +442,26 @@ def _row_of_houses(rng: Generator, canvas: _Canvas, x: float) -> None:
 
 
 def _park(rng: Generator, canvas: _Canvas) -> None:
-    """Hills, woods and single trees, sometimes a fence."""
+    """Hills, woods and single trees, and sometimes a fence."""
     view, light = canvas.view, canvas.light
     _hills(rng, canvas, canvas.hazy(vary(rng, (96, 122, 112)), 0.45), between(rng, 0.05, 0.12))
     _hills(rng, canvas, canvas.hazy(vary(rng, (98, 128, 80)), 0.2), between(rng, 0.02, 0.05))
     _tree_line(rng, canvas, between(rng, 0.06, 0.14), 0.25)
     if chance(rng, 0.5):
-        metre, wood = 0.085 * view.height, vary(rng, (158, 134, 104), (218, 214, 206), amount=8)
-        base = view.ground_at(metre)
+        meter, wood = 0.085 * view.height, vary(rng, (158, 134, 104), (218, 214, 206), amount=8)
+        base = view.ground_at(meter)
         for rail in (0.45, 0.9):
-            canvas.box(0, base - (rail + 0.12) * metre, view.width, base - rail * metre, wood)
-        for post in range(int(view.width / (1.8 * metre)) + 1):
-            x = post * 1.8 * metre
-            canvas.box(x, base - 1.15 * metre, x + 0.14 * metre, base, darker(wood, 0.15))
+            canvas.box(0, base - (rail + 0.12) * meter, view.width, base - rail * meter, wood)
+        for post in range(int(view.width / (1.8 * meter)) + 1):
+            x = post * 1.8 * meter
+            canvas.box(x, base - 1.15 * meter, x + 0.14 * meter, base, darker(wood, 0.15))
     for fraction in sorted(between(rng, 0.03, 0.1) for _ in range(int(rng.integers(1, 5)))):
-        metre = fraction * view.height
-        size, x = between(rng, 5, 8) * metre, between(rng, -0.05, 1.05) * view.width
+        meter = fraction * view.height
+        size, x = between(rng, 5, 8) * meter, between(rng, -0.05, 1.05) * view.width
         shadow = mix(GRASS, (30, 44, 30), 0.25 + light.shadow / 2)
         fallen = x - light.sun * size * 0.1
-        canvas.blob(fallen, view.ground_at(metre), size * 0.3, size * 0.03, shadow)
-        _tree(rng, canvas, x, view.ground_at(metre), size, max(0.0, 0.3 - fraction * 3))
+        canvas.blob(fallen, view.ground_at(meter), size * 0.3, size * 0.03, shadow)
+        _tree(rng, canvas, x, view.ground_at(meter), size, max(0.0, 0.3 - fraction * 3))
 
 
 def _airfield(rng: Generator, canvas: _Canvas) -> None:
@@ -477,7 +502,7 @@ def _sky_only(rng: Generator, canvas: _Canvas) -> None:
 
 
 def _grass_blades(rng: Generator, canvas: _Canvas, far_scale: float) -> None:
-    """Blades and a few flowers on the ground nearer than `far_scale` pixels per metre."""
+    """Blades of grass and a few flowers where the scale is above `far_scale` pixels per meter."""
     view = canvas.view
     top = view.ground_at(far_scale)
     if top >= view.height:
@@ -505,9 +530,16 @@ _SETTINGS = {
 
 
 def paint_scenery(rng: Generator, setting: str, view: View, light: Light) -> Image.Image:
-    """The background, RGB, DETAIL times the view's width and height.
+    """Paint the background of a scene.
 
-    `setting` is street, avenue, park, airfield, lake or sky.
+    Args:
+        rng: the random generator of the scenery.
+        setting: street, avenue, park, airfield, lake or sky.
+        view: the camera.
+        light: weather and time of day.
+
+    Returns:
+        An RGB image, DETAIL times as wide and high as the view.
     """
     grassy = setting in ("park", "airfield", "sky")
     color = vary(rng, GRASS if grassy else ASPHALT, amount=10)
@@ -519,8 +551,8 @@ def paint_scenery(rng: Generator, setting: str, view: View, light: Light) -> Ima
     _blend(ground.pixels, light.sky_low, np.broadcast_to(0.3 * ground.far, ground.x.shape))
     sky = _sky(rng, view, light, max(ground.top, 1))[: ground.top]
     pixels = np.clip(np.concatenate([sky, ground.pixels]), 0, 255).astype(np.uint8)
-    enlarged = (view.width * DETAIL, view.height * DETAIL)
-    image = Image.fromarray(pixels).resize(enlarged, Image.Resampling.NEAREST)
+    size = (view.width * DETAIL, view.height * DETAIL)
+    image = Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST)
     canvas = _Canvas(ImageDraw.Draw(image), view, light)
     _SETTINGS[setting](rng, canvas)
     if grassy or setting == "lake":

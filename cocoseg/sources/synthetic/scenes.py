@@ -1,14 +1,14 @@
 """A small COCO data set that is drawn, not downloaded: the same bytes on every machine.
 
     text = annotations_json(images=700, width=256, height=192, seed=0)
-    picture = draw_image(image_id=7, width=256, height=192, seed=0)
+    image = draw_image(image_id=7, width=256, height=192, seed=0)
 
-Both compose the same scene from the image's own random generator; one writes down where things are,
-the other paints them. As in real data some annotations are malformed, some images show nothing of
-interest and some show crowds; which images do follows from their ids.
+Both functions compose the same scene from a random generator per image. One writes the outlines of
+its objects, the other paints them. As in real data, some annotations are malformed, some images
+show no object of interest, and some show crowds; the image id decides which.
 
-Trigonometry is done in float64 and rounded to bytes or hundredths of a pixel, because its last bits
-differ between processors.
+Trigonometry is computed in float64 and rounded to bytes or hundredths of a pixel, because its last
+bits differ between processors.
 """
 
 import json
@@ -26,7 +26,7 @@ from cocoseg.sources.synthetic import objects
 from cocoseg.sources.synthetic.objects import Part, Point, Polygon, between, chance, mix, pick
 from cocoseg.sources.synthetic.scenery import DETAIL, Light, View, make_light, noise, paint_scenery
 
-# COCO's categories: supercategory, then id and name of each.
+# COCO's categories: the ids and names of each supercategory.
 _CATEGORIES = {
     "person": "1 person",
     "vehicle": "2 bicycle,3 car,4 motorcycle,5 airplane,6 bus,7 train,8 truck,9 boat",
@@ -49,13 +49,13 @@ _CATEGORY_IDS = {
     for group, entries in _CATEGORIES.items()
     for number, name in (entry.split(" ", 1) for entry in entries.split(","))
 }
-_LAST_SELECTED_ID = 5  # person, bicycle, car, motorcycle and airplane are what is to be learned
+_LAST_SELECTED_ID = 5  # the selected classes: person, bicycle, car, motorcycle, airplane
 
-# What is special about an image, by its id modulo 40.
+# Special images, by their id modulo 40.
 _PERIOD = 40
 _BUSY, _CROWD, _PARKED_CARS, _EMPTY, _ALL_INVALID = 12, 5, 31, 19, 27
 _COMPRESSED_CROWDS = (5, 45)  # image ids
-# Each kind of malformed annotation is added once, to the image of this id.
+# Each kind of malformed annotation is added once, to the image with this id.
 _MALFORMED = {
     1: "no segmentation",
     2: "empty segmentation",
@@ -71,10 +71,10 @@ _MALFORMED = {
     34: "undecodable counts",
     37: "no such image",
 }
-_INFINITY = "infinity"  # JSON has no such number; see annotations_json
-_LEAST_AREA = 30 / 192**2  # of a visible object, in squared picture heights
+_INFINITY = "infinity"  # a placeholder, because JSON has no infinity; see annotations_json
+_MIN_AREA = 30 / 192**2  # of a visible object, in squared image heights
 
-# The main object of a scene: its class, how often (in 100 scenes), and where.
+# The main object of a scene: its class, its frequency in percent, and its settings.
 _MAINS: tuple[tuple[str, int, tuple[str, ...]], ...] = (
     ("bicycle", 24, ("street", "street", "avenue", "park", "park", "lake")),
     ("motorcycle", 23, ("street", "street", "avenue", "avenue", "park")),
@@ -83,7 +83,7 @@ _MAINS: tuple[tuple[str, int, tuple[str, ...]], ...] = (
     ("car", 13, ("street", "street", "avenue")),
     ("nothing", 3, ("street", "park", "lake", "lake", "sky")),
 )
-# What else may be there, as often as it is listed.
+# Further objects, weighted by repetition.
 _COMPANY = {
     "street": ("person", "person", "person", "car", "car", "bicycle", "motorcycle"),
     "avenue": ("person", "person", "person", "car", "car", "bicycle", "motorcycle"),
@@ -100,7 +100,7 @@ _OTHERS = {
     "sky": ("bird", "bird", "kite"),
     "lake": ("boat", "boat", "boat", "bird", "bench", "dog"),
 }
-# Heights of these others, as a share of the picture's.
+# Heights of the objects of other classes, as fractions of the image height.
 _OTHER_SIZES = {
     "traffic light": (0.4, 0.8),
     "stop sign": (0.35, 0.7),
@@ -117,23 +117,39 @@ _OTHER_SIZES = {
 
 @dataclass(frozen=True)
 class Thing:
-    """One object (or one crowd) in a picture: its parts in pixels, painted in order."""
+    """One object or crowd in an image.
+
+    Attributes:
+        category: the name of its COCO category.
+        parts: in pixels, painted in order.
+        base: the y in pixels at which it touches the ground; the order of depth.
+        on_ground: whether it casts a shadow on the ground.
+        crowd: whether it is annotated as a crowd.
+    """
 
     category: str
     parts: list[Part]
-    base: float  # y in pixels where it stands; things are sorted by it, the nearest last
+    base: float
     on_ground: bool = True
     crowd: bool = False
 
     @property
     def outlines(self) -> list[Polygon]:
-        """The polygons whose union is the thing's silhouette."""
+        """The polygons whose union is the silhouette."""
         return [part.polygon for part in self.parts if part.outlined]
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that decides a picture and its annotations, the nearest things last."""
+    """The content of an image and its annotations.
+
+    Attributes:
+        image_id: the id of the image in the COCO file.
+        setting: street, avenue, park, airfield, lake or sky.
+        view: the camera.
+        light: weather and time of day.
+        things: back to front.
+    """
 
     image_id: int
     setting: str
@@ -150,7 +166,7 @@ def _bounds(*polygons: Polygon) -> tuple[float, float, float, float]:
 
 @dataclass
 class _Composer:
-    """Places things in a view, avoiding places that are taken."""
+    """Places things in a view and avoids occupied positions."""
 
     rng: Generator
     setting: str
@@ -160,7 +176,7 @@ class _Composer:
     taken: list[tuple[float, float]]
 
     def _free_x(self, half: float, margin: float) -> float:
-        """An x where something `half` pixels wide to each side hides little of the others."""
+        """An x at which a thing that extends `half` pixels to each side hides little of others."""
         best, least = 0.0, math.inf
         for _ in range(6):
             x = between(self.rng, margin, 1 - margin) * self.view.width
@@ -178,7 +194,15 @@ class _Composer:
         scale: float,
         angle: float = 0.0,
     ) -> list[Part]:
-        """`parts` in pixels: `pivot` goes to `at`, turned by `angle` degrees, perhaps mirrored."""
+        """The parts in pixels, rotated by `angle` degrees and mirrored at random.
+
+        Args:
+            parts: in meters.
+            pivot: the point in meters that is moved to `at`.
+            at: in pixels.
+            scale: pixels per meter.
+            angle: in degrees, counterclockwise before mirroring.
+        """
         cosine, sine = math.cos(math.radians(angle)) * scale, math.sin(math.radians(angle)) * scale
         side = pick(self.rng, (-1.0, 1.0))
         haze = max(0.0, 0.28 - 1.6 * scale / self.view.height)
@@ -198,14 +222,21 @@ class _Composer:
     def stand(
         self, category: str, parts: list[Part], fraction: float, rider: list[Part] | None = None
     ) -> None:
-        """Put an object on the ground, `share` of the picture high, and its rider on it."""
+        """Place an object on the ground, and its rider on it.
+
+        Args:
+            category: the name of its COCO category.
+            parts: in meters.
+            fraction: its height as a fraction of the image height.
+            rider: the parts of a person, in meters relative to the object.
+        """
         view = self.view
         left, bottom, right, top = _bounds(*(part.polygon for part in parts))
         nearest = (0.98 * view.height - view.horizon) / view.camera
         widest = 1.1 * view.width / (right - left)
         scale = fraction * view.height / (top - bottom)
         if self.setting == "lake" and category != "boat":
-            scale = max(scale, 0.19 * view.height)  # nearer than the shore
+            scale = max(scale, 0.19 * view.height)  # in front of the shore
         scale = min(scale, nearest, widest)
         width = (right - left) * scale
         x = self._free_x(width / 2, 0.2 if width > 0.4 * view.width else 0.04)
@@ -216,7 +247,14 @@ class _Composer:
             self.things.append(Thing("person", placed[len(parts) :], at[1]))
 
     def fly(self, category: str, parts: list[Part], fraction: float, tilt: float) -> None:
-        """Put something in the sky, `share` of the picture wide, turned by up to `tilt` degrees."""
+        """Place an object in the sky.
+
+        Args:
+            category: the name of its COCO category.
+            parts: in meters.
+            fraction: its width as a fraction of the image width.
+            tilt: the largest rotation in degrees.
+        """
         view, rng = self.view, self.rng
         left, bottom, right, top = _bounds(*(part.polygon for part in parts))
         scale = fraction * view.width / (right - left)
@@ -227,11 +265,11 @@ class _Composer:
         y = between(rng, low, high) * min(view.horizon, view.height)
         middle, angle = ((left + right) / 2, (bottom + top) / 2), between(rng, -0.4, 1.0) * tilt
         placed = self._placed(parts, middle, (x, y), scale, angle)
-        # What flies is behind all that stands.
+        # Flying objects are behind all objects on the ground.
         self.things.append(Thing(category, placed, y - 10 * view.height, on_ground=False))
 
     def crowd(self, category: str) -> None:
-        """Many small people, or parked cars, that are annotated as one region."""
+        """Place many small people or parked cars, annotated as one region."""
         view, rng, people = self.view, self.rng, category == "person"
         middle, spread = between(rng, 0.35, 0.65), between(rng, 0.22, 0.42)
         scales = sorted(between(rng, 0.085, 0.125) for _ in range(34 if people else 12))
@@ -244,7 +282,13 @@ class _Composer:
         self.things.append(Thing(category, parts, farthest, crowd=True))
 
     def selected(self, category: str, fraction: float) -> None:
-        """Put an object of a class to learn, about `share` of the picture high (planes: wide)."""
+        """Place an object of a selected class.
+
+        Args:
+            category: the name of its COCO category.
+            fraction: its approximate height as a fraction of the image height, or the width of an
+                airplane as a fraction of the image width.
+        """
         rng = self.rng
         if category == "person":
             self.stand(category, objects.person(rng), fraction * 1.15)
@@ -266,7 +310,7 @@ class _Composer:
                 self.fly(category, draw(rng, True), min(fraction, 0.4), 9)
 
     def other(self, category: str) -> None:
-        """Put an object of another of COCO's classes; birds come in small flocks."""
+        """Place an object of another class; birds form small flocks."""
         rng = self.rng
         if category in ("bird", "kite"):
             for _ in range(int(rng.integers(1, 4)) if category == "bird" else 1):
@@ -277,7 +321,7 @@ class _Composer:
 
 
 def _theme(rng: Generator, image_id: int) -> tuple[str, str]:
-    """A scene's main object and its setting."""
+    """The main object of a scene, and its setting."""
     special = image_id % _PERIOD
     if special == _EMPTY:
         return "nothing", pick(rng, ("park", "lake"))
@@ -293,12 +337,19 @@ def _theme(rng: Generator, image_id: int) -> tuple[str, str]:
 
 
 def compose_scene(image_id: int, width: int, height: int, seed: int) -> Scene:
-    """What is in the picture, and where."""
+    """Compose the scene of an image.
+
+    Args:
+        image_id: selects the random generator and whether the image is special.
+        width: of the image, in pixels.
+        height: of the image, in pixels.
+        seed: of the data set.
+    """
     rng = generator(seed, "sample", image_id)
     light, special = make_light(rng), image_id % _PERIOD
     main, setting = _theme(rng, image_id)
     horizon = between(rng, 0.34, 0.5)
-    # The lower the camera, the larger is what stands near the lower edge of the picture.
+    # With a lower camera, objects near the lower edge of the image are larger.
     low, high = (0.95, 1.3) if main in ("bicycle", "motorcycle") else (1.15, 1.9)
     if setting == "sky":
         horizon = between(rng, 0.86, 1.2)
@@ -327,22 +378,22 @@ def compose_scene(image_id: int, width: int, height: int, seed: int) -> Scene:
 
 
 def _visible(things: list[Thing], view: View) -> list[Thing]:
-    """The things of which enough is seen behind the nearer ones and within the picture."""
+    """The things that are sufficiently visible behind nearer ones and inside the image."""
     owners = Image.new("L", (view.width, view.height))
     draw = ImageDraw.Draw(owners)
     for index, thing in enumerate(things):
         for outline in thing.outlines:
             draw.polygon(list(outline), fill=index + 1)
     counts = owners.histogram()
-    least = max(_LEAST_AREA * view.height**2, 4.0)
-    return [thing for index, thing in enumerate(things) if counts[index + 1] >= least]
+    min_area = max(_MIN_AREA * view.height**2, 4.0)
+    return [thing for index, thing in enumerate(things) if counts[index + 1] >= min_area]
 
 
 # Annotations
 
 
 def _clipped(polygon: Polygon, width: float, height: float) -> list[Point]:
-    """The part of a polygon inside the picture (Sutherland and Hodgman, 1974)."""
+    """The part of a polygon inside the image (Sutherland and Hodgman, 1974)."""
     kept = list(polygon)
     for axis, sign, bound in ((0, 1, 0.0), (0, -1, -width), (1, 1, 0.0), (1, -1, -height)):
         inside = [sign * point[axis] >= bound for point in kept]
@@ -363,7 +414,7 @@ def _clipped(polygon: Polygon, width: float, height: float) -> list[Point]:
 
 
 def _simplified(polygon: list[Point], tolerance: float) -> list[Point]:
-    """Without the corners that lie within `tolerance` pixels of the line past them."""
+    """The polygon without corners that are within `tolerance` pixels of a straight line."""
     kept: list[Point] = []
     for index, (x, y) in enumerate(polygon):
         ax, ay = kept[-1] if kept else polygon[-1]
@@ -381,7 +432,7 @@ def _area(polygon: list[Point]) -> float:
 
 
 def _polygons(thing: Thing, width: int, height: int) -> list[list[Point]]:
-    """The thing's outlines inside the picture, to hundredths of a pixel."""
+    """The outlines of a thing inside the image, to hundredths of a pixel."""
     found = []
     for outline in thing.outlines:
         polygon = _simplified(_clipped(outline, width, height), 0.12)
@@ -392,7 +443,7 @@ def _polygons(thing: Thing, width: int, height: int) -> list[list[Point]]:
 
 
 def _crowd_counts(thing: Thing, width: int, height: int) -> list[int]:
-    """Run lengths, column by column and beginning with zeros, of the region the crowd fills."""
+    """The region of a crowd as run lengths, column by column and starting with zeros."""
     region = Image.new("L", (width, height))
     draw = ImageDraw.Draw(region)
     for outline in thing.outlines:
@@ -405,7 +456,7 @@ def _crowd_counts(thing: Thing, width: int, height: int) -> list[int]:
 
 
 def _annotation(thing: Thing, scene: Scene, number: int) -> dict[str, Any]:
-    """One annotation in COCO's form."""
+    """One annotation in COCO's format."""
     width, height = scene.view.width, scene.view.height
     segmentation: Any
     if thing.crowd:
@@ -433,7 +484,7 @@ def _annotation(thing: Thing, scene: Scene, number: int) -> dict[str, Any]:
 
 
 def _malformed(annotation: dict[str, Any], kind: str, width: int, height: int) -> dict[str, Any]:
-    """`annotation` with one defect; each is a reason for which a reader must reject it."""
+    """The annotation with one defect, for which a reader must reject it."""
     if kind == "no such image":
         return {**annotation, "image_id": 0}
     if kind == "no segmentation":
@@ -458,27 +509,33 @@ def _malformed(annotation: dict[str, Any], kind: str, width: int, height: int) -
 
 
 def annotate(scene: Scene) -> list[dict[str, Any]]:
-    """A scene's annotations in COCO's form, back to front, and the malformed ones it gets."""
+    """Return the annotations of a scene in COCO's format, back to front, with malformed ones."""
     width, height, image_id = scene.view.width, scene.view.height, scene.image_id
     annotations = [_annotation(thing, scene, index) for index, thing in enumerate(scene.things)]
     selected = [a for a in annotations if a["category_id"] <= _LAST_SELECTED_ID]
     if image_id % _PERIOD == _ALL_INVALID:
-        # Every object of a class to learn is annotated badly: no valid annotation is left.
+        # Every object of a selected class gets a defect, so that no valid annotation remains.
         kinds = [kind for kind in _MALFORMED.values() if kind != "no such image"]
         for annotation, kind in zip(selected, kinds, strict=False):
             annotations[annotations.index(annotation)] = _malformed(annotation, kind, width, height)
     elif image_id in _MALFORMED and selected:
-        # One bad annotation on top of the good ones, so that what is seen remains annotated.
+        # The malformed annotation is an extra one, so that every visible object stays annotated.
         extra = {**selected[-1], "id": image_id * 100 + 99}
         annotations.append(_malformed(extra, _MALFORMED[image_id], width, height))
     return annotations
 
 
 def annotations_json(images: int, width: int, height: int, seed: int) -> str:
-    """The whole COCO instances file as JSON text: info, licenses, images, annotations, categories.
+    """Return a COCO instances file as JSON text.
 
-    Image ids run from 1 to `images`. The annotations of an image are listed back to front: painted
-    in the order of the file, they leave what is seen.
+    The annotations of an image are listed back to front, so that masks painted in file order agree
+    with the image.
+
+    Args:
+        images: how many images; their ids are 1 to `images`.
+        width: of each image, in pixels.
+        height: of each image, in pixels.
+        seed: of the data set.
     """
     ids = range(1, images + 1)
     site = "https://example.org/cocoseg-sample"
@@ -517,15 +574,15 @@ def annotations_json(images: int, width: int, height: int, seed: int) -> str:
             for name, (number, group) in _CATEGORY_IDS.items()
         ],
     }
-    # 1e999 is valid JSON, of which a reader makes infinity unless it refuses the number.
+    # 1e999 is valid JSON; a reader that does not refuse it parses it as infinity.
     return json.dumps(document, allow_nan=False).replace(f'"{_INFINITY}"', "1e999")
 
 
-# Pictures
+# Images
 
 
 def _shadows(scene: Scene) -> Image.Image:
-    """Where the ground lies in the shadow of things, mode L, 255 the darkest."""
+    """The shadows of things on the ground, mode L; 255 is the darkest."""
     view, light = scene.view, scene.light
     standing = [thing for thing in scene.things if thing.on_ground and thing.category != "boat"]
     cast, contact = (Image.new("L", (view.width, view.height)) for _ in range(2))
@@ -548,12 +605,12 @@ def _shadows(scene: Scene) -> Image.Image:
     return ImageChops.lighter(cast, contact)
 
 
-# Brightness across a part from its lit edge to its dark one; 128 leaves its colour as it is.
+# Brightness across a part from its lit edge to its dark edge; 128 leaves the color unchanged.
 _PROFILE = bytes([146, 152, 150, 144, 137, 130, 122, 114, 106, 98, 92, 88])
 
 
 def _shade(shade: Image.Image, part: Part, sun: int) -> None:
-    """Enter a part's own light and dark sides in `shade`, as if it were a cylinder."""
+    """Draw the light and dark sides of a part into `shade`, as if it were a cylinder."""
     left, top, right, bottom = _bounds(part.polygon)
     x, y = max(0, math.floor(left)), max(0, math.floor(top))
     width = min(shade.width, math.ceil(right) + 1) - x
@@ -571,7 +628,15 @@ def _shade(shade: Image.Image, part: Part, sun: int) -> None:
 
 
 def render(scene: Scene, seed: int) -> Image.Image:
-    """The picture of a scene, RGB; `seed` decides what is behind the things."""
+    """Paint a scene.
+
+    Args:
+        scene: from `compose_scene`.
+        seed: decides the background.
+
+    Returns:
+        An RGB image.
+    """
     width, height = scene.view.width, scene.view.height
     rng = generator(seed, "sample scenery", scene.image_id)
     canvas = paint_scenery(rng, scene.setting, scene.view, scene.light)
@@ -601,5 +666,15 @@ def render(scene: Scene, seed: int) -> Image.Image:
 
 
 def draw_image(image_id: int, width: int, height: int, seed: int) -> Image.Image:
-    """One scene, RGB; depends on nothing but its arguments (each image has its own generator)."""
+    """Draw one image, which depends only on the arguments.
+
+    Args:
+        image_id: the id in `annotations_json`.
+        width: in pixels.
+        height: in pixels.
+        seed: of the data set.
+
+    Returns:
+        An RGB image.
+    """
     return render(compose_scene(image_id, width, height, seed), seed)

@@ -246,7 +246,7 @@ def test_oddities_are_told_on_the_page_and_in_the_log(
     text = str(Text(page))
     assert len(odd) == 3
     assert all(line.removeprefix("data warning: ") in text for line in odd)
-    assert re.fullmatch(r"metrics/data\.html: .* MB, opens in .*; it shows \d+ more data warnings", last)
+    assert re.fullmatch(r"metrics/data\.html: .* MB, .*; it shows \d+ more data warnings", last)
     assert "1 annotation is smaller than 16 pixels. 5.jpg" in text
     # And a second run wrote the same bytes.
     assert {p: p.read_bytes() for p in (project / "metrics").rglob("*") if p.is_file()} == before
