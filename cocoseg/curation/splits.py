@@ -152,7 +152,8 @@ def split_images(
 ) -> dict[str, list[str]]:
     """Assign the images of a selection to splits, stratified by the rarest class of each image.
 
-    Images without annotations are a stratum too. Arguments, result and errors are those of `split_stems`.
+    Images without annotations are a stratum too. Arguments, result and errors are those of
+    `split_stems`.
     """
     rarest = rarest_class_by_image(images_by_class(selection.annotations))
     strata = {image.stem: rarest.get(image.id, 0) for image in selection.images}

@@ -2,16 +2,18 @@
 
     document = merge([read_export(path, "train"), read_export(other, "val")], locate)
 
-Tools count ids from 0, use strings as ids, omit sizes, and restart the ids in each file. In the
-merged file, ids are integers, categories of the same name are one category, and file names are
-unique and contain no directory. Unusable entries are kept with a reason, so that `filter` can
-report them.
+Tools count ids from 0, use strings as ids, omit sizes, restart the ids in each file, list an image
+twice, and vary the form of segmentations. In the merged file, ids are integers, categories of the
+same name are one category, and file names are unique and contain no directory. Unusable entries are
+kept with a reason, so that `filter` can report them.
 """
 
+import gzip
 import json
 import logging
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -60,12 +62,14 @@ class Export:
         annotations: `ExportAnnotation` in intact files.
         categories: objects in intact files.
         split: the split of the images, if it is known.
+        name: the name of the file in `data/rejected.csv`.
     """
 
     images: list[Any]
     annotations: list[Any]
     categories: list[Any]
     split: str | None
+    name: str
 
 
 @dataclass(frozen=True)
@@ -104,16 +108,19 @@ class ImageMatch:
     defect: Defect | None = None
 
 
+_GZIP = b"\x1f\x8b"
+
 Locate = Callable[[Sequence[ImageQuery]], Iterable[ImageMatch]]
 """Finds the image files: returns one match per query, in order."""
 
 
-def read_export(path: Path, split: str | None) -> Export:
+def read_export(path: Path, split: str | None, name: str | None = None) -> Export:
     """Read a COCO instances file, whose entries may be damaged.
 
     Args:
-        path: the JSON file.
+        path: the JSON file, which may be compressed by gzip.
         split: the split of its images, if it is known.
+        name: `Export.name`; the name of the file if None.
 
     Raises:
         UserError: the file does not exist, is not JSON, or lacks one of the lists `images`,
@@ -125,16 +132,22 @@ def read_export(path: Path, split: str | None) -> Export:
         others = ", ".join(map(str, sorted(path.parent.rglob("*.json"))[:3]))
         found = f" (found {others})" if others else ""
         raise UserError(f"{path} is not a file; check download.files.pairs{found}") from None
+    if content.startswith(_GZIP):
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise UserError(f"{path} is damaged: {error}") from None
+    name = name or path.name
     try:
         read = msgspec.json.decode(content, type=_Export)
-        return Export(read.images, read.annotations, read.categories, split)
+        return Export(read.images, read.annotations, read.categories, split, name)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         document = load_document(path, content.removeprefix(b"\xef\xbb\xbf"))
     annotations = [
         _known_fields(entry) if isinstance(entry, dict) else entry
         for entry in document["annotations"]
     ]
-    return Export(document["images"], annotations, document["categories"], split)
+    return Export(document["images"], annotations, document["categories"], split, name)
 
 
 def _known_fields(entry: dict[str, Any]) -> ExportAnnotation:
@@ -148,7 +161,8 @@ def merge(exports: Sequence[Export], locate: Locate) -> MergedExports:
 
     Image and annotation ids are kept if all of them are unique integers; otherwise they are
     numbered from 1. The `file_name` of an image becomes the `flat_name` of its path, with a number
-    if another image already has this name. Its other fields are kept.
+    if another image already has this name. Its other fields are kept. Entries with the same file,
+    size and split become one image with the annotations of all.
 
     Args:
         exports: the annotation files, in the order of their entries in the result.
@@ -161,12 +175,13 @@ def merge(exports: Sequence[Export], locate: Locate) -> MergedExports:
     categories, category_ids = _merge_categories(exports)
     entries = [(k, entry) for k, export in enumerate(exports) for entry in export.annotations]
     ids = _unique_ids([_key(getattr(entry, "id", None)) for _, entry in entries], "annotation")
-    unused = min([1, *(image["id"] for image in images if isinstance(image, dict))]) - 1
+    no_image = min([1, *(image["id"] for image in images if isinstance(image, dict))]) - 1
+    no_category = min([1, *(category["id"] for category in categories)]) - 1
     annotations = []
     for id, (k, entry) in zip(ids, entries, strict=True):
         if isinstance(entry, ExportAnnotation):
-            image_id = image_ids.get((k, _key(entry.image_id)), unused)
-            category_id = category_ids.get((k, _key(entry.category_id)))
+            image_id = image_ids.get((k, _key(entry.image_id)), no_image)
+            category_id = category_ids.get((k, _key(entry.category_id)), no_category)
             annotations.append(_annotation(entry, id, image_id, category_id))
         else:
             annotations.append(_encodable(entry))
@@ -190,21 +205,26 @@ def _merge_images(
     named = [
         index
         for index, (_, entry) in enumerate(entries)
-        if isinstance(entry, dict) and isinstance(entry.get("file_name"), str)
+        if isinstance(entry, dict) and _file_name(entry) is not None
     ]
     queries = [_query(*entries[index]) for index in named]
     matches = dict(zip(named, locate(queries), strict=True))
-    uses_of_source = Counter(match.source for match in matches.values() if not match.defect)
-    uses_of_id = Counter((k, key) for (k, _), key in zip(entries, keys, strict=True))
+    first_of = _repeated_images(matches, [exports[k].split for k, _ in entries])
+    once = [index for index in range(len(entries)) if index not in first_of]
+    uses_of_source = Counter(m.source for i in once if (m := matches.get(i)) and not m.defect)
+    uses_of_id = Counter((entries[index][0], keys[index]) for index in once)
     images: list[Any] = []
     taken: set[str] = set()
-    for index, (k, entry) in enumerate(entries):
+    for index in once:
+        k, entry = entries[index]
         if not isinstance(entry, dict):
             images.append(_encodable(entry))
             continue
         image = {name: value for name, value in entry.items() if name not in _OUR_FIELDS}
         image = {_utf8(name): _encodable(value) for name, value in image.items()}
-        image["id"] = ids[index]
+        image |= {"id": ids[index], "annotation_file": _utf8(exports[k].name)}
+        if keys[index] not in (None, ids[index]):
+            image["source_id"] = _encodable(keys[index])
         if index in matches:
             match, key = matches[index], keys[index]
             defect = match.defect
@@ -215,20 +235,52 @@ def _merge_images(
                 defect = Defect(Reason.IMAGE_AMBIGUOUS, detail)
             image |= _image_fields(entry, match, defect, exports[k].split, taken)
         images.append(image)
-    ids_by_key = {
-        (k, key): id for (k, _), key, id in zip(entries, keys, ids, strict=True) if key is not None
+    ids_by_key: dict[tuple[int, Key], int] = {
+        (k, key): ids[first_of.get(index, index)]
+        for index, ((k, _), key) in enumerate(zip(entries, keys, strict=True))
+        if key is not None
     }
     return images, ids_by_key
 
 
-_OUR_FIELDS = {"id", "file_name", "width", "height", "source", "split", "rejected"}
+_OUR_FIELDS = {
+    *("id", "file_name", "width", "height", "source", "split", "rejected"),
+    *("ignored", "annotation_file", "source_id"),
+}
+
+
+def _file_name(entry: dict[str, Any]) -> str | None:
+    """The name of the image file. LVIS has a URL in its place."""
+    names = (entry.get("file_name"), entry.get("coco_url"))
+    return next((name for name in names if isinstance(name, str)), None)
 
 
 def _query(export: int, entry: dict[str, Any]) -> ImageQuery:
     width, height = _key(entry.get("width")), _key(entry.get("height"))
+    name = _file_name(entry) or ""
     if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0:
-        return ImageQuery(export, entry["file_name"], width, height)
-    return ImageQuery(export, entry["file_name"], None, None)
+        return ImageQuery(export, name, width, height)
+    return ImageQuery(export, name, None, None)
+
+
+def _repeated_images(
+    matches: Mapping[int, ImageMatch], splits: Sequence[str | None]
+) -> dict[int, int]:
+    """Each later entry of the same file, size and split, and the first such entry, by index.
+
+    Entries that differ in size or split are not joined.
+    """
+    by_source: dict[str, list[int]] = defaultdict(list)
+    for index, match in matches.items():
+        if not match.defect:
+            by_source[match.source].append(index)
+    joined: dict[int, int] = {}
+    for indices in by_source.values():
+        if len({(matches[i].width, matches[i].height, splits[i]) for i in indices}) == 1:
+            joined |= dict.fromkeys(indices[1:], indices[0])
+    if joined:
+        logger.info("%d images are listed again; their annotations are joined", len(joined))
+    return joined
 
 
 def _image_fields(
@@ -241,7 +293,7 @@ def _image_fields(
     fields: dict[str, Any] = {"width": match.width, "height": match.height}
     if defect:
         rejected = Defect(defect.reason, _utf8(defect.detail))
-        return {**fields, "file_name": _utf8(entry["file_name"]), "rejected": rejected}
+        return {**fields, "file_name": _utf8(_file_name(entry) or ""), "rejected": rejected}
     fields |= {"file_name": _unique_name(match.path, taken), "source": _utf8(match.source)}
     return {**fields, "split": split} if split else fields
 
@@ -261,18 +313,21 @@ _EMPTY_SEGMENTATIONS = (b"null", b"[]", b"[[]]")
 
 
 def _annotation(
-    entry: ExportAnnotation, id: int, image_id: int, category_id: int | None
+    entry: ExportAnnotation, id: int, image_id: int, category_id: int
 ) -> dict[str, Any]:
-    """The entry of the merged file. `filter` rejects one whose category is None."""
+    """The entry of the merged file."""
     annotation = {
         "id": id,
         "image_id": image_id,
         "category_id": category_id,
-        "segmentation": entry.segmentation,
-        "iscrowd": _encodable(entry.iscrowd or 0),
+        "segmentation": _segmentation(entry.segmentation),
+        "iscrowd": _iscrowd(entry.iscrowd),
     }
-    if isinstance(entry.iscrowd, bool):
-        annotation["iscrowd"] = int(entry.iscrowd)
+    if entry.bbox is not None:
+        annotation["bbox"] = _encodable(entry.bbox)
+    key = _key(entry.id)
+    if key not in (None, id):
+        annotation["source_id"] = _encodable(key)
     is_short = memoryview(entry.segmentation).nbytes < 16
     compact = b"".join(bytes(entry.segmentation).split()) if is_short else b""
     if entry.bbox and compact in _EMPTY_SEGMENTATIONS:
@@ -280,11 +335,42 @@ def _annotation(
     return annotation
 
 
+def _segmentation(raw: msgspec.Raw) -> msgspec.Raw:
+    """The segmentation as COCO writes it.
+
+    VGG Image Annotator writes the one polygon as a flat list; other tools put a run-length encoding
+    into a list.
+    """
+    start = memoryview(raw)[:8].tobytes().lstrip()
+    inner = start[1:].lstrip()[:1]
+    if not start.startswith(b"[") or not inner or inner not in b"{-0123456789":
+        return raw
+    if inner != b"{":
+        return msgspec.Raw(b"[" + bytes(raw) + b"]")
+    encodings = msgspec.json.decode(raw, type=list[msgspec.Raw])
+    return encodings[0] if len(encodings) == 1 else raw
+
+
+_CROWD_TEXTS = {"": 0, "0": 0, "false": 0, "no": 0, "1": 1, "true": 1, "yes": 1}
+
+
+def _iscrowd(value: Any) -> Any:
+    """0 or 1, in whatever form a tool writes it. `filter` rejects an entry with another value."""
+    if value is None:
+        return 0
+    if isinstance(value, str):
+        value = _CROWD_TEXTS.get(value.strip().lower(), value)
+    if isinstance(value, bool | float) and value in (0, 1):
+        return int(value)
+    return _encodable(value)
+
+
 def _merge_categories(
     exports: Sequence[Export],
 ) -> tuple[list[dict[str, Any]], dict[tuple[int, Key], int]]:
     """One category per name, and its id by the index of the export and the id in it."""
     id_of: dict[str, int] = {}
+    supercategories: dict[str, str] = {}
     ids: dict[tuple[int, Key], int] = {}
     for k, export in enumerate(exports):
         for entry in export.categories:
@@ -298,6 +384,8 @@ def _merge_categories(
                     f"{ascii(entry)[:100]}"
                 )
             key = _key(entry.get("id"))
+            if isinstance(supercategory := entry.get("supercategory"), str):
+                supercategories.setdefault(name, _utf8(supercategory))
             if name not in id_of:
                 taken = id_of.values()
                 next_id = max(taken, default=0) + 1
@@ -307,7 +395,11 @@ def _merge_categories(
                     f"download.files.pairs: annotation file {k + 1} has two categories with the id "
                     f"{key!a} (the second is {name!a}); give each a unique id"
                 )
-    return [{"id": id, "name": name} for name, id in id_of.items()], ids
+    categories = [
+        {"id": id, "name": name, "supercategory": supercategories.get(name, "")}
+        for name, id in id_of.items()
+    ]
+    return categories, ids
 
 
 # --- Arbitrary values ----------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from cocoseg.core.errors import UserError
 from cocoseg.core.files import atomic_file, flat_name
 from cocoseg.core.images import (
     DamagedImage,
+    TooLarge,
     UnknownOrientation,
     WrongSize,
     agreed_size,
@@ -38,6 +39,7 @@ from cocoseg.sources.transfer import Download, fetch_file, fetch_many
 _REASONS = {
     DamagedImage: Reason.IMAGE_DAMAGED,
     WrongSize: Reason.IMAGE_SIZE,
+    TooLarge: Reason.IMAGE_TOO_LARGE,
     UnknownOrientation: Reason.ORIENTATION_UNKNOWN,
 }
 
@@ -61,9 +63,7 @@ class FilesSource:
     policy: RetryPolicy = DEFAULT_POLICY
 
     def write_annotations(self, path: Path) -> None:
-        exports = [
-            self._read(self._location(pair.annotations), pair.split) for pair in self.params.pairs
-        ]
+        exports = [self._read(pair.annotations, pair.split) for pair in self.params.pairs]
         document = merge(exports, self._locate)
         with atomic_file(path) as temporary:
             temporary.write_bytes(msgspec.json.encode(document) + b"\n")
@@ -95,12 +95,13 @@ class FilesSource:
             return location
         return posixpath.normpath(f"{self.params.directory}/{location}")
 
-    def _read(self, location: str, split: str | None) -> Export:
+    def _read(self, name: str, split: str | None) -> Export:
+        location = self._location(name)
         if not _is_remote(location):
-            return read_export(_local_path(location), split)
+            return read_export(_local_path(location), split, name)
         path = self._download_path(location, "annotations")
         fetch_file(location, path, policy=self.policy)
-        return read_export(path, split)
+        return read_export(path, split, name)
 
     def _locate(self, queries: Sequence[ImageQuery]) -> Iterator[ImageMatch]:
         bases = [self._location(pair.images).rstrip("/") for pair in self.params.pairs]

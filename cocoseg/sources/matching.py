@@ -39,7 +39,7 @@ class ImageDirectory:
     """The files in a directory and its subdirectories.
 
     `find` only returns paths from the listing of the directory, so no name in an annotation file
-    can escape from it. Links to files are followed, because DVC may replace tracked files by links.
+    can escape from it. Links are followed, because DVC may replace tracked files by links.
 
     Args:
         directory: listed recursively. Paths that UTF-8 cannot encode are skipped, because JSON
@@ -54,19 +54,21 @@ class ImageDirectory:
             raise UserError(f"{directory} is not a directory; check download.files")
         self.directory = directory
         self._by_name: dict[str, list[PathParts]] = defaultdict(list)
-        for parent, directories, names in os.walk(directory):
-            directories.sort()
-            for name in sorted(names):
+        self._by_stem: dict[str, list[PathParts]] = defaultdict(list)
+        for parent, names in _walk(directory):
+            for name in names:
                 parts = Path(parent, name).relative_to(directory).parts
                 if _is_utf8("/".join(parts)):
                     self._by_name[_composed(name)].append(parts)
+                    self._by_stem[_with_lower_extension(_composed(name))].append(parts)
 
     def find(self, name: str) -> str:
         """Find the file that a name in an annotation file refers to.
 
         A path matches if it equals the name, or if one ends with the other, because tools drop
         leading directories or prepend those of their storage. The longest match wins. For a path on
-        another machine, the file name alone is enough.
+        another machine, the file name alone is enough. If no path matches, one that differs only in
+        the case of its extension does.
 
         Returns:
             The path relative to the directory, with `/` as separator.
@@ -74,10 +76,13 @@ class ImageDirectory:
         Raises:
             NoMatch: no file matches, or several match equally well.
         """
-        for wanted in _interpretations(name):
-            matches = [
-                parts for parts in self._by_name.get(wanted[-1], ()) if _is_match(parts, wanted)
-            ]
+        interpretations = list(_interpretations(name))
+        candidates = [(wanted, self._by_name.get(wanted[-1], ())) for wanted in interpretations]
+        for *directories, last in interpretations:
+            wanted = (*directories, _with_lower_extension(last))
+            candidates.append((wanted, self._by_stem.get(wanted[-1], ())))
+        for wanted, paths in candidates:
+            matches = [parts for parts in paths if _is_match(parts, wanted)]
             if not matches:
                 continue
             longest = max(min(len(parts), len(wanted)) for parts in matches)
@@ -112,9 +117,27 @@ def _composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def _with_lower_extension(name: str) -> str:
+    stem, dot, extension = name.rpartition(".")
+    return f"{stem}{dot}{extension.lower()}"
+
+
+def _walk(directory: Path) -> Iterator[tuple[str, list[str]]]:
+    """Each directory below, also behind links, and its sorted file names; none twice."""
+    seen: set[str] = set()
+    for parent, directories, names in os.walk(directory, followlinks=True):
+        if (real := os.path.realpath(parent)) in seen:
+            directories.clear()
+            continue
+        seen.add(real)
+        directories.sort()
+        yield parent, sorted(names)
+
+
 def _is_match(parts: PathParts, wanted: PathParts) -> bool:
+    """Whether the directories of a path match; its name is known to."""
     shorter = min(len(parts), len(wanted))
-    return tuple(map(_composed, parts[-shorter:])) == wanted[-shorter:]
+    return tuple(map(_composed, parts[-shorter:-1])) == wanted[-shorter:-1]
 
 
 def _after_ups(parts: PathParts) -> int:
@@ -143,7 +166,7 @@ def _interpretations(name: str) -> Iterator[PathParts]:
     paths += [
         (*parts[:-1], plain)
         for parts in paths
-        if parts and (plain := re.sub(r"^[0-9a-f]{8}-", "", parts[-1])) not in ("", parts[-1])
+        if parts and (plain := re.sub(r"^[0-9a-f]{8}(-|__)", "", parts[-1])) not in ("", parts[-1])
     ]
     paths = [parts[_after_ups(parts) :] for parts in paths]
     if re.match(r"[/\\]|\w+:|.*\.\.[/\\]", name):
