@@ -215,7 +215,7 @@ def _merge_images(
                 defect = Defect(Reason.IMAGE_AMBIGUOUS, detail)
             image |= _image_fields(entry, match, defect, exports[k].split, taken)
         images.append(image)
-    ids_by_key = {
+    ids_by_key: dict[tuple[int, Key], int] = {
         (k, key): id for (k, _), key, id in zip(entries, keys, ids, strict=True) if key is not None
     }
     return images, ids_by_key
