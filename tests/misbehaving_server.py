@@ -1,33 +1,39 @@
-"""A real HTTP server on the loopback that misbehaves as told, and remembers what it was asked.
+"""An HTTP server on the loopback interface that misbehaves on demand and records its requests.
 
     with MisbehavingServer({"/a.jpg": content}) as server:
-        server.faults["/a.jpg"] = iter([reset_in_mid_body, status(503)])   # then it behaves
-        server.faults["/b.jpg"] = itertools.repeat(stall)                  # always
+        server.faults["/a.jpg"] = iter([reset_in_mid_body, status(503)])   # the first two times
+        server.faults["/b.jpg"] = itertools.repeat(stall_in_mid_body)      # always
 
-A well-behaved answer supports ranges, If-Range and kept-alive connections, like a real file server.
+Without a fault, the server supports ranges, If-Range and persistent connections, like a real file
+server.
 """
 
 import socket
 import struct
+import subprocess
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 from urllib.parse import unquote
 
-Answer = Callable[["Handler", bytes], None]
+from tests import wait_until
+
+Fault = Callable[["Handler", bytes], None]
+"""Responds to a request for a file with this content."""
 
 
 class Request(NamedTuple):
     path: str
     range: str | None
+    if_range: str | None
 
 
 class LoopbackServer(ThreadingHTTPServer):
-    """An HTTP server in threads of this process; `with` starts and ends it."""
+    """An HTTP server in threads of this process; a `with` block starts and stops it."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -55,38 +61,51 @@ class LoopbackServer(ThreadingHTTPServer):
         self.server_close()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Clients that hang up in mid-answer are what some tests are about."""
+        """Print nothing: some tests break connections on purpose."""
 
 
 class MisbehavingServer(LoopbackServer):
+    """A file server that misbehaves on demand.
+
+    Attributes:
+        files: the content of each path.
+        faults: for each path, the responses to the next requests; afterwards it behaves.
+        delay: seconds before each response.
+        supports_ranges: whether it honors the header Range.
+        version: the ETag of all files.
+        modified: the header Last-Modified of all files.
+        requests: the received requests.
+        connections: how many connections were opened.
+    """
+
     def __init__(self, files: dict[str, bytes], delay: float = 0.0) -> None:
         super().__init__(Handler)
         self.files = files
-        self.defects: dict[str, Iterator[Answer]] = {}
+        self.faults: dict[str, Iterator[Fault]] = {}
         self.delay = delay
         self.supports_ranges = True
         self.version: str | None = '"version 1"'
+        self.modified: str | None = None
         self.requests: list[Request] = []
         self.connections = 0
-        self._changed = threading.Condition()
 
     def request_counts(self) -> Counter[str]:
         return Counter(request.path for request in self.requests)
 
-    def note(self, request: Request) -> None:
-        with self._changed:
-            self.requests.append(request)
-            self._changed.notify_all()
+    def wait_for_requests(self, number: int, process: "subprocess.Popen[Any]") -> None:
+        """Wait until `process` has sent `number` requests; fail if it ends before that."""
+        wait_until(lambda: len(self.requests) >= number, process)
 
-    def wait_for_requests(self, number: int) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: len(self.requests) >= number)
+    @property
+    def version_headers(self) -> dict[str, str]:
+        headers = {"ETag": self.version, "Last_Modified": self.modified}
+        return {name: value for name, value in headers.items() if value}
 
 
 class Handler(BaseHTTPRequestHandler):
     server: MisbehavingServer
     protocol_version = "HTTP/1.1"
-    # Headers and body would otherwise wait for each other (Nagle and delayed acknowledgements).
+    # Otherwise headers and body wait for each other (Nagle's algorithm and delayed ACKs).
     disable_nagle_algorithm = True
 
     def setup(self) -> None:
@@ -95,13 +114,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = unquote(self.path)
-        self.server.note(Request(path, self.headers.get("Range")))
-        if self.server.delay:
-            time.sleep(self.server.delay)
-        defect = next(self.server.defects.get(path, iter(())), None)
+        request = Request(path, self.headers.get("Range"), self.headers.get("If-Range"))
+        self.server.requests.append(request)
+        time.sleep(self.server.delay)
+        fault = next(self.server.faults.get(path, iter(())), None)
         body = self.server.files.get(path)
-        if defect is not None:
-            defect(self, body or b"")
+        if fault is not None:
+            fault(self, body or b"")
         elif body is None:
             status(404)(self, b"")
         else:
@@ -119,7 +138,7 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def reset(self) -> None:
-        """End the connection with a TCP reset instead of an orderly close."""
+        """Close the connection with a TCP reset."""
         self.wfile.flush()
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.connection.close()
@@ -130,13 +149,14 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def behave(handler: Handler, body: bytes) -> None:
-    """A whole file, or the range that was asked for."""
-    version = handler.server.version
-    headers = {"ETag": version} if version else {}
-    asked = handler.headers.get("Range")
-    if asked and handler.server.supports_ranges:
-        same = handler.headers.get("If-Range") in (None, version)
-        start = int(asked.removeprefix("bytes=").removesuffix("-"))
+    """Send the file, or the requested range.
+
+    The server compares If-Range as text, even with a weak ETag, as some servers wrongly do.
+    """
+    headers = handler.server.version_headers
+    start = requested_start(handler)
+    if start is not None:
+        same = handler.headers.get("If-Range") in (None, *headers.values())
         if same and start >= len(body):
             handler.head(416, 0, Content_Range=f"bytes */{len(body)}")
             return
@@ -149,11 +169,17 @@ def behave(handler: Handler, body: bytes) -> None:
     handler.wfile.write(body)
 
 
-def reset_before_answer(handler: Handler, body: bytes) -> None:
+def requested_start(handler: Handler) -> int | None:
+    """The first byte of the requested range, if there is one and the server supports ranges."""
+    requested = handler.headers.get("Range") if handler.server.supports_ranges else None
+    return int(requested.removeprefix("bytes=").removesuffix("-")) if requested else None
+
+
+def reset_before_response(handler: Handler, body: bytes) -> None:
     handler.reset()
 
 
-def no_http(handler: Handler, body: bytes) -> None:
+def not_http(handler: Handler, body: bytes) -> None:
     handler.wfile.write(b"220 mail.example.org ESMTP\r\n\r\n")
     handler.hang_up()
 
@@ -162,24 +188,24 @@ def reset_in_mid_body(handler: Handler, body: bytes) -> None:
     handler.head(200, len(body))
     handler.wfile.write(body[: len(body) // 2])
     handler.wfile.flush()
-    time.sleep(0.02)  # else the reset overtakes the half body
+    time.sleep(0.02)  # otherwise the reset overtakes the body
     handler.reset()
 
 
-def stall_before_answer(handler: Handler, body: bytes) -> None:
+def stall_before_response(handler: Handler, body: bytes) -> None:
     handler.server.closing.wait()
     handler.hang_up()
 
 
 def stall_in_mid_body(handler: Handler, body: bytes) -> None:
-    handler.head(200, len(body), ETag=handler.server.version or "")
+    handler.head(200, len(body), **handler.server.version_headers)
     handler.wfile.write(body[: len(body) // 2])
     handler.server.closing.wait()
     handler.hang_up()
 
 
 def trickle(handler: Handler, body: bytes, quickly: int = 0) -> None:
-    """A byte now and then: never silent for long, and never done."""
+    """Send a byte now and then: the connection is never idle for long, and never done."""
     handler.head(200, len(body))
     handler.wfile.write(body[:quickly])
     for index in range(quickly, len(body)):
@@ -194,14 +220,14 @@ def trickle_after_half(handler: Handler, body: bytes) -> None:
 
 
 def short_body(handler: Handler, body: bytes) -> None:
-    """The headers are right, but the connection ends after half of the body."""
+    """Close the connection after half of the body."""
     handler.head(200, len(body))
     handler.wfile.write(body[: len(body) // 2])
     handler.hang_up()
 
 
-def short_body_in_pieces(handler: Handler, body: bytes) -> None:
-    """The same, where the length is not known beforehand (chunked)."""
+def short_chunked_body(handler: Handler, body: bytes) -> None:
+    """Close the connection after half of a body of unannounced length."""
     handler.head(200, None, Transfer_Encoding="chunked")
     half = body[: len(body) // 2]
     handler.wfile.write(b"%x\r\n%s\r\n" % (len(half), half))
@@ -209,7 +235,7 @@ def short_body_in_pieces(handler: Handler, body: bytes) -> None:
 
 
 def length_too_small(handler: Handler, body: bytes) -> None:
-    """More bytes come than announced, and are taken for the next answer by a careless client."""
+    """Send more bytes than announced; a careless client takes them for the next response."""
     handler.head(200, len(body) // 2)
     handler.wfile.write(body)
 
@@ -220,7 +246,7 @@ def length_too_large(handler: Handler, body: bytes) -> None:
     handler.hang_up()
 
 
-def length_of_nonsense(handler: Handler, body: bytes) -> None:
+def invalid_length(handler: Handler, body: bytes) -> None:
     handler.head(200, "12, 13")
     handler.hang_up()
 
@@ -238,41 +264,41 @@ def web_page_without_type(handler: Handler, body: bytes) -> None:
 
 
 def wrong_range(handler: Handler, body: bytes) -> None:
-    """Another range than the one asked for."""
+    """Send another range than the requested one."""
     content_range = f"bytes 0-{len(body) - 1}/{len(body)}"
     handler.head(206, len(body), Content_Range=content_range)
     handler.wfile.write(body)
 
 
-def status(code: int, **headers: str) -> Answer:
-    def answer(handler: Handler, body: bytes) -> None:
+def status(code: int, **headers: str) -> Fault:
+    def respond(handler: Handler, body: bytes) -> None:
         handler.head(code, 0, **headers)
 
-    return answer
+    return respond
 
 
-def redirect(location: str, code: int = 302) -> Answer:
+def redirect(location: str, code: int = 302) -> Fault:
     return status(code, Location=location)
 
 
-def serve_instead(other: bytes) -> Answer:
-    def answer(handler: Handler, body: bytes) -> None:
+def serve_instead(other: bytes) -> Fault:
+    def respond(handler: Handler, body: bytes) -> None:
         behave(handler, other)
 
-    return answer
+    return respond
 
 
-def cut_after(size: int) -> Answer:
-    """The connection ends after `size` further bytes of what was asked for."""
+def cut_after(size: int) -> Fault:
+    """Close the connection after `size` bytes of the requested range."""
 
-    def answer(handler: Handler, body: bytes) -> None:
-        asked = handler.headers.get("Range") if handler.server.supports_ranges else None
-        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
-        headers = {"ETag": handler.server.version} if handler.server.version else {}
-        if asked:
+    def respond(handler: Handler, body: bytes) -> None:
+        start = requested_start(handler)
+        headers = handler.server.version_headers
+        if start is not None:
             headers["Content_Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
-        handler.head(206 if asked else 200, len(body) - start, **headers)
-        handler.wfile.write(body[start : start + size])
+        remaining = body[start or 0 :]
+        handler.head(200 if start is None else 206, len(remaining), **headers)
+        handler.wfile.write(remaining[:size])
         handler.hang_up()
 
-    return answer
+    return respond

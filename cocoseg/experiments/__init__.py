@@ -1,8 +1,8 @@
-"""Comparing runs: commits, branches, tags and experiments.
+"""Runs as Git revisions: commits, branches, tags and experiments.
 
-revisions  read the results of a revision (the only module that uses DVC's and Git's internals)
+revisions  files of a revision; the only module that imports internals of DVC and Git
 runs       `cocoseg runs` and `cocoseg label-errors`
 compare    `cocoseg compare`
 
-Imports every package but `sources` and `training`. No stage uses it.
+Imports `core`, `evaluation`, `inference` and `reports`. No stage imports it.
 """

@@ -1,21 +1,19 @@
-"""`cocoseg compare`: which of several revisions is better, as text, Markdown, JSON or a page.
+"""`cocoseg compare`: compare revisions; the results as text, Markdown, JSON or a page.
 
 results = compare_revisions(["main", "seed-*"])
 print(as_text(results))
 """
 
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from cocoseg.core.drawing import RGBImage, overlay_labels
 from cocoseg.core.errors import UserError
-from cocoseg.core.images import to_rgb
 from cocoseg.core.labels import IGNORE_INDEX, Labels
 from cocoseg.evaluation.statistics import (
     Comparison,
@@ -26,7 +24,7 @@ from cocoseg.evaluation.statistics import (
 )
 from cocoseg.experiments.revisions import Revision, find_revisions
 from cocoseg.inference.confusion import count_confusion
-from cocoseg.reports.html import class_colors, jpeg_uri, render_page, scatter_chart
+from cocoseg.reports.html import class_colors, image_uri, render_page, scatter_chart
 
 _PANEL_SIZE = 360  # pixels of the longest side
 _FEW_IMAGES = 20
@@ -34,16 +32,22 @@ _FEW_IMAGES = 20
 
 @dataclass(frozen=True)
 class Side:
-    """What stands on one side: a revision or, for a pattern, a group of them, and their counts."""
+    """A side of a comparison: a revision, or the group of revisions that match a pattern.
+
+    Attributes:
+        name: the name or the pattern that the user gave.
+        revisions: the revisions.
+        runs: the counts of each revision on its test images.
+    """
 
     name: str
     revisions: Sequence[Revision]
     runs: Sequence[ScoredRun]
 
-    def testing(self, stem: str) -> Revision:
-        """The first of the revisions that tests an image."""
+    def tested_by(self, stem: str) -> tuple[Revision, ScoredRun]:
+        """The first revision with this test image, and its run."""
         return next(
-            revision
+            (revision, run)
             for revision, run in zip(self.revisions, self.runs, strict=True)
             if stem in run.counts.confusions
         )
@@ -51,7 +55,13 @@ class Side:
 
 @dataclass(frozen=True)
 class RevisionComparison:
-    """A comparison of two sides."""
+    """The result of comparing a side with the first side.
+
+    Attributes:
+        first: the reference.
+        second: the side that is better or worse than `first`.
+        comparison: scores, differences and intervals.
+    """
 
     first: Side
     second: Side
@@ -59,47 +69,51 @@ class RevisionComparison:
 
     @property
     def verdict(self) -> str:
-        """One sentence."""
-        whole = self.comparison.differences[0]
-        if whole.verdict == "the same":
-            return f"{self.second.name} scores exactly as {self.first.name} does."
-        if whole.verdict == "cannot tell":
-            return f"Cannot tell whether {self.second.name} is better than {self.first.name}."
-        return f"{self.second.name} is {whole.verdict} than {self.first.name}."
+        """The result for the mean IoU as a sentence."""
+        a, b = self.first.name, self.second.name
+        verdict = self.comparison.differences[0].verdict
+        if verdict == "the same":
+            return f"{a} and {b} have the same scores."
+        if verdict == "cannot tell":
+            return f"Cannot tell whether {b} is better than {a}."
+        return f"{b} is {verdict} than {a}."
 
     def notes(self) -> list[str]:
-        """What the table is of: images, truth, and what the intervals cover."""
+        """Sentences about the images, the ground truth and the intervals; warnings are marked."""
         found = self.comparison
         a, b = self.first.name, self.second.name
         count = len(found.images)
-        notes = [f"{count} test {'images are' if count != 1 else 'image is'} shared."]
+        notes = [f"Both sides share {count} test {'images' if count != 1 else 'image'}."]
         if count < _FEW_IMAGES:
-            notes.append("WARNING: so few say little, and their interval is rough.")
+            notes.append(f"WARNING: with fewer than {_FEW_IMAGES}, the intervals are unreliable.")
         for revision in [*self.first.revisions, *self.second.revisions]:
-            if old := revision.scored_with():
+            if outdated := revision.outdated_params():
                 notes.append(
-                    f"WARNING: {revision.name} was scored with {', '.join(old)}, which its "
-                    "params.yaml has changed since: run `dvc repro` there and commit."
+                    f"WARNING: {revision.name} was scored with {', '.join(outdated)}, but its "
+                    "params.yaml has other values: run `dvc repro` there and commit."
                 )
         if found.only_first or found.only_second:
-            counts = f"{len(found.only_first)} only in {a}, {len(found.only_second)} only in {b}"
-            notes.append(f"Left out are test images of one side: {counts}.")
+            notes.append(
+                f"Test images of one side are excluded: {len(found.only_first)} of {a}, "
+                f"{len(found.only_second)} of {b}."
+            )
         if found.trained_on:
             notes.append(
-                f"WARNING: on {len(found.trained_on)} of these the other side was trained."
+                f"WARNING: {len(found.trained_on)} of these are training images of the other side."
             )
         if found.other_ground_truth:
             notes.append(
-                f"WARNING: {len(found.other_ground_truth)} of the images have other true labels in {b} "
-                f"(masks or annotations differ): --same-truth scores both against those of {a}."
+                f"WARNING: {b} has another ground truth for {len(found.other_ground_truth)} images "
+                f"(masks or annotations differ); --same-ground-truth scores {b} against the ground "
+                f"truth of {a}."
             )
-        notes.append(f"The interval (95%) covers {'; '.join(found.covered)}.")
+        notes.append(f"The 95% interval covers {'; '.join(found.covered)}.")
         if any(not np.isfinite(difference.low) for difference in found.differences):
-            notes.append("It is none where fewer than two of the images show the class.")
+            notes.append("It is none if fewer than two images show the class.")
         if found.not_covered:
             notes.append(
                 f"It does not cover {'; '.join(found.not_covered)}: "
-                "groups of runs with several train.seed would."
+                "compare groups of runs with several values of train.seed."
             )
         return notes
 
@@ -109,9 +123,14 @@ def compare_revisions(
 ) -> list[RevisionComparison]:
     """Compare the second and each further name with the first.
 
-    A name is that of `find_revisions`; what it stands for makes a group. With `same_truth`, images
-    whose true labels differ are counted anew against the first side's. Raises UserError as
-    `find_revisions`, `Revision.read` and `compare` do.
+    Args:
+        names: names or patterns as in `find_revisions`; a pattern selects a group of revisions.
+        same_ground_truth: score images whose ground truth differs against the ground truth of the
+            first name.
+
+    Raises:
+        UserError: a revision or a file is missing or damaged, or the revisions have no test image
+            or no class in common.
     """
     first, *others = (_read_side(name) for name in names)
     results = []
@@ -133,34 +152,41 @@ def _read_side(name: str) -> Side:
 
 
 def _recount(run: ScoredRun, revision: Revision, first: Side, stems: Sequence[str]) -> ScoredRun:
-    """The run with its predictions of these images counted against the first side's truth."""
+    """Count the predictions of a run on some images against the ground truth of the first side."""
     confusions, ground_truths = dict(run.counts.confusions), dict(run.counts.ground_truths)
     for stem in confusions.keys() & set(stems):
-        judge = first.testing(stem)
-        of_judge = first.runs[first.revisions.index(judge)].counts
-        ground_truth = renumber(judge.true_labels(stem), of_judge.classes, run.counts.classes)
-        prediction = revision.predicted_labels(stem)
+        reference, reference_run = first.tested_by(stem)
+        ground_truth = renumber(
+            reference.ground_truth(stem), reference_run.counts.classes, run.counts.classes
+        )
+        prediction = revision.prediction(stem)
         if ground_truth.shape != prediction.shape:
             raise UserError(
-                f"{stem} has another size in {judge.name} than in {revision.name}: "
-                "without --same-truth each is scored by its own labels"
+                f"{stem} has another size in {reference.name} than in {revision.name}: "
+                "compare them without --same-ground-truth"
             )
-        confusions[stem] = count_confusion(
-            ground_truth, prediction, len(run.counts.classes)
-        ).tolist()
-        ground_truths[stem] = of_judge.ground_truths[stem]
+        confusion = count_confusion(ground_truth, prediction, len(run.counts.classes))
+        confusions[stem] = confusion.tolist()
+        ground_truths[stem] = reference_run.counts.ground_truths[stem]
     return replace(run, counts=ImageCounts(run.counts.classes, confusions, ground_truths))
 
 
-def renumber(labels: Labels, names: Sequence[str], wanted: Sequence[str]) -> Labels:
-    """Labels (H, W) whose numbers are places in `names`, as places in `wanted`.
+def renumber(labels: Labels, names: Sequence[str], new_names: Sequence[str]) -> Labels:
+    """Translate labels from one list of classes to another.
 
-    Void stays void; what `wanted` does not have is background.
+    Args:
+        labels: uint8 (H, W).
+        names: the class names of `labels`, in label order.
+        new_names: the class names of the result.
+
+    Returns:
+        New labels, uint8 (H, W). Ignored pixels stay ignored; classes that `new_names` does not
+        have become background.
     """
     table = np.zeros(256, np.uint8)
     table[IGNORE_INDEX] = IGNORE_INDEX
     for label, name in enumerate(names):
-        table[label] = wanted.index(name) if name in wanted else 0
+        table[label] = new_names.index(name) if name in new_names else 0
     renumbered: Labels = table[labels]
     return renumbered
 
@@ -169,15 +195,16 @@ def renumber(labels: Labels, names: Sequence[str], wanted: Sequence[str]) -> Lab
 
 
 def as_text(results: Sequence[RevisionComparison]) -> str:
-    """Tables for a terminal."""
+    """Format the results as tables for a terminal."""
     return "\n\n".join(
-        "\n".join([result.verdict, "", *_table(_rows(result)), "", *result.notes()])
+        f"{result.verdict}\n\n{text_table(_rows(result), numeric=range(1, 5))}\n\n"
+        + "\n".join(result.notes())
         for result in results
     )
 
 
 def as_markdown(results: Sequence[RevisionComparison]) -> str:
-    """Tables for a pull request."""
+    """Format the results as Markdown, for a pull request."""
     parts = []
     for result in results:
         header, *rows = [[cell.replace("|", "\\|") for cell in row] for row in _rows(result)]
@@ -187,12 +214,37 @@ def as_markdown(results: Sequence[RevisionComparison]) -> str:
     return "\n\n".join(parts)
 
 
-def as_json(results: Sequence[RevisionComparison]) -> list[dict[str, Any]]:
-    """Everything that the tables and the page are made from; null where nothing is defined."""
+class SideRecord(TypedDict):
+    """A side in JSON; `revisions` has the commit of each revision, None for the workspace."""
+
+    name: str
+    revisions: dict[str, str | None]
+
+
+class ComparisonRecord(TypedDict):
+    """A comparison in JSON.
+
+    `differences` are the fields of `Difference` and its verdict. Undefined numbers are None.
+    """
+
+    first: SideRecord
+    second: SideRecord
+    differences: list[dict[str, str | float | None]]
+    images: int
+    only_first: int
+    only_second: int
+    trained_on: int
+    other_ground_truth: int
+    covered: list[str]
+    not_covered: list[str]
+
+
+def as_json(results: Sequence[RevisionComparison]) -> list[ComparisonRecord]:
+    """Convert the results to values for JSON."""
     return [
         {
-            "first": {"name": r.first.name, "revisions": _names(r.first)},
-            "second": {"name": r.second.name, "revisions": _names(r.second)},
+            "first": _side_record(r.first),
+            "second": _side_record(r.second),
             "differences": [
                 {**{key: _defined(v) for key, v in asdict(d).items()}, "verdict": d.verdict}
                 for d in r.comparison.differences
@@ -209,8 +261,9 @@ def as_json(results: Sequence[RevisionComparison]) -> list[dict[str, Any]]:
     ]
 
 
-def _names(side: Side) -> dict[str, str | None]:
-    return {revision.name: revision.sha for revision in side.revisions}
+def _side_record(side: Side) -> SideRecord:
+    revisions = {revision.name: revision.sha for revision in side.revisions}
+    return {"name": side.name, "revisions": revisions}
 
 
 def _defined(value: Any) -> Any:
@@ -236,22 +289,28 @@ def _number(value: float, sign: str) -> str:
     return "none" if np.isnan(value) else f"{value:{sign}.3f}"
 
 
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows as lines; the first and the last column are text, those between are numbers."""
+def text_table(rows: Sequence[Sequence[str]], numeric: Collection[int] = ()) -> str:
+    """Format rows as text with aligned columns; the `numeric` columns are aligned to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
+    return "\n".join(
         "  ".join(
-            [row[0].ljust(widths[0]), *map(str.rjust, row[1:-1], widths[1:-1]), row[-1]]
+            cell.rjust(width) if index in numeric else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
-    ]
+    )
 
 
 # --- Page -----------------------------------------------------------------------------------------
 
 
 def as_page(results: Sequence[RevisionComparison], images: int = 12) -> str:
-    """One page of HTML with the tables, every image's scores, and the images that differ most."""
+    """Make an HTML page.
+
+    Args:
+        results: comparisons with the same first side.
+        images: the number of images to show, those whose mean IoU differs most first.
+    """
     return render_page(
         Path(__file__).with_name("compare.html.jinja"),
         title="Comparison with " + results[0].first.name,
@@ -265,7 +324,7 @@ def as_page(results: Sequence[RevisionComparison], images: int = 12) -> str:
                     y_label=result.second.name,
                 ),
                 "colors": _colors(result),
-                "pairs": [_pair(result, place) for place in _most_different(result)[:images]],
+                "images": [_views(result, index) for index in _most_different(result)[:images]],
             }
             for result in results
         ],
@@ -273,55 +332,48 @@ def as_page(results: Sequence[RevisionComparison], images: int = 12) -> str:
 
 
 def _colors(result: RevisionComparison) -> dict[str, str]:
-    """The colours of the first side's classes but the background, which pictures leave clear."""
+    """The colors of the classes of the first side; masks do not color the background."""
     colors = class_colors(result.first.runs[0].counts.classes)
     return {name: color for name, color in colors.items() if name != "background"}
 
 
 def _most_different(result: RevisionComparison) -> list[int]:
-    """The places of the images, those first whose mean IoU differs most."""
+    """The indices of the images by descending difference of their mean IoU."""
     scores = result.comparison.image_scores
     return sorted(range(len(scores)), key=lambda i: (-abs(scores[i][1] - scores[i][0]), i))
 
 
-def _pair(result: RevisionComparison, place: int) -> Mapping[str, Any]:
-    """An image as the page shows it: photo, truth, and what both sides make of it."""
-    stem = result.comparison.images[place]
-    first, second = result.first.testing(stem), result.second.testing(stem)
-    ground_truth, classes = first.true_labels(stem), _classes(result.first, first)
-    pixels = photo_pixels(first.photo(stem), ground_truth)
-    theirs = renumber(second.predicted_labels(stem), _classes(result.second, second), classes)
+class _Views(TypedDict):
+    """An image on the page; the views are pairs of a title and a data URI."""
+
+    stem: str
+    scores: tuple[float, float]
+    views: list[tuple[str, str]]
+
+
+def _views(result: RevisionComparison, index: int) -> _Views:
+    """Draw an image, its ground truth and both predictions, in the classes of the first side."""
+    stem = result.comparison.images[index]
+    first, first_run = result.first.tested_by(stem)
+    second, second_run = result.second.tested_by(stem)
+    classes = first_run.counts.classes
+    ground_truth = first.ground_truth(stem)
+    image = first.image(stem, ground_truth)
+    prediction = renumber(second.prediction(stem), second_run.counts.classes, classes)
     views = [
-        ("image", pixels),
-        ("ground truth", overlay_labels(pixels, ground_truth)),
-        (first.name, overlay_labels(pixels, first.predicted_labels(stem))),
-        (second.name, overlay_labels(pixels, theirs)),
+        ("image", image),
+        ("ground truth", overlay_labels(image, ground_truth)),
+        (first.name, overlay_labels(image, first.prediction(stem))),
+        (second.name, overlay_labels(image, prediction)),
     ]
     return {
         "stem": stem,
-        "scores": result.comparison.image_scores[place],
-        "views": [(title, as_jpeg_uri(_panel(picture))) for title, picture in views],
+        "scores": result.comparison.image_scores[index],
+        "views": [(title, _panel(pixels)) for title, pixels in views],
     }
 
 
-def _classes(side: Side, revision: Revision) -> Sequence[str]:
-    return side.runs[side.revisions.index(revision)].counts.classes
-
-
-def _panel(picture: RGBImage) -> Image.Image:
-    image = Image.fromarray(picture)
+def _panel(pixels: RGBImage) -> str:
+    image = Image.fromarray(pixels)
     image.thumbnail((_PANEL_SIZE, _PANEL_SIZE), Image.Resampling.LANCZOS)
-    return image
-
-
-def as_jpeg_uri(image: Image.Image) -> str:
-    content = io.BytesIO()
-    image.save(content, format="JPEG", quality=85)
-    return jpeg_uri(content.getvalue())
-
-
-def photo_pixels(photo: Image.Image, labels: Labels) -> RGBImage:
-    """A photo as the labels (H, W) see it: turned by EXIF where only that has their size."""
-    if photo.size != labels.shape[::-1]:
-        photo = ImageOps.exif_transpose(photo)
-    return to_rgb(photo)
+    return image_uri(image)

@@ -1,9 +1,7 @@
-"""What other revisions hold, read through DVC: nothing is checked out or changed.
+"""Files of other revisions, read through DVC without a checkout.
 
-    for revision in find_revisions("seed-*"):
-        revision.scored_run()
-
-The only module of the library that knows this project's files and DVC.
+for revision in find_revisions("seed-*"):
+    revision.scored_run()
 """
 
 import io
@@ -12,7 +10,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -21,10 +19,12 @@ from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.repo import Repo
 from dvc.repo.experiments.utils import exp_refs
 from dvc.scm import resolve_rev
-from PIL import Image
+from PIL import Image, ImageOps
 from scmrepo.exceptions import SCMError
 
+from cocoseg.core.drawing import RGBImage
 from cocoseg.core.errors import UserError
+from cocoseg.core.images import to_rgb
 from cocoseg.core.labels import Labels
 from cocoseg.core.values import flatten
 from cocoseg.core.yaml12 import parse_yaml
@@ -32,154 +32,176 @@ from cocoseg.evaluation.label_errors import LabelError, read_label_errors
 from cocoseg.evaluation.statistics import ImageCounts, ScoredRun
 
 WORKSPACE = "workspace"
-TEST_IMAGES = "metrics/test_images.json"
-LABEL_ERRORS = "metrics/label_errors.csv"
+"""The name of the revision that reads the working tree."""
+
+_TEST_IMAGES = "metrics/test_images.json"
+_LABEL_ERRORS = "metrics/label_errors.csv"
+_SCORES = "metrics/test.json"
+
+ContentT = TypeVar("ContentT")
 
 
 @dataclass(frozen=True)
 class Revision:
-    """A commit or an experiment by the name it was asked for, or the workspace, without `sha`."""
+    """The files of a commit, of an experiment, or of the workspace.
+
+    Files are read from Git, DVC's cache or its remote. All methods raise a UserError if a file is
+    missing, not available or damaged.
+
+    Attributes:
+        name: the name that the user gave, such as a branch.
+        sha: the commit; None for the workspace.
+    """
 
     name: str
     sha: str | None
 
     @cached_property
     def _files(self) -> DVCFileSystem:
-        # The remotes of today: a revision may be older than they are.
+        # The current remotes: an old revision may not have them.
         with _open_repo() as repo:
             remotes = {section: dict(repo.config[section]) for section in ("core", "remote")}
         return DVCFileSystem(".", rev=self.sha, config=remotes)
 
     def read(self, path: str) -> bytes:
-        """The content of a file of this revision, from Git, DVC's cache or its remote.
-
-        Raises UserError when the revision has no such file, or the file cannot be had.
-        """
+        """Read a file."""
         try:
             content: bytes = self._files.read_bytes(path)
         except (OSError, DvcException) as error:
-            if not self._was_made(path):
-                raise UserError(f"{self.name} has no {path}: {self._remedy()}") from None
-            where = "neither in DVC's cache nor in a remote here"
+            if not self._is_tracked(path):
+                raise UserError(f"{self.name} has no {path}: {self._rerun()}") from None
+            where = "neither in DVC's cache nor in a remote"
             raise UserError(f"{self.name}: {path} is {where}; {self._fetch()}") from error
         return content
 
-    def _was_made(self, path: str) -> bool:
-        """Whether DVC knows the content of a file, be it here or not."""
+    def file_names(self, directory: str) -> list[str]:
+        """List the names of the files in a directory."""
+        return [PurePosixPath(path).name for path in self._files.ls(directory, detail=False)]
+
+    def _is_tracked(self, path: str) -> bool:
+        """Whether DVC knows the hash of a file, even if its content is not available."""
         try:
             return "md5" in self._files.info(path)
         except FileNotFoundError:
             return False
 
-    def _remedy(self) -> str:
+    def _rerun(self, options: str = "") -> str:
+        command = f"run `dvc repro{options} evaluate`"
         if self.sha is None:
-            return "run `dvc repro evaluate`, which makes it"
+            return command
         return (
-            "it is of a run before that was written, or of an unfinished one; "
-            f"`git checkout {self.sha[:7]}`, then `dvc repro evaluate` and commit"
+            "its run is unfinished or from an earlier version of this project; "
+            f"check it out (`git checkout {self.sha[:7]}`), {command}, and commit"
         )
 
     def _fetch(self) -> str:
         if self.sha is None:
-            return "`dvc checkout` or `dvc pull` brings it"
+            return "run `dvc checkout` or `dvc pull`"
         return (
-            "`dvc push` (or `dvc exp push origin NAME`) where it was run, then here "
-            "`dvc fetch --all-commits` (or `dvc exp pull origin NAME`); of experiments older than "
-            "the remote see docs/remotes.md"
+            "run `dvc push` (or `dvc exp push origin NAME`) in the clone where it was run, then "
+            "`dvc fetch --all-commits` (or `dvc exp pull origin NAME`) here; for experiments older "
+            "than the remote, see docs/experiments.md"
         )
 
     def params(self) -> dict[str, Any]:
-        """Its params.yaml."""
+        """Read params.yaml."""
         text = self.read("params.yaml").decode(errors="replace")
         content = parse_yaml(text, f"{self.name}: params.yaml")
         return content if isinstance(content, dict) else {}
 
-    def scored_with(self) -> list[str]:
-        """The parameters, as `a.b=1`, that its scores were made with and that its params.yaml has
-        changed since: `dvc repro` is due."""
-        now = flatten(self.params())
+    def outdated_params(self) -> list[str]:
+        """List the parameters of the scores that params.yaml has changed since, as `a.b=1`."""
+        current = flatten(self.params())
         lock = parse_yaml(self.read("dvc.lock").decode(), f"{self.name}: dvc.lock")
-        before: dict[str, Any] = {}
+        used: dict[str, Any] = {}
         for name, stage in lock["stages"].items():
-            if name not in ("export", "report"):  # after the scores
-                before |= flatten(stage.get("params", {}).get("params.yaml", {}))
-        return [f"{key}={value}" for key, value in before.items() if now.get(key) != value]
+            if name not in ("export", "report"):  # these stages do not change the scores
+                used |= flatten(stage.get("params", {}).get("params.yaml", {}))
+        return [f"{key}={value}" for key, value in used.items() if current.get(key) != value]
 
     def scores(self) -> dict[str, Any]:
-        """Its metrics/test.json. Raises UserError when that is missing or damaged."""
-        scores: dict[str, Any] = self._decode("metrics/test.json", dict[str, Any])
-        return scores
+        """Read the test scores, `metrics/test.json`."""
+        return self._decode(_SCORES, dict[str, Any])
 
     def scored_run(self) -> ScoredRun:
-        """Its counts on each test image. Raises UserError when they are missing or damaged."""
-        counts: ImageCounts = self._decode(TEST_IMAGES, ImageCounts)
+        """Read the counts on each test image, and the stems of the training images."""
+        counts = self._decode(_TEST_IMAGES, ImageCounts)
         shape = (len(counts.classes),) * 2
         try:
-            whole = all(np.shape(matrix) == shape for matrix in counts.confusions.values())
+            valid = all(np.shape(matrix) == shape for matrix in counts.confusions.values())
         except ValueError:  # rows of different lengths
-            whole = False
+            valid = False
         if (
-            not whole
+            not valid
             or not counts.confusions
             or counts.ground_truths.keys() != counts.confusions.keys()
         ):
-            raise self._damaged(TEST_IMAGES)
+            raise self._damaged(_TEST_IMAGES)
         trained_on = self.read("data/splits/train.txt").decode(errors="replace").split("\n")
         return ScoredRun(self.name, counts, frozenset(trained_on) - {""})
 
     def label_errors(self) -> list[LabelError]:
-        """Its metrics/label_errors.csv. Raises UserError when that is missing or damaged."""
+        """Read the potential label errors, `metrics/label_errors.csv`."""
         try:
-            return read_label_errors(self.read(LABEL_ERRORS).decode())
+            return read_label_errors(self.read(_LABEL_ERRORS).decode())
         except ValueError:
-            raise self._damaged(LABEL_ERRORS) from None
+            raise self._damaged(_LABEL_ERRORS) from None
 
-    def _decode(self, path: str, kind: Any) -> Any:
+    def _decode(self, path: str, kind: type[ContentT]) -> ContentT:
         try:
             return msgspec.json.decode(self.read(path), type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise self._damaged(path) from None
 
     def _damaged(self, path: str) -> UserError:
-        return UserError(
-            f"{self.name}: {path} is damaged; `dvc repro --force --single-item evaluate` mends it"
-        )
+        problem = f"{path} is damaged, or from an earlier version of this project"
+        return UserError(f"{self.name}: {problem}: {self._rerun(' --force --single-item')}")
 
-    def true_labels(self, stem: str) -> Labels:
-        return self._labels(f"data/masks/{stem}.png")
+    def ground_truth(self, stem: str) -> Labels:
+        """Read the mask of an image, uint8 (H, W)."""
+        return np.array(self._read_image(f"data/masks/{stem}.png"))
 
-    def predicted_labels(self, stem: str) -> Labels:
-        return self._labels(f"data/predictions/{stem}.png")
+    def prediction(self, stem: str) -> Labels:
+        """Read the predicted mask of a test image, uint8 (H, W)."""
+        return np.array(self._read_image(f"data/predictions/{stem}.png"))
 
-    def _labels(self, path: str) -> Labels:
-        """The labels (H, W) of a label map."""
-        return np.array(self._image(path))
+    def image(self, stem: str, labels: Labels) -> RGBImage:
+        """Read an image, uint8 (H, W, 3), in the orientation of its labels (H, W)."""
+        names = self.file_names("data/images")
+        name = next((name for name in names if PurePosixPath(name).stem == stem), f"{stem}.jpg")
+        return oriented_rgb(self._read_image(f"data/images/{name}"), labels)
 
-    def _image(self, path: str) -> Image.Image:
-        """An image file, decoded. Raises UserError when it is missing or damaged."""
+    def _read_image(self, path: str) -> Image.Image:
         content = self.read(path)
         try:
             image = Image.open(io.BytesIO(content))
             image.load()
-        except (OSError, SyntaxError, ValueError):  # what Pillow raises, by format
+        except (OSError, SyntaxError, ValueError):  # raised by Pillow, depending on the format
             raise UserError(
-                f"{self.name}: {path} is damaged; delete it, then `dvc checkout` or `dvc repro` "
-                "brings it back"
+                f"{self.name}: {path} is damaged; remove it, then run `dvc checkout` or `dvc repro`"
             ) from None
         return image
 
-    def photo(self, stem: str) -> Image.Image:
-        """The photo of that stem, as the file has it: not turned as its EXIF says."""
-        files = map(PurePosixPath, self._files.ls("data/images", detail=False))
-        name = next((file.name for file in files if file.stem == stem), f"{stem}.jpg")
-        return self._image(f"data/images/{name}")
+
+def oriented_rgb(image: Image.Image, labels: Labels) -> RGBImage:
+    """Convert an image to RGB; apply its EXIF orientation if only then it has the labels' shape."""
+    if image.size != labels.shape[::-1]:
+        image = ImageOps.exif_transpose(image)
+    return to_rgb(image)
 
 
 def find_revisions(name: str) -> list[Revision]:
-    """What `name` stands for: `workspace`, a commit, branch, tag or experiment, or, with `*`, `?`
-    or `[`, all experiments, branches and tags of such a name.
+    """Find the revisions of a name or a pattern.
 
-    Raises UserError where there is none, and outside of a repository with Git and DVC.
+    Args:
+        name: `workspace`, a commit, branch, tag or experiment; or, with `*`, `?` or `[`, a pattern
+            for the names of experiments, branches and tags.
+
+    Returns:
+        The revision, or all revisions that match the pattern, sorted by name.
+
+    Raises:
+        UserError: there are none, or the current directory is not in a repository of Git and DVC.
     """
     if name == WORKSPACE:
         _open_repo().close()
@@ -189,8 +211,9 @@ def find_revisions(name: str) -> list[Revision]:
             return [Revision(found, resolve_rev(repo.scm, found)) for found in _names(repo, name)]
         except (SCMError, DvcException):
             raise UserError(
-                f"{name} is no commit, branch, tag or experiment here: `git log --oneline` and "
-                "`dvc exp list -A` name them, `git fetch` and `dvc exp pull` bring those of others"
+                f"{name}: no such commit, branch, tag or experiment; list them with "
+                "`git log --oneline` and `dvc exp list -A`, and fetch missing ones with "
+                "`git fetch` or `dvc exp pull`"
             ) from None
 
 
@@ -200,12 +223,12 @@ def _names(repo: Repo, name: str) -> Sequence[str]:
     known = {ref.name for ref in exp_refs(repo.scm)} | {*repo.scm.list_branches()}
     found = sorted(n for n in known | {*repo.scm.list_tags()} if n and fnmatch(n, name))
     if not found:
-        raise UserError(f"no experiment, branch or tag is called {name}: see `dvc exp list -A`")
+        raise UserError(f"no experiment, branch or tag matches {name}: see `dvc exp list -A`")
     return found
 
 
 def experiments() -> list[Revision]:
-    """The experiments that started from the present commit, by name."""
+    """List the experiments that started from the current commit, by name."""
     with _open_repo() as repo:
         head = repo.scm.get_rev()
         refs = [ref for ref in exp_refs(repo.scm) if ref.baseline_sha == head and ref.name]
@@ -219,4 +242,6 @@ def _open_repo() -> Repo:
     try:
         return Repo()
     except (NotDvcRepoError, SCMError):
-        raise UserError("no DVC project here: run from the folder of a Git clone of it") from None
+        raise UserError(
+            "no DVC project here: run the command in a Git clone of the project"
+        ) from None

@@ -77,6 +77,13 @@ def jpeg_uri(content: bytes) -> str:
     return _data_uri("image/jpeg", io.BytesIO(content))
 
 
+def image_uri(image: Image.Image) -> str:
+    """Encode an image as the data URI of a JPEG."""
+    content = io.BytesIO()
+    image.save(content, format="JPEG", quality=85)
+    return _data_uri("image/jpeg", content)
+
+
 def read_json(path: Path, default: Any = None) -> Any:
     """Read a JSON file.
 

@@ -1,4 +1,4 @@
-"""Planted mistakes are found and named by a network that is always right."""
+"""A network that is always right finds planted label errors and names their kind."""
 
 import json
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from cocoseg.curation.selection import read_exclusions
 from cocoseg.evaluation.examples import write_gallery
 from cocoseg.evaluation.label_errors import (
     LABEL_ERROR_VIEWS,
+    Finding,
     LabelError,
     draw_label_error,
     find,
@@ -50,8 +51,8 @@ def paint(annotations: Sequence[Annotation]) -> Labels:
     return rasterize(annotations, WIDTH, HEIGHT, overlap="last", crowd="ignore")
 
 
-def sure_of(labels: Labels, confidence: float = 0.98) -> NDArray[np.float32]:
-    """Probabilities (classes, H, W) of a network that sees these labels."""
+def confident(labels: Labels, confidence: float = 0.98) -> NDArray[np.float32]:
+    """Probabilities (classes, H, W) of a network that predicts these labels."""
     others = (1 - confidence) / (len(CLASSES) - 1)
     probabilities = np.full((len(CLASSES), *labels.shape), others, np.float32)
     np.put_along_axis(probabilities, labels[None].astype(int), confidence, axis=0)
@@ -59,60 +60,59 @@ def sure_of(labels: Labels, confidence: float = 0.98) -> NDArray[np.float32]:
 
 
 def audit(
-    *images: Sequence[Annotation], seen: Sequence[Annotation] = GROUND_TRUTH
+    *images: Sequence[Annotation], predicted: Sequence[Annotation] = GROUND_TRUTH
 ) -> list[LabelError]:
-    """The suspects among the annotations of images on each of which the network sees `seen`."""
-    labels = paint(seen)
-    findings = [find(of_image, paint(of_image), labels, sure_of(labels)) for of_image in images]
-    names = [(7 + place, f"{place}.jpg") for place in range(len(images))]
+    """The label errors in the annotations of images for which the network predicts `predicted`."""
+    labels = paint(predicted)
+    findings = [find(objects, paint(objects), labels, confident(labels)) for objects in images]
+    names = [(7 + index, f"{index}.jpg") for index in range(len(images))]
     return rank_label_errors(names, findings, CLASSES)
 
 
-def test_annotations_that_the_network_sees_as_well_are_no_suspects() -> None:
-    assert (
-        audit(GROUND_TRUTH) == []
-        or max(label_error.score for label_error in audit(GROUND_TRUTH)) < 0.1
-    )
+def test_correct_annotations_are_not_label_errors() -> None:
+    assert audit(GROUND_TRUTH, GROUND_TRUTH) == []
 
 
 @needs_mirror
-def test_on_real_photos_a_network_that_is_right_suspects_only_what_was_changed(
+def test_on_real_images_the_changed_annotation_is_the_first_label_error(
     tmp_path: Path,
 ) -> None:
     file = tmp_path / "instances.json"
     file.write_text(json.dumps(mirror_document("val2017")))
-    right = select_from(file, ("person", "car"), max_instances=30).instances
+    correct = select_from(file, ("person", "car"), max_instances=30).instances
 
     def label_errors_of(annotations: list[Annotation]) -> list[LabelError]:
-        changed = Instances(right.images, annotations, right.categories)
+        changed = Instances(correct.images, annotations, correct.categories)
         objects = objects_by_stem(changed)
         findings = []
-        for image in right.images:
-            seen, ground_truth = (
+        for image in correct.images:
+            predicted, ground_truth = (
                 rasterize(
-                    [a for a in of_all if a.image_id == image.id],
+                    [a for a in version if a.image_id == image.id],
                     *(image.width, image.height),
                     overlap="last",
                     crowd="ignore",
                 )
-                for of_all in (right.annotations, annotations)
+                for version in (correct.annotations, annotations)
             )
-            seen[seen == IGNORE_INDEX] = 0
-            findings.append(find(objects[image.stem], ground_truth, seen, sure_of(seen)))
-        images = [(image.id, image.file_name) for image in right.images]
+            predicted[predicted == IGNORE_INDEX] = 0
+            findings.append(
+                find(objects[image.stem], ground_truth, predicted, confident(predicted))
+            )
+        images = [(image.id, image.file_name) for image in correct.images]
         return rank_label_errors(images, findings, ("background", "person", "car"))
 
-    assert len(right.annotations) > 100
-    assert label_errors_of(right.annotations) == []
-    place = len(right.annotations) // 2
-    wrong = msgspec.structs.replace(right.annotations[place])
+    assert len(correct.annotations) > 100
+    assert label_errors_of(correct.annotations) == []
+    index = len(correct.annotations) // 2
+    wrong = msgspec.structs.replace(correct.annotations[index])
     wrong.category_id = 3 - wrong.category_id
-    others = right.annotations[:place], right.annotations[place + 1 :]
+    others = correct.annotations[:index], correct.annotations[index + 1 :]
     (first, *_) = label_errors_of([*others[0], wrong, *others[1]])
     assert (first.kind, first.annotation_id) == ("wrong class", wrong.id)
 
 
-def test_a_missing_object_is_found_where_it_is() -> None:
+def test_a_missing_annotation_is_located() -> None:
     first = audit([GROUND_TRUTH[0], *GROUND_TRUTH[2:]])[0]
     assert (first.kind, first.annotated, first.predicted) == ("missing", "background", "dog")
     assert (first.image_id, first.annotation_id, first.image) == (7, None, "0.jpg")
@@ -121,14 +121,14 @@ def test_a_missing_object_is_found_where_it_is() -> None:
     assert first.score > 0.4
 
 
-def test_an_annotation_of_nothing_is_extra() -> None:
+def test_an_annotation_of_background_is_extra() -> None:
     first = audit([*GROUND_TRUTH, painted(ellipse(90, 5, 20, 20), 2, id=9)])[0]
     assert (first.kind, first.annotation_id) == ("extra", 9)
     assert (first.annotated, first.predicted) == ("dog", "background")
     assert first.score > 0.5
 
 
-def test_a_wrong_class_is_named() -> None:
+def test_a_wrong_class_is_found_with_both_classes() -> None:
     wrong = painted(ellipse(75, 40, 40, 30), 2, id=3)
     first = audit([*GROUND_TRUTH[:2], wrong, GROUND_TRUTH[3]])[0]
     assert (first.kind, first.annotation_id) == ("wrong class", 3)
@@ -141,24 +141,57 @@ def test_a_wrong_class_is_named() -> None:
     [ellipse(83, 46, 37, 30), ellipse(75, 40, 20, 30), [[68, 34, 120, 34, 120, 76, 68, 76]]],
     ids=["shifted", "half", "coarse"],
 )
-def test_a_bad_outline_is_one_suspect(outline: list[list[float]]) -> None:
+def test_a_wrong_outline_is_a_single_label_error(outline: list[list[float]]) -> None:
     bad = painted(outline, 1, id=3)
     label_errors = [s for s in audit([*GROUND_TRUTH[:2], bad, GROUND_TRUTH[3]]) if s.score > 0.2]
     assert [(s.kind, s.annotation_id) for s in label_errors] == [("outline", 3)]
 
 
-def test_an_annotation_behind_another_and_void_are_not_judged() -> None:
+@pytest.mark.parametrize("label", [1, 2], ids=["of its class", "of the class predicted on it"])
+@pytest.mark.parametrize(("right", "missing"), [(40, 0), (41, 1)])
+def test_a_predicted_object_is_missing_unless_half_of_it_is_close_to_an_annotation(
+    label: int, right: int, missing: int
+) -> None:
+    """The annotation has 10 x 10 pixels, so 5 pixels around it are close."""
+    annotation = painted([[20, 20, 30, 20, 30, 30, 20, 30]], 1, id=1)
+    prediction = np.zeros((HEIGHT, WIDTH), np.uint8)
+    prediction[20:30, 20:right] = label
+    ground_truth = paint([annotation])
+    first, *others = find([annotation], ground_truth, prediction, confident(prediction))
+    assert (first.annotation_id, first.box, first.area) == (1, (20, 20, 10, 10), 100)
+    expected = 0.98 * 100 / (100 + 0.98 * 50) if label == 1 else 0.01
+    assert first.agreement == pytest.approx(expected, abs=1e-6)
+    assert [(f.annotation_id, f.label) for f in others] == [(None, label)] * missing
+
+
+def test_the_score_depends_on_how_often_annotations_of_that_size_are_found() -> None:
+    """Annotations of 51 to 100 pixels are found, except one of 90; smaller ones are not."""
+    missed, found = np.array([1.0, 0, 0]), np.array([0.0, 1, 0])
+    findings = [
+        Finding(area, 1, found, 1.0, (0, 0, 1, 1), area)
+        if area > 50 and area != 90
+        else Finding(area, 1, missed, 0.0, (0, 0, 1, 1), area)
+        for area in np.random.default_rng(0).permutation(np.arange(1, 101)).tolist()
+    ]
+    first, *others = rank_label_errors([(7, "0.jpg")], [findings], CLASSES)
+    # Of 31 annotations from 70 to 100 pixels, 30 are found; of 41 from 30 to 70 pixels, 20 are.
+    assert (first.annotation_id, first.score) == (90, round(31 / 33, 4))
+    assert {error.annotation_id: error.score for error in others}[50] == round(21 / 43, 4)
+    assert min(error.area for error in others) > 30
+
+
+def test_hidden_annotations_and_ignored_pixels_have_no_findings() -> None:
     hidden = painted(ellipse(8, 8, 10, 10), 2, id=8)
     crowd = painted(ellipse(45, 10, 25, 40), 2, id=2, iscrowd=1)
     labels = paint(GROUND_TRUTH)
     ground_truth = paint([hidden, GROUND_TRUTH[0], crowd, *GROUND_TRUTH[2:]])
     findings = find(
-        [hidden, GROUND_TRUTH[0], *GROUND_TRUTH[2:]], ground_truth, labels, sure_of(labels)
+        [hidden, GROUND_TRUTH[0], *GROUND_TRUTH[2:]], ground_truth, labels, confident(labels)
     )
     assert {f.annotation_id for f in findings} == {1, 3, 4}
 
 
-def test_the_order_is_that_of_the_scores_whatever_the_order_of_the_annotations() -> None:
+def test_label_errors_are_sorted_by_score_for_any_order_of_annotations() -> None:
     bad = [painted(ellipse(90, 5, 20, 20), 2, id=9), *GROUND_TRUTH[1:]]
     label_errors = audit(bad, GROUND_TRUTH, bad)
     scores = [label_error.score for label_error in label_errors]
@@ -166,21 +199,21 @@ def test_the_order_is_that_of_the_scores_whatever_the_order_of_the_annotations()
     assert audit(bad[::-1], GROUND_TRUTH, bad) == label_errors
 
 
-def test_rows_are_read_as_they_were_written_and_can_be_excluded(tmp_path: Path) -> None:
+def test_written_rows_can_be_read_and_excluded(tmp_path: Path) -> None:
     label_errors = audit([painted(ellipse(90, 5, 20, 20), 2, id=9), *GROUND_TRUTH[1:]])
-    table = tmp_path / "suspects.csv"
+    table = tmp_path / "label_errors.csv"
     write_label_errors(table, label_errors)
     assert read_label_errors(table.read_text()) == label_errors
     assert {(7, 9), (7, None)} <= read_exclusions(table)
 
 
 @pytest.mark.parametrize("text", ["", "image_id\n1\n", "{"])
-def test_what_is_no_list_of_suspects_is_refused(text: str) -> None:
+def test_other_files_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="columns"):
         read_label_errors(text)
 
 
-def test_a_list_without_suspects_is_its_header(tmp_path: Path) -> None:
+def test_an_empty_list_can_be_written_and_read(tmp_path: Path) -> None:
     write_label_errors(tmp_path / "none.csv", [])
     assert read_label_errors((tmp_path / "none.csv").read_text()) == []
 
@@ -188,37 +221,39 @@ def test_a_list_without_suspects_is_its_header(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("x", "y", "width", "height"), [(0, 0, 1, 1), (119, 79, 1, 1), (0, 0, 120, 80), (0, 40, 120, 2)]
 )
-def test_a_picture_never_leaves_the_photo(x: int, y: int, width: int, height: int) -> None:
+def test_a_drawing_shows_only_the_image_and_the_box(
+    x: int, y: int, width: int, height: int
+) -> None:
     label_error = LabelError(1, 2, "a.jpg", "cat", "dog", "outline", 0.5, x, y, width, height, 1)
-    photo = np.full((HEIGHT, WIDTH, 3), 200, np.uint8)
-    view = draw_label_error(label_error, photo, paint([]), paint([]))["photo"]
+    image = np.full((HEIGHT, WIDTH, 3), 200, np.uint8)
+    view = draw_label_error(label_error, image, paint([]), paint([]))["image"]
     assert max(view.size) == 240
-    assert np.mean(np.asarray(view) == 200) > 0.9  # the photo, and the box
+    assert np.mean(np.asarray(view) == 200) > 0.9  # the rest is the box
 
 
-def test_a_suspect_in_a_very_long_photo_is_a_line() -> None:
+def test_a_drawing_of_a_very_long_image_is_a_line() -> None:
     label_error = LabelError(1, 2, "a.jpg", "cat", "dog", "outline", 0.5, 0, 0, 1500, 2, 3000)
     labels = np.zeros((4, 3000), np.uint8)
     views = draw_label_error(label_error, np.zeros((4, 3000, 3), np.uint8), labels, labels)
     assert {view.size for view in views.values()} == {(240, 1)}
 
 
-def test_pictures_show_the_suspect_in_the_middle(tmp_path: Path) -> None:
+def test_drawings_show_the_label_error_in_the_middle(tmp_path: Path) -> None:
     (label_error,) = audit([GROUND_TRUTH[0], *GROUND_TRUTH[2:]])[:1]
     labels = paint(GROUND_TRUTH)
-    photo = np.full((HEIGHT, WIDTH, 3), 200, np.uint8)
-    views = draw_label_error(label_error, photo, paint(GROUND_TRUTH[:1]), labels)
+    image = np.full((HEIGHT, WIDTH, 3), 200, np.uint8)
+    views = draw_label_error(label_error, image, paint(GROUND_TRUTH[:1]), labels)
     assert tuple(views) == LABEL_ERROR_VIEWS
     assert {view.size for view in views.values()} == {(240, 240)}  # 80 x 80 pixels of 120 x 80
-    # The object's middle, 57 from the left and 30 from the top, of columns 17 to 97.
+    # The middle of the object is at (57, 30); the drawing shows columns 17 to 97.
     middle = {title: view.getpixel((3 * (57 - 17), 3 * 30)) for title, view in views.items()}
-    assert middle["photo"] == middle["annotated"] == (200, 200, 200) != middle["predicted"]
+    assert middle["image"] == middle["annotated"] == (200, 200, 200) != middle["predicted"]
     sample = Sample(tmp_path / "0.jpg", tmp_path / "mask.png")
-    views["photo"].resize((WIDTH, HEIGHT)).save(sample.image)
+    views["image"].resize((WIDTH, HEIGHT)).save(sample.image)
     write_mask(sample.mask, labels)
     write_mask(tmp_path / "0.png", labels)
     (tmp_path / "gallery").mkdir()
     write_gallery(tmp_path / "gallery", [label_error], [sample], tmp_path)
     assert {path.name for path in (tmp_path / "gallery").iterdir()} == {
-        f"suspect_1_{title}.jpg" for title in LABEL_ERROR_VIEWS
+        f"label_error_1_{title}.jpg" for title in LABEL_ERROR_VIEWS
     }

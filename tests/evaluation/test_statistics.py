@@ -1,4 +1,4 @@
-"""Is one run better than another: on which images, by how much, and how sure."""
+"""Comparisons of runs: scores, differences, intervals, and the images and classes compared."""
 
 from collections.abc import Sequence
 
@@ -21,7 +21,7 @@ def scored(
     trained_on: Sequence[str] = (),
     ground_truth: str = "t",
 ) -> ScoredRun:
-    """A run with these confusions (images, classes, classes), by stem or named 0, 1, …"""
+    """A run with these confusion matrices, by stem or, as an array, named 0, 1, …"""
     if not isinstance(counts, dict):
         counts = {str(number): matrix for number, matrix in enumerate(counts)}
     confusions = {stem: matrix.tolist() for stem, matrix in counts.items()}
@@ -33,22 +33,22 @@ def scored(
 
 
 class World:
-    """Images of different content and difficulty, and models that get some pixels of them right."""
+    """Random images of varying content and difficulty, and random models."""
 
     def __init__(self, seed: int, images: int) -> None:
         self.random = np.random.default_rng(seed)
         self.pixels = self.random.integers(50, 400, (images, 3))
-        self.pixels[:, 2] *= self.random.random(images) < 0.4  # not every image shows a car
+        self.pixels[:, 2] *= self.random.random(images) < 0.4  # most images show no car
         self.ease = self.random.normal(0, 0.08, (images, 3))
 
     def run(self, quality: Sequence[float], seed_noise: float) -> Counts:
-        """The confusions (images, 3, 3) of one training: it has luck of its own, and each image."""
+        """The confusion matrices (images, 3, 3) of one training run, with random errors."""
         luck = self.random.normal(0, 0.04, self.ease.shape) + self.random.normal(0, seed_noise, 3)
-        right = self.random.binomial(self.pixels, (quality + self.ease + luck).clip(0.02, 0.98))
-        wrong = self.pixels - right
-        counts = np.zeros((len(right), 3, 3), np.int64)
+        correct = self.random.binomial(self.pixels, (quality + self.ease + luck).clip(0.02, 0.98))
+        wrong = self.pixels - correct
+        counts = np.zeros((len(correct), 3, 3), np.int64)
         for label in range(3):
-            counts[:, label, label] = right[:, label]
+            counts[:, label, label] = correct[:, label]
             counts[:, label, (label + 1) % 3] = wrong[:, label] // 2
             counts[:, label, (label + 2) % 3] = wrong[:, label] - wrong[:, label] // 2
         return counts
@@ -58,7 +58,7 @@ A, B = [0.9, 0.6, 0.55], [0.9, 0.64, 0.6]
 
 
 def true_difference(seed_noise: float) -> float:
-    """Of the mean IoU, over thousands of images and many trainings."""
+    """The difference of the mean IoU over thousands of images and many training runs."""
     world = World(99, 4000)
     scores = [
         np.mean([mean_iou(world.run(quality, seed_noise).sum(axis=0)) for _ in range(60)])
@@ -70,13 +70,13 @@ def true_difference(seed_noise: float) -> float:
 @pytest.mark.parametrize(
     ("images", "runs", "seed_noise", "folds"),
     [(60, 1, 0.0, False), (60, 3, 0.03, False), (100, 5, 0.03, True)],
-    ids=["one run a side", "three seeds a side", "five folds a side"],
+    ids=["one run per side", "three seeds per side", "five folds per side"],
 )
-def test_the_interval_holds_the_true_difference_as_often_as_it_says(
+def test_95_percent_of_intervals_contain_the_true_difference(
     images: int, runs: int, seed_noise: float, folds: bool
 ) -> None:
-    ground_truth = true_difference(seed_noise)
-    held = 0
+    true = true_difference(seed_noise)
+    covered = 0
     for seed in range(1000):
         world = World(seed, images)
         sides = []
@@ -88,22 +88,22 @@ def test_the_interval_holds_the_true_difference_as_often_as_it_says(
             ]
             sides.append([scored(counts) for counts in tested])
         found = compare_runs(*sides).differences[0]
-        held += found.low <= ground_truth <= found.high
-    assert 930 <= held <= 970
+        covered += found.low <= true <= found.high
+    assert 930 <= covered <= 970
 
 
 def compared(first: Counts, second: Counts) -> Comparison:
     return compare_runs([scored(first)], [scored(second)])
 
 
-def test_two_identical_runs_differ_by_exactly_nothing() -> None:
+def test_identical_runs_have_a_difference_of_exactly_zero() -> None:
     counts = World(0, 20).run(A, 0)
     for found in compared(counts, counts).differences:
         assert (found.difference, found.low, found.high) == (0, 0, 0)
         assert found.verdict == "the same"
 
 
-def test_scores_are_those_of_all_pixels() -> None:
+def test_scores_are_over_all_pixels_and_image_scores_over_those_of_an_image() -> None:
     world = World(1, 30)
     first, second = world.run(A, 0), world.run(B, 0)
     whole, *classes = compared(first, second).differences
@@ -113,16 +113,19 @@ def test_scores_are_those_of_all_pixels() -> None:
     assert whole.difference == whole.second - whole.first
     assert [d.name for d in classes] == CLASSES
     assert [d.second for d in classes] == iou_scores(second.sum(axis=0)).tolist()
+    expected = [(mean_iou(a), mean_iou(b)) for a, b in zip(first, second, strict=True)]
+    by_stem = sorted(range(30), key=str)
+    assert compared(first, second).image_scores == [pytest.approx(expected[i]) for i in by_stem]
 
 
-def test_the_order_of_images_makes_no_difference() -> None:
+def test_the_order_of_images_does_not_matter() -> None:
     world = World(2, 30)
     first, second = world.run(A, 0), world.run(B, 0)
     backwards = {str(i): second[i] for i in reversed(range(30))}
     assert compare_runs([scored(first)], [scored(backwards)]) == compared(first, second)
 
 
-def test_a_clear_difference_is_told_and_which_way() -> None:
+def test_the_verdict_has_the_direction_of_a_clear_difference() -> None:
     world = World(3, 200)
     first, second = world.run(A, 0), world.run([0.95, 0.9, 0.9], 0)
     assert compared(first, second).differences[0].verdict == "better"
@@ -162,18 +165,18 @@ def test_folds_are_pooled_into_one_test_of_all_images() -> None:
     assert "5 folds" in found.covered[0]
 
 
-def test_only_folds_with_a_shared_image_count_as_folds() -> None:
+def test_only_folds_with_a_common_image_count_as_folds() -> None:
     counts = World(5, 50).run(A, 0)
     folds = [scored({str(i): counts[i] for i in range(50) if i % 5 == fold}) for fold in range(5)]
     in_one = World(6, 50).run(B, 0)
     found = compare_runs(folds, [scored({str(i): in_one[i] for i in range(0, 50, 5)})])
-    assert found.covered == ["which images are tested (10, paired bootstrap)"]
+    assert found.covered == ["the choice of test images (10, paired bootstrap)"]
     assert np.isfinite([found.differences[0].low, found.differences[0].high]).all()
     found = compare_runs(folds, folds[:3])
     assert "3 folds" in found.covered[0]
 
 
-def test_only_images_that_both_test_count_and_the_others_are_named() -> None:
+def test_only_common_images_are_compared_and_the_others_are_listed() -> None:
     counts = World(6, 6).run(A, 0)
     first = scored(dict.fromkeys("abcd", counts[0]), trained_on="ef")
     second = scored(dict.fromkeys("cde", counts[0]), trained_on="a")
@@ -183,7 +186,7 @@ def test_only_images_that_both_test_count_and_the_others_are_named() -> None:
     assert found.trained_on == ["a", "e"]
 
 
-def test_classes_are_matched_by_name_and_others_count_as_background() -> None:
+def test_classes_are_matched_by_name_and_the_rest_is_background() -> None:
     counts = World(7, 30).run(A, 0)
     order = [0, 2, 1]  # the second run lists car before person
     swapped = counts[:, order][:, :, order]
@@ -202,7 +205,7 @@ def test_classes_are_matched_by_name_and_others_count_as_background() -> None:
     assert all(d.difference == 0 for d in found.differences)
 
 
-def test_other_true_labels_are_noticed() -> None:
+def test_images_with_different_true_labels_are_listed() -> None:
     counts = World(8, 5).run(A, 0)
     assert compare_runs(
         [scored(counts)], [scored(counts, ground_truth="u")]
@@ -214,7 +217,7 @@ def test_other_true_labels_are_noticed() -> None:
     ]
 
 
-def test_a_class_in_one_image_only_has_a_score_but_no_interval() -> None:
+def test_a_class_in_a_single_image_has_a_score_but_no_interval() -> None:
     world = World(9, 10)
     world.pixels[1:, 2] = 0
     world.pixels[0, 2] = 100
@@ -224,15 +227,15 @@ def test_a_class_in_one_image_only_has_a_score_but_no_interval() -> None:
     assert np.isnan(car.low) and np.isnan(car.high) and car.verdict == "cannot tell"
 
 
-def test_one_shared_image_says_nothing_of_others() -> None:
+def test_a_single_common_image_has_no_interval() -> None:
     world = World(10, 1)
     found = compared(world.run(A, 0), world.run(B, 0)).differences[0]
     assert np.isnan(found.low) and found.verdict == "cannot tell"
 
 
-def test_nothing_in_common_is_one_line() -> None:
+def test_runs_without_common_images_or_classes_are_refused() -> None:
     counts = World(11, 3).run(A, 0)
-    with pytest.raises(UserError, match="no test image is shared"):
+    with pytest.raises(UserError, match="no test image in common"):
         compare_runs([scored(counts)], [scored({"x": counts[0]})])
     with pytest.raises(UserError, match="no class in common"):
         compare_runs([scored(counts)], [scored(counts, classes=["background", "cat", "dog"])])

@@ -1,9 +1,10 @@
-"""A small project in a temporary Git repository, driven through the real dvc command line."""
+"""Small projects in temporary Git repositories, and functions that run dvc in them."""
 
 import hashlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from contextlib import chdir
@@ -17,6 +18,8 @@ from dvc.cli import main
 from filelock import FileLock
 
 from tests import ROOT
+from tests.check_lock import output_hashes
+from tests.contract import STAGES
 
 BIN = Path(sys.executable).parent
 
@@ -37,37 +40,37 @@ TINY = {
     "runtime.workers": 0,
     "runtime.device": "cpu",
 }
-"""A run of seconds: the same stages and network on 40 images of 64x48 pixels."""
+"""The sample at 40 images of 64x48 pixels: all stages run within a minute."""
 
 
 @dataclass
 class Project:
-    """A clone of this project's files, a Git repository of its own."""
+    """A copy of this project in a separate Git repository."""
 
     directory: Path
 
     def environment(self, **more: str) -> dict[str, str]:
-        """What commands run in: this Python's programs are first on the path.
+        """The environment of commands: programs of this Python come first.
 
-        How many threads a stage takes is for its parameters to say, not for tests/conftest.py.
+        OMP_NUM_THREADS of tests/conftest.py is removed: parameters set the threads of a stage.
         """
         path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
-        users = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-        return {**users, "PATH": path, "WANDB_MODE": "disabled", **more}
+        variables = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+        return {**variables, "PATH": path, "WANDB_MODE": "disabled", **more}
 
     def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run a command in the project."""
+        """Run a command in the project directory."""
         env = self.environment(**environment)
         return subprocess.run(command, cwd=self.directory, env=env, capture_output=True, text=True)
 
     def succeed(self, *command: str, **environment: str) -> str:
-        """The standard output of a command that must succeed."""
+        """Run a command that must succeed, and return its standard output."""
         result = self.run(*command, **environment)
         assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
         return result.stdout
 
     def set_params(self, values: dict[str, Any]) -> None:
-        """Change params.yaml: keys such as `filter.max_instances`."""
+        """Set values in params.yaml by keys such as `filter.max_instances`."""
         path = self.directory / "params.yaml"
         params = yaml.safe_load(path.read_text(encoding="utf-8"))
         for key, value in values.items():
@@ -79,7 +82,7 @@ class Project:
         path.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
 
     def results(self, *paths: str) -> dict[str, str]:
-        """The MD5 of each file that stages have written, or of those at `paths`, by its name."""
+        """The MD5 of each file in `paths`, by default of all results, by its path."""
         roots = [self.directory / path for path in paths or ("data", "models", "metrics")]
         files = [file for root in roots for file in ([root] if root.is_file() else root.rglob("*"))]
         return {
@@ -89,8 +92,7 @@ class Project:
         }
 
     def copy(self, directory: Path) -> "Project":
-        """The same project in another folder. Its cache has links to this one's files, which DVC
-        never changes."""
+        """Copy the project. The cache is hard-linked, since DVC never changes files in it."""
 
         def copy(source: str, target: str) -> None:
             if "/.dvc/cache/files/" in source:
@@ -107,23 +109,79 @@ class Project:
 
 
 def dvc(project: Project, command: str) -> int:
-    """The status of a command of dvc's in this process, which is quicker than one of its own."""
+    """Run a dvc command in this process, which is faster, and return its exit status."""
     with chdir(project.directory):
         return int(main(command.split()))
 
 
 def stages_run(output: str) -> list[str]:
-    """The stages that dvc really ran, in order, by what it printed."""
+    """The stages that ran, in order, according to the output of dvc."""
     return re.findall(r"Running stage '(\w+)'", output)
 
 
 def stages_restored(output: str) -> list[str]:
-    """The stages whose results dvc took from its run cache, in order, by what it printed."""
+    """The stages restored from the run cache, in order, according to the output of dvc."""
     return re.findall(r"Stage '(\w+)' is cached - skipping run", output)
 
 
+def experiments(project: Project) -> dict[str, str]:
+    """The Git references of the finished experiments by name."""
+    refs = project.succeed("git", "for-each-ref", "--format=%(refname)", "refs/exps").split()
+    return {ref.rpartition("/")[2]: ref for ref in refs if not ref.startswith("refs/exps/exec")}
+
+
+def lock_of(project: Project, name: str) -> Any:
+    """The dvc.lock of an experiment."""
+    text = project.succeed("git", "show", f"{experiments(project)[name]}:dvc.lock")
+    return yaml.safe_load(text)
+
+
+def hashes(project: Project, name: str) -> dict[str, str]:
+    """The hashes of the outputs of an experiment, without machine figures and the report."""
+    return output_hashes(lock_of(project, name), STAGES)
+
+
+FIRST_EPOCH, LAST_EPOCH = "epoch 1/", "epoch 2/"
+"""Beginnings of the log lines after the epochs of TINY."""
+
+
+def checkpoints(project: Project) -> list[Path]:
+    """The checkpoints of interrupted training runs."""
+    return list((project.directory / ".dvc/tmp/checkpoints").glob("*.pt"))
+
+
+def kill_after(project: Project, line: str, *command: str) -> list[str]:
+    """Run a training command, and kill its process group at a line of stderr that begins so.
+
+    The line is logged after the epoch's checkpoint is saved and before the next epoch.
+
+    Returns:
+        The lines of stderr up to this line.
+    """
+    process = subprocess.Popen(
+        command,
+        cwd=project.directory,
+        env=project.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stderr
+    printed = []
+    for text in process.stderr:
+        printed.append(text)
+        if text.startswith(line):
+            break
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, printed
+    process.stderr.close()
+    assert len(checkpoints(project)) == 1
+    return printed
+
+
 def make_project(directory: Path) -> Project:
-    """Copy this project's tracked and new files, as they are now, into a new repository."""
+    """Copy this project's tracked and new files from the working tree to a new repository."""
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in names.splitlines():
@@ -143,9 +201,9 @@ def make_project(directory: Path) -> Project:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project in which `dvc repro` has run and been committed. Not to be changed by a test.
+    """A project with a committed run of `dvc repro`; tests must not change it.
 
-    pytest's workers share it: the first to come makes it, and the others wait.
+    The pytest workers share it: the first one creates it while the others wait.
     """
     base = tmp_path_factory.getbasetemp()
     base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
@@ -162,34 +220,38 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 @dataclass
 class Variants:
-    """A project with experiments: `void` (other masks), `seed-0` (what is finished), `seed-1`."""
+    """A finished project with the experiments `ignore` (overlaps ignored), `seed-0` and `seed-1`.
+
+    Attributes:
+        project: the project; `seed-0` is its finished run.
+        printed: the output of `dvc exp run` by experiment.
+        status_after_temp: the output of `git status` after `ignore`, which ran with `--temp`.
+    """
 
     project: Project
     printed: dict[str, str]
-    """What `dvc exp run` printed for each that was run, and what `git status` did after `void`."""
+    status_after_temp: str
 
 
 @pytest.fixture(scope="session")
 def variants(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Variants:
-    """Experiments beside the finished run, which is what lies in the workspace. Not to be changed.
+    """Experiments next to the finished run, which the workspace holds; tests must not change it.
 
-    `void` has run in a temporary folder, `seed-1` here, both until they were scored.
+    `ignore` ran in a temporary directory and `seed-1` in the workspace, both up to `evaluate`.
     """
     project = finished.copy(tmp_path_factory.mktemp("variants") / "project")
     project.succeed("dvc", "exp", "save", "--name", "seed-0")
     run = ("dvc", "exp", "run", "--name")
-    printed = {
-        "void": project.succeed(*run, "void", "--temp", "-S", "mask.overlap=void", "evaluate"),
-        "status": project.succeed("git", "status", "--porcelain"),
-    }
-    assert project.results() == finished.results(), "--temp has changed the workspace"
-    printed["seed-1"] = project.succeed(*run, "seed-1", "-S", "train.seed=1", "evaluate")
+    ignore = project.succeed(*run, "ignore", "--temp", "-S", "mask.overlap=ignore", "evaluate")
+    status = project.succeed("git", "status", "--porcelain")
+    assert project.results() == finished.results(), "--temp changed the workspace"
+    seed_1 = project.succeed(*run, "seed-1", "-S", "train.seed=1", "evaluate")
     project.succeed("git", "checkout", "-q", ".")
     project.succeed("dvc", "checkout", "-q")
-    return Variants(project, printed)
+    return Variants(project, {"ignore": ignore, "seed-1": seed_1}, status)
 
 
 @pytest.fixture
 def project(finished: Project, tmp_path: Path) -> Project:
-    """A copy of the finished project, with its cache, to change at will."""
+    """A copy of the finished project with its cache, for a test to change."""
     return finished.copy(tmp_path / "project")

@@ -1,4 +1,4 @@
-"""DVC's smaller commands, in one process; docs/dvc-commands.md lists all and where they are run."""
+"""Further DVC commands, run in this process; docs/dvc-commands.md lists all commands."""
 
 import re
 
@@ -10,13 +10,13 @@ from .conftest import Project, dvc, stages_run
 
 pytestmark = [
     pytest.mark.xdist_group("sharing"),
-    pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning"),  # dvc's own
+    pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning"),  # from dvc
 ]
 
 TABLE = (ROOT / "docs/dvc-commands.md").read_text(encoding="utf-8")
 
 
-def test_what_only_looks(
+def test_read_only_commands_succeed_and_change_no_result(
     finished: Project, project: Project, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for command, shown in {
@@ -25,7 +25,7 @@ def test_what_only_looks(
         "du . models": "models/onnx",
         "exp diff HEAD~1 HEAD --all": "miou",
         "ls . models": "model.safetensors",
-        "params diff HEAD~1": "",
+        "params diff HEAD~1 --all": "train.lr",
         "root": ".",
         "stage list": "Train the network",
         "status": "up to date",
@@ -36,10 +36,10 @@ def test_what_only_looks(
     assert project.results() == finished.results()
 
 
-def test_results_are_kept_as_an_experiment_and_code_is_called_unchanged(
+def test_dvc_commit_accepts_changed_code_and_exp_save_keeps_the_results(
     project: Project, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with (project.directory / "cocoseg/scoring/plots.py").open("a", encoding="utf-8") as file:
+    with (project.directory / "cocoseg/evaluation/plots.py").open("a", encoding="utf-8") as file:
         file.write("# a comment\n")
     assert dvc(project, "status") == 0
     assert "evaluate" in capfd.readouterr().out
@@ -48,13 +48,13 @@ def test_results_are_kept_as_an_experiment_and_code_is_called_unchanged(
     assert stages_run(capfd.readouterr().out) == []
 
     assert dvc(project, "exp save --name kept") == 0
-    assert dvc(project, "exp rename kept same-results") == 0
+    assert dvc(project, "exp rename kept renamed") == 0
     capfd.readouterr()
     assert dvc(project, "exp list --name-only") == 0
-    assert capfd.readouterr().out.split() == ["same-results"]
+    assert capfd.readouterr().out.split() == ["renamed"]
 
 
-def test_the_table_of_commands_names_tests_that_exist() -> None:
+def test_every_test_named_in_the_documentation_exists() -> None:
     named = set(re.findall(r"`(test_\w+)`", TABLE))
     tests = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("tests/**/test_*.py"))
     assert named

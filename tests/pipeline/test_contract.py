@@ -1,4 +1,4 @@
-"""What reruns when a parameter or a line of code changes: the table of docs, asked of dvc."""
+"""The stages that rerun when a parameter, a file of code or a library changes, according to dvc."""
 
 import json
 import re
@@ -25,11 +25,11 @@ from tests.contract import (
 )
 from tests.import_graph import declared_dependencies, declared_dependency
 
-from .conftest import Project, stages_restored, stages_run
+from .conftest import Project, make_project, stages_restored, stages_run
 
 pytestmark = [
     pytest.mark.xdist_group("contract"),
-    pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning"),  # dvc's own
+    pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning"),  # from dvc
 ]
 
 PACKAGES = {stage: declared_dependencies(ROOT / f"stages/{stage}.py", ROOT) for stage in STAGES}
@@ -43,24 +43,30 @@ CODE = sorted(
 
 @pytest.fixture(scope="module")
 def asked(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A copy of the finished project for questions to dvc; a test puts back what it changes."""
+    """A copy of the finished project for queries; each test undoes its changes."""
     return finished.copy(tmp_path_factory.mktemp("asked") / "project")
 
 
 @pytest.fixture(scope="module")
 def changed(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A copy of the finished project for the command line; tests leave it as their last run did."""
+    """A copy of the finished project for the command line; each test leaves it consistent."""
     return finished.copy(tmp_path_factory.mktemp("changed") / "project")
 
 
-def test_the_docs_have_the_table_that_dvc_yaml_gives() -> None:
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project in which no stage has run."""
+    return make_project(tmp_path_factory.mktemp("fresh"))
+
+
+def test_the_documented_table_agrees_with_dvc_yaml() -> None:
     assert f"\n\n{table()}\n\n" in (ROOT / "docs/parameters.md").read_text(encoding="utf-8"), (
-        "put the output of `python -m tests.contract` into docs/parameters.md"
+        "copy the output of `python -m tests.contract` to docs/parameters.md"
     )
 
 
 @pytest.mark.parametrize("preset", sorted((ROOT / "presets").glob("*.yaml")), ids=lambda p: p.stem)
-def test_a_preset_has_no_key_that_the_table_leaves_out(preset: Path) -> None:
+def test_a_preset_has_the_keys_of_params_yaml(preset: Path) -> None:
     assert (
         flatten(yaml.safe_load(preset.read_text(encoding="utf-8"))).keys() == flatten(PARAMS).keys()
     )
@@ -68,14 +74,14 @@ def test_a_preset_has_no_key_that_the_table_leaves_out(preset: Path) -> None:
 
 @pytest.fixture(scope="module")
 def repo(asked: Project) -> Iterator[Repo]:
-    """DVC in this process. While it is locked, it reads dvc.yaml and dvc.lock once only."""
+    """DVC in this process. While locked, it reads dvc.yaml and dvc.lock only once."""
     with Repo(str(asked.directory)) as opened, lock_repo(opened):
         yield opened
 
 
 @contextmanager
 def changed_text(path: Path) -> Iterator[str]:
-    """The content of a file that may be changed; it is put back."""
+    """The content of a file, which is restored at the end."""
     before = path.read_text(encoding="utf-8")
     try:
         yield before
@@ -99,12 +105,12 @@ def test_a_changed_parameter_changes_exactly_the_stages_that_depend_on_it(
 
 
 @pytest.mark.parametrize("key", [keys[0] for keys in groups().values()])
-def test_only_later_stages_can_follow(asked: Project, repo: Repo, key: str) -> None:
+def test_a_changed_parameter_reruns_only_later_stages(asked: Project, repo: Repo, key: str) -> None:
     with changed_value(asked, key):
         assert stages_to_run(repo) == with_later_stages(stages_that_depend(key))
 
 
-def test_a_changed_list_of_exclusions_changes_the_filter(asked: Project, repo: Repo) -> None:
+def test_changed_exclusions_change_the_filter_stage(asked: Project, repo: Repo) -> None:
     path = asked.directory / PARAMS["filter"]["exclude"]
     with changed_text(path) as text:
         path.write_text(f"{text}1,\n", encoding="utf-8")
@@ -112,7 +118,7 @@ def test_a_changed_list_of_exclusions_changes_the_filter(asked: Project, repo: R
 
 
 @pytest.mark.parametrize("key", ["filter.classes", "runtime.connections"])
-def test_the_command_line_says_the_same(changed: Project, key: str) -> None:
+def test_status_and_dry_run_name_the_same_stages(changed: Project, key: str) -> None:
     with changed_value(changed, key):
         status = json.loads(changed.succeed("dvc", "status", "--json"))
         to_run = stages_run(changed.succeed("dvc", "repro", "--dry", "--force-downstream"))
@@ -144,6 +150,57 @@ def test_changed_code_changes_exactly_the_stages_that_import_its_package(
         assert changed_stages(repo) == expected
 
 
+AFTER_TRAIN = ["evaluate", "export", "report"]
+AFTER_MASK = ["inspect", "train", *AFTER_TRAIN]
+AFTER_FILTER = ["images", "mask", "near_duplicates", "split", *AFTER_MASK]
+
+
+@pytest.mark.parametrize(
+    ("file", "stages", "later"),
+    [
+        ("cocoseg/cli.py", [], []),
+        ("cocoseg/experiments/compare.py", [], []),
+        ("cocoseg/experiments/compare.html.jinja", [], []),
+        ("cocoseg/params/__init__.py", [], []),
+        ("cocoseg/params/runtime.py", [], []),
+        ("cocoseg/params/download.py", ["download", "images"], ["filter", *AFTER_FILTER]),
+        ("cocoseg/params/filter.py", ["filter"], AFTER_FILTER),
+        ("cocoseg/params/mask.py", ["mask"], AFTER_MASK),
+        ("cocoseg/params/split.py", ["split"], AFTER_MASK),
+        ("cocoseg/params/train.py", ["train"], AFTER_TRAIN),
+        ("cocoseg/params/evaluate.py", ["evaluate"], ["report"]),
+        ("cocoseg/params/export.py", ["export"], ["report"]),
+        ("cocoseg/params/report.py", ["report"], []),
+        ("cocoseg/reports/run.html.jinja", ["inspect", "report"], []),
+        ("cocoseg/reports/data/data.html.jinja", ["inspect", "report"], []),
+    ],
+)
+def test_an_edited_help_text_docstring_or_template_reruns_only_these_stages(
+    asked: Project, repo: Repo, file: str, stages: list[str], later: list[str]
+) -> None:
+    path = asked.directory / file
+    with changed_text(path) as text:
+        path.write_text(f"{text}# changed\n", encoding="utf-8")  # DVC compares only the content
+        assert changed_stages(repo) == set(stages)
+        assert stages_to_run(repo) == {*stages, *later}
+
+
+@pytest.mark.parametrize("key", ["split.fold", "split.seed"])
+def test_another_split_does_not_search_for_near_duplicates_again(
+    asked: Project, repo: Repo, key: str
+) -> None:
+    with changed_value(asked, key):
+        assert changed_stages(repo) == {"split"}
+        assert stages_to_run(repo) == {"split", *AFTER_MASK}
+
+
+def test_another_fold_runs_only_split(project: Project) -> None:
+    project.set_params({"split.fold": 1})
+    before = project.results("data/splits")
+    assert stages_run(project.succeed("dvc", "repro", "split")) == ["split"]
+    assert project.results("data/splits") != before
+
+
 @pytest.mark.parametrize(
     ("package", "stages"),
     [
@@ -158,13 +215,13 @@ def test_changed_code_changes_exactly_the_stages_that_import_its_package(
         ("params", []),
     ],
 )
-def test_a_new_module_changes_these_stages_and_what_python_leaves_there_none(
+def test_a_new_module_changes_the_stages_of_its_package_but_temporary_files_change_none(
     asked: Project, repo: Repo, package: str, stages: list[str]
 ) -> None:
     directory = asked.directory / "cocoseg" / package
-    for left in (directory / "__pycache__/new.cpython-311.pyc", directory / ".new.py.swp"):
-        left.parent.mkdir(exist_ok=True)
-        left.write_bytes(b"left by a program")
+    for temporary in (directory / "__pycache__/new.cpython-311.pyc", directory / ".new.py.swp"):
+        temporary.parent.mkdir(exist_ok=True)
+        temporary.write_bytes(b"of Python or an editor")
     assert changed_stages(repo) == set()
     new = directory / "new.py"
     new.write_text("", encoding="utf-8")
@@ -172,10 +229,38 @@ def test_a_new_module_changes_these_stages_and_what_python_leaves_there_none(
     new.unlink()
 
 
-def test_a_run_after_a_change_runs_these_stages(changed: Project) -> None:
+def test_a_changed_parameter_runs_its_stage_and_the_stages_that_follow(changed: Project) -> None:
     changed.set_params({"evaluate.flip": True})
     output = changed.succeed("dvc", "repro")
     assert stages_run(output) == ["evaluate", "report"]
     assert stages_restored(output) == []
-    own = stages_that_depend("evaluate.flip")
-    assert own <= {"evaluate", "report"} <= with_later_stages(own)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("download.source", "filter.prefer", "mask.crowd", "split.folds", "train.epochs"),
+        *("evaluate.flip", "export.opset", "report.title", "runtime.workers"),
+    ],
+)
+def test_a_misspelled_key_of_any_section_is_refused_by_the_first_stage(
+    fresh: Project, key: str
+) -> None:
+    section, name = key.split(".")
+    path = fresh.directory / "params.yaml"
+    with changed_text(path) as text:
+        params = yaml.safe_load(text)
+        params[section][f"{name}_"] = params[section].pop(name)
+        path.write_text(yaml.safe_dump(params), encoding="utf-8")
+        refused = fresh.run("dvc", "repro")
+    assert refused.returncode != 0
+    assert stages_run(refused.stdout) == ["download"]
+    assert re.search(rf"^error: params\.yaml: .*\b{key}_: ", refused.stderr, re.MULTILINE)
+
+
+def test_a_misspelled_key_of_the_last_stage_is_refused_before_training(project: Project) -> None:
+    project.set_params({"split.seed": 1, "report.titel": "A title"})
+    refused = project.run("dvc", "repro")
+    assert refused.returncode != 0
+    assert stages_run(refused.stdout) == ["split"]
+    assert "error: params.yaml: report.titel: " in refused.stderr

@@ -1,4 +1,4 @@
-"""People's own photos, from an export to the report by changed parameters alone."""
+"""An export of a labeling tool, from the annotations to the report, by parameters only."""
 
 import json
 import re
@@ -14,15 +14,15 @@ from .conftest import Project, make_project, stages_run
 pytestmark = pytest.mark.xdist_group("own data")
 
 CLASSES = ["cow / 牛", """it's a "cat", 50%""", "dog"]
-"""Names that would be folders, break CSV and quotes, or lack a letter in most fonts."""
-PHOTOS = 24
+"""Names with a path separator, quotes, a comma and characters that most fonts lack."""
+IMAGES = 24
 
 
 def write_export(directory: Path) -> None:
-    """Photos in two sub-folders whose names repeat, and their annotations."""
+    """Write annotations and images, whose file names repeat in two directories."""
     rng = np.random.default_rng(0)
     images, annotations = [], []
-    for id in range(PHOTOS):
+    for id in range(IMAGES):
         kind = id % 3
         box: Box = (int(rng.integers(4, 30)), int(rng.integers(4, 20)), 24, 20)
         name = f"camera {id % 2}/{id // 2}.png"
@@ -37,7 +37,7 @@ def write_export(directory: Path) -> None:
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A finished run on an export that DVC tracks, with the published network."""
+    """A finished run of the published network on an export that DVC tracks."""
     project = make_project(tmp_path_factory.mktemp("own"))
     write_export(project.directory / "data/own/farm")
     project.set_params(
@@ -55,7 +55,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Project:
     )
     project.succeed("dvc", "add", "-q", "data/own/farm")
     project.succeed("dvc", "repro")
-    project.commit("my own data")
+    project.commit("own data")
     return project
 
 
@@ -64,9 +64,9 @@ def read_json(project: Project, name: str) -> dict[str, dict[str, object]]:
     return content
 
 
-def test_every_figure_names_the_classes_of_the_file(own: Project) -> None:
+def test_metrics_and_report_have_the_class_names_of_the_export(own: Project) -> None:
     assert list(read_json(own, "metrics/filter.json")["classes"]) == CLASSES
-    assert list(read_json(own, "metrics/mask.json")["share"])[2:] == CLASSES
+    assert list(read_json(own, "metrics/mask.json")["fraction"])[2:] == CLASSES
     assert list(read_json(own, "metrics/test.json")["iou"]) == ["background", *CLASSES]
     curves = sorted((own.directory / "metrics/train/plots/metrics/val/iou").iterdir())
     assert [path.name for path in curves] == [
@@ -80,7 +80,7 @@ def test_every_figure_names_the_classes_of_the_file(own: Project) -> None:
     assert "it&#39;s a &#34;cat&#34;, 50%" in page
 
 
-def test_dvc_shows_metrics_and_plots_of_such_classes(own: Project) -> None:
+def test_dvc_shows_metrics_and_plots_of_unusual_class_names(own: Project) -> None:
     shown = json.loads(own.succeed("dvc", "metrics", "show", "--json"))
     scores = shown[""]["data"]["metrics/test.json"]["data"]
     assert list(scores["iou"]) == ["background", *CLASSES]
@@ -89,13 +89,13 @@ def test_dvc_shows_metrics_and_plots_of_such_classes(own: Project) -> None:
     assert re.findall(r"vegaEmbed\('[^']*_iou_it[^']*', spec\)", page)
 
 
-def test_nothing_runs_again_and_git_keeps_no_photo(own: Project) -> None:
+def test_a_second_run_does_nothing_and_git_tracks_no_image(own: Project) -> None:
     assert stages_run(own.succeed("dvc", "repro")) == []
     tracked = own.succeed("git", "ls-files", "data/own").split()
     assert tracked == ["data/own/.gitignore", "data/own/farm.dvc"]
 
 
-def test_a_changed_photo_and_a_changed_annotation_run_what_reads_them(
+def test_a_changed_image_or_annotation_reruns_the_stages_that_read_it(
     own: Project, tmp_path: Path
 ) -> None:
     project = own.copy(tmp_path / "project")

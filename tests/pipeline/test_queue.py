@@ -1,42 +1,48 @@
-"""Experiments that are killed, shared with others, kept as a branch, and cleaned up."""
+"""Experiments that are killed, shared, turned into a branch and removed."""
 
 from pathlib import Path
 
 import pytest
 
-from .conftest import Project, dvc, stages_run
-from .test_experiments import experiments, hashes, lock_of
-from .test_interruption import FIRST_EPOCH, kill_after
+from .conftest import (
+    FIRST_EPOCH,
+    Project,
+    checkpoints,
+    dvc,
+    experiments,
+    hashes,
+    kill_after,
+    lock_of,
+    stages_run,
+)
 
 pytestmark = [
     pytest.mark.xdist_group("queue"),
-    pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning"),  # dvc's own
+    pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning"),  # from dvc
 ]
 
 MODEL = "models/model.safetensors"
 
 
-def test_a_killed_experiment_goes_on_when_it_is_run_again(
-    finished: Project, project: Project
-) -> None:
-    anew = ["--force", "--single-item", "train"]
-    command = ["dvc", "exp", "run", "--temp", "--name", "variant", *anew]
+def test_a_killed_experiment_resumes_when_it_is_rerun(finished: Project, project: Project) -> None:
+    target = ["--force", "--single-item", "train"]
+    command = ["dvc", "exp", "run", "--temp", "--name", "variant", *target]
     kill_after(project, FIRST_EPOCH, *command)
     assert not experiments(project)
 
     again = project.run(*command)
     assert again.returncode == 0, again.stderr
-    assert "resuming after epoch" in again.stderr
-    assert "epoch 1/" not in again.stderr
+    assert "resuming after epoch 1 " in again.stderr
+    assert FIRST_EPOCH not in again.stderr
     assert hashes(project, "variant")[MODEL] == finished.results(MODEL)[MODEL]
-    assert not list((project.directory / ".dvc/tmp/checkpoints").iterdir())
+    assert not checkpoints(project)
 
 
-def test_an_experiment_is_shared_kept_and_removed(
+def test_an_experiment_is_pushed_pulled_branched_and_removed(
     project: Project, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert dvc(project, f"remote add --default storage {tmp_path / 'storage'}") == 0
-    project.commit("where the data lies")
+    project.commit("a remote")
     change = ("--name", "titled", "-S", "report.title=Another")
     printed = project.succeed("dvc", "exp", "run", "--temp", *change)
     assert stages_run(printed) == ["report"]

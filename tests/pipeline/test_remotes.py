@@ -1,6 +1,6 @@
-"""A team: data and models through S3 and SSH, experiments through Git, versions and imports by tag.
+"""Sharing data, models and experiments through S3, SSH and Git, and importing them by tag.
 
-The servers are real ones, on the loopback; credentials come from the environment alone.
+The servers speak the real protocols on the loopback. Credentials come from the environment only.
 """
 
 from collections.abc import Iterator
@@ -12,8 +12,7 @@ import pytest
 
 from tests.storage_servers import cut_line, s3_server, ssh_server
 
-from .conftest import Project, stages_run
-from .test_experiments import experiments
+from .conftest import Project, experiments, stages_run
 
 pytestmark = pytest.mark.xdist_group("remotes")
 
@@ -24,10 +23,15 @@ NOTHING_TO_DO = "Data and pipelines are up to date."
 
 @dataclass
 class Team:
-    """What a team shares: a Git repository and a bucket, brought there from `project`.
+    """The Git repository and the S3 bucket of a team.
 
-    The tags `data-v1` and `segmentation@v1.0.0` are the finished run, `data-v2` is the experiment
-    `void`, whose masks are others.
+    The tags `data-v1` and `segmentation@v1.0.0` mark the finished run. `data-v2` marks the
+    experiment `ignore`, which has different masks.
+
+    Attributes:
+        project: the clone from which everything was pushed.
+        origin: the path of the Git repository.
+        key: the environment variables that give access to the bucket.
     """
 
     project: Project
@@ -47,17 +51,18 @@ def team(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     directory = tmp_path_factory.mktemp("team")
     project = finished.copy(directory / "project")
     project.succeed("dvc", "remote", "add", "--default", "storage", "s3://team/cocoseg")
-    project.commit("where the data lies")
-    project.succeed("dvc", "exp", "run", "--temp", "-n", "void", "-S", "mask.overlap=void", "mask")
+    project.commit("a remote")
+    other_masks = ("-n", "ignore", "-S", "mask.overlap=ignore", "mask")
+    project.succeed("dvc", "exp", "run", "--temp", *other_masks)
     project.succeed("gto", "register", "segmentation", "--version", "v1.0.0")
     project.succeed("git", "tag", "data-v1")
-    project.succeed("git", "tag", "data-v2", experiments(project)["void"])
+    project.succeed("git", "tag", "data-v2", experiments(project)["ignore"])
     origin = str(directory / "origin")
     project.succeed("git", "clone", "-q", "--bare", ".", origin)
     project.succeed("git", "remote", "add", "origin", origin)
     with s3_server("team") as key:
         project.succeed("dvc", "push", **key)
-        project.succeed("dvc", "exp", "push", "origin", "void", **key)
+        project.succeed("dvc", "exp", "push", "origin", "ignore", **key)
         yield Team(project, origin, key)
 
 
@@ -66,17 +71,15 @@ def test_another_clone_gets_runs_and_experiments_from_s3(team: Team, tmp_path: P
     clone.succeed("dvc", "pull", **team.key)
     assert NOTHING_TO_DO in clone.succeed("dvc", "repro")
     assert clone.results() == team.project.results()
-    clone.succeed("dvc", "exp", "pull", "origin", "void", **team.key)
-    clone.succeed("dvc", "exp", "apply", "void")
+    clone.succeed("dvc", "exp", "pull", "origin", "ignore", **team.key)
+    clone.succeed("dvc", "exp", "apply", "ignore")
     assert clone.results("data/images") == team.project.results("data/images")
     assert clone.results("data/masks") != team.project.results("data/masks")
     assert team.key["AWS_SECRET_ACCESS_KEY"] not in (clone.directory / ".dvc/config").read_text()
     assert not (clone.directory / ".dvc/config.local").exists()
 
 
-def test_files_and_versions_of_the_model_are_had_without_a_clone(
-    team: Team, tmp_path: Path
-) -> None:
+def test_files_and_model_versions_are_fetched_without_a_clone(team: Team, tmp_path: Path) -> None:
     elsewhere = Project(tmp_path)
     elsewhere.succeed("dvc", "get", team.origin, "metrics/report.html", **team.key)
     version = ("segmentation", "--rev", "v1.0.0")
@@ -86,7 +89,7 @@ def test_files_and_versions_of_the_model_are_had_without_a_clone(
 
 
 @pytest.mark.slow
-def test_another_project_imports_the_masks_of_a_tag_and_goes_to_the_next(
+def test_another_project_imports_the_masks_of_a_tag_and_updates_them(
     team: Team, tmp_path: Path
 ) -> None:
     other = Project(tmp_path / "other")
@@ -102,7 +105,7 @@ def test_another_project_imports_the_masks_of_a_tag_and_goes_to_the_next(
     assert other.results("masks") != first
 
 
-def test_a_clone_without_data_knows_what_is_to_be_done(team: Team, tmp_path: Path) -> None:
+def test_a_clone_without_data_reports_what_is_stale(team: Team, tmp_path: Path) -> None:
     clone = team.clone(tmp_path / "clone")
     look = ("dvc", "repro", "--dry", "--allow-missing")
     assert NOTHING_TO_DO in clone.succeed(*look)
@@ -135,7 +138,7 @@ def test_a_clone_without_data_fetches_only_what_a_change_needs(team: Team, tmp_p
     ],
     ids=["wrong key", "no key", "no server"],
 )
-def test_a_push_that_cannot_be_says_why(team: Team, change: dict[str, str], message: str) -> None:
+def test_a_failed_push_states_the_cause(team: Team, change: dict[str, str], message: str) -> None:
     failed = team.project.run("dvc", "push", **{**team.key, **change})
     assert failed.returncode != 0
     assert message in failed.stderr
@@ -143,7 +146,7 @@ def test_a_push_that_cannot_be_says_why(team: Team, change: dict[str, str], mess
 
 
 @pytest.mark.slow
-def test_a_bucket_that_is_not_there_is_named(team: Team) -> None:
+def test_a_missing_bucket_is_reported(team: Team) -> None:
     team.add_remote("nobody", "s3://nobody/cocoseg")
     failed = team.project.run("dvc", "push", "--remote", "nobody", **team.key)
     assert failed.returncode != 0
@@ -151,7 +154,7 @@ def test_a_bucket_that_is_not_there_is_named(team: Team) -> None:
 
 
 @pytest.mark.slow
-def test_a_version_that_is_not_there_is_named(team: Team, tmp_path: Path) -> None:
+def test_a_missing_model_version_is_reported(team: Team, tmp_path: Path) -> None:
     version = ("segmentation", "--rev", "v2.0.0")
     failed = Project(tmp_path).run("dvc", "artifacts", "get", team.origin, *version, **team.key)
     assert failed.returncode == 1
@@ -159,15 +162,15 @@ def test_a_version_that_is_not_there_is_named(team: Team, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_a_push_that_was_cut_off_is_completed_by_the_next(team: Team, tmp_path: Path) -> None:
+def test_an_interrupted_push_is_completed_by_the_next(team: Team, tmp_path: Path) -> None:
     team.add_remote("second", "s3://team/second")
     push = ("dvc", "push", "--remote", "second")
-    address = urlsplit(team.key["AWS_ENDPOINT_URL"])
+    url = urlsplit(team.key["AWS_ENDPOINT_URL"])
     half = (team.project.directory / MODEL).stat().st_size // 2
-    with cut_line((str(address.hostname), int(address.port or 0)), half) as (host, port):
+    with cut_line((str(url.hostname), int(url.port or 0)), half) as (host, port):
         cut = team.project.run(*push, **{**team.key, "AWS_ENDPOINT_URL": f"http://{host}:{port}"})
     assert cut.returncode != 0
-    # Which of the two depends on what was on its way: a folder's list of files, or a file.
+    # The message differs for an interrupted file and an interrupted list of a directory's files.
     assert "failed to transfer" in cut.stderr or "files failed to upload" in cut.stderr
 
     assert "files pushed" in team.project.succeed(*push, **team.key)
@@ -178,7 +181,7 @@ def test_a_push_that_was_cut_off_is_completed_by_the_next(team: Team, tmp_path: 
 
 
 @pytest.mark.slow
-def test_ssh_serves_as_well(team: Team, tmp_path: Path) -> None:
+def test_data_is_pushed_and_pulled_through_ssh(team: Team, tmp_path: Path) -> None:
     team.add_remote("host", "ssh://storage/cocoseg")
     (tmp_path / "disk").mkdir()
     with ssh_server(tmp_path / "home", tmp_path / "disk"):

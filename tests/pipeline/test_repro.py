@@ -1,4 +1,4 @@
-"""What `dvc repro` runs, and what it leaves."""
+"""The results of `dvc repro`, and its errors for invalid parameters."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ def read_json(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def test_a_run_leaves_everything_that_is_promised(finished: Project) -> None:
+def test_a_run_writes_consistent_results(finished: Project) -> None:
     directory = finished.directory
     counts = read_json(directory / "metrics/filter.json")
     assert counts["images_kept"] == 40
@@ -43,7 +43,7 @@ def test_a_run_leaves_everything_that_is_promised(finished: Project) -> None:
     assert (directory / "models/model.safetensors").is_file()
 
 
-def test_masks_fit_their_images_and_hold_labels_only(finished: Project) -> None:
+def test_masks_have_the_size_of_their_images_and_contain_only_labels(finished: Project) -> None:
     for path in (finished.directory / "data/masks").iterdir():
         with (
             Image.open(path) as mask,
@@ -53,14 +53,14 @@ def test_masks_fit_their_images_and_hold_labels_only(finished: Project) -> None:
             assert set(np.unique(np.asarray(mask))) <= {0, 1, 2, 3, 4, 5, 255}
 
 
-def test_a_second_run_does_nothing_and_says_so_whatever_runtime_says(project: Project) -> None:
+def test_a_second_run_does_nothing_even_with_other_runtime_parameters(project: Project) -> None:
     project.set_params({"runtime.workers": 1, "runtime.connections": 3, "runtime.device": "auto"})
     output = project.succeed("dvc", "repro")
     assert "Running stage" not in output
     assert "up to date" in output
 
 
-def test_the_plots_draw(project: Project) -> None:
+def test_dvc_plots_shows_all_plots(project: Project) -> None:
     project.succeed("dvc", "plots", "show", "--out", "shown")
     page = (project.directory / "shown/index.html").read_text(encoding="utf-8")
     for name in ("loss", "miou", "confusion.csv", "sizes_csv", "1_best.png"):
@@ -80,7 +80,7 @@ def test_the_plots_draw(project: Project) -> None:
         ({"mask.overlap": "first"}, "mask.overlap: "),
     ],
 )
-def test_a_bad_parameter_is_one_line_that_names_the_key(
+def test_an_invalid_parameter_is_reported_in_one_line_with_its_key(
     project: Project, change: dict[str, object], message: str
 ) -> None:
     project.set_params(change)

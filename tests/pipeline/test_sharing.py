@@ -1,4 +1,4 @@
-"""Results that were there once are never computed again: they come from DVC's cache or a remote."""
+"""Earlier results are restored from DVC's cache instead of being computed again."""
 
 import shutil
 from contextlib import chdir
@@ -13,13 +13,13 @@ from .conftest import Project, stages_restored, stages_run
 
 pytestmark = [
     pytest.mark.xdist_group("sharing"),
-    pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning"),  # dvc's own
+    pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning"),  # from dvc
 ]
 
 
 @pytest.fixture(scope="module")
 def whole(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A copy of the finished project; tests delete files, and get them back."""
+    """A copy of the finished project, in which tests delete and restore files."""
     return finished.copy(tmp_path_factory.mktemp("whole") / "project")
 
 
@@ -30,26 +30,28 @@ def delete(path: Path) -> None:
         path.unlink()
 
 
-def test_going_back_to_an_earlier_selection_only_looks_at_its_images(project: Project) -> None:
-    data = ["dvc", "repro", "images", "mask", "split"]
+def test_an_earlier_selection_reruns_only_the_images_stage(project: Project) -> None:
+    data = ["dvc", "repro", "mask", "split"]
     before = project.results("data")
     project.set_params({"filter.max_instances": 10_000, "filter.max_images": 30})
-    assert stages_run(project.succeed(*data)) == ["filter", "images", "mask", "split"]
-    assert project.results("data/images") != before
+    assert stages_run(project.succeed(*data)) == [
+        *("filter", "mask", "images", "near_duplicates", "split"),
+    ]
+    assert project.results("data/images").items() < before.items()
 
-    # A threshold that changes no selection stops at the filter.
+    # Other parameters with the same selection rerun only the filter.
     project.set_params({"filter.max_instances": 20_000})
     assert stages_run(project.succeed(*data)) == ["filter"]
 
     project.set_params({"filter.max_instances": 10, "filter.max_images": 40})
     output = project.succeed(*data)
-    assert stages_run(output) == ["images"]  # `persist: true` keeps it out of the run cache
-    assert stages_restored(output) == ["filter", "mask", "split"]
+    assert stages_run(output) == ["images"]  # `persist: true`: not in the run cache
+    assert stages_restored(output) == ["filter", "mask", "near_duplicates", "split"]
     assert project.results("data") == before
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_deleted_outputs_come_back_without_a_run(
+def test_deleted_outputs_are_restored_without_a_run(
     whole: Project, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     before = {out: whole.results(out) for out in outputs(stage)}
@@ -65,7 +67,7 @@ def test_deleted_outputs_come_back_without_a_run(
     assert {out: whole.results(out) for out in before} == before
 
 
-def test_everything_deleted_comes_back_without_a_run(whole: Project) -> None:
+def test_all_deleted_results_are_restored_without_a_run(whole: Project) -> None:
     before = whole.results()
     for directory in ("data", "models", "metrics"):
         delete(whole.directory / directory)
