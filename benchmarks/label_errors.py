@@ -43,7 +43,7 @@ from cocoseg.curation.splits import split_images
 from cocoseg.evaluation.label_errors import LabelError, find, rank_label_errors
 from cocoseg.evaluation.object_recall import objects_by_stem
 from cocoseg.inference.batches import predict_with_confidence
-from cocoseg.inference.confusion import count_confusion, mean_iou
+from cocoseg.inference.confusion import count_confusion, mean_of_defined_ious
 from cocoseg.inference.dataset import Sample
 from cocoseg.models.weights import load_model, save_model
 from cocoseg.params.reader import load_params
@@ -209,7 +209,7 @@ def audit(
         labels = seen[image.stem].labels
         probabilities = seen[image.stem].probabilities.astype(np.float32)
         findings.append(find(objects[image.stem], ground_truth, labels, probabilities))
-        by_iou[image.id] = mean_iou(count_confusion(ground_truth, labels, len(classes)))
+        by_iou[image.id] = mean_of_defined_ious(count_confusion(ground_truth, labels, len(classes)))
         by_cleanlab[image.id] = softmin_score(ground_truth, probabilities)
     label_errors = rank_label_errors(
         [(image.id, image.file_name) for image in test.images], findings, classes

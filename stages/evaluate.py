@@ -82,7 +82,13 @@ def main() -> dict[str, Any]:
     write_text(Path("metrics/test_images.json"), image_counts)
     scores = result.scores()
     write_json(Path("metrics/test.json"), scores)
-    logging.info("mean IoU %.3f over %d test images", scores["miou"], scores["images"])
+    if scores["miou"] is None:
+        logging.warning(
+            "mean IoU is undefined: no class but the background occurs in %d test masks",
+            scores["images"],
+        )
+    else:
+        logging.info("mean IoU %.3f over %d test images", scores["miou"], scores["images"])
     return {"device": str(device), "images_per_second": result.images_per_second}
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,13 +42,27 @@ from cocoseg.inference.confusion import (
     count_confusion,
     dice_scores,
     iou_scores,
-    mean_iou,
+    mean_of_defined_ious,
     precision_scores,
     ratio,
     recall_scores,
     summarize_scores,
 )
 from cocoseg.inference.dataset import Sample
+
+
+class EmptyImageScores(TypedDict):
+    """Scores of the test images whose ground truth shows no class but the background.
+
+    Attributes:
+        images: their number.
+        false_alarms: the fraction of them in which the model predicts a class.
+        false_pixels: the fraction of their pixels that it predicts as a class.
+    """
+
+    images: int
+    false_alarms: float
+    false_pixels: float
 
 
 class EvaluationScores(Scores):
@@ -58,11 +72,13 @@ class EvaluationScores(Scores):
         miou_interval: the 95% interval of the mean IoU.
         boundary_miou: the mean boundary IoU over the classes that occur.
         images: the number of test images.
+        empty_images: the scores of test images without objects, if there are any.
     """
 
     miou_interval: Interval
     boundary_miou: float | None
     images: int
+    empty_images: NotRequired[EmptyImageScores]
 
 
 class ClassDetails(TypedDict):
@@ -137,7 +153,7 @@ class Evaluation:
 
     def image_scores(self) -> list[float]:
         """The mean IoU of each image over the classes in its ground truth or prediction."""
-        return [mean_iou(confusion) for confusion in self.confusions]
+        return [mean_of_defined_ious(confusion) for confusion in self.confusions]
 
     def image_counts(self) -> ImageCounts:
         """The content of `metrics/test_images.json`, the input of `compare_runs`."""
@@ -156,15 +172,29 @@ class Evaluation:
     def scores(self) -> EvaluationScores:
         """Compute the content of `metrics/test.json`."""
         scores = summarize_scores(self.confusion, self.classes)
-        return {
+        undefined = scores["miou"] is None
+        result: EvaluationScores = {
             "miou": scores["miou"],
-            "miou_interval": interval_95(mean_of_defined(self.resampled_ious)),
-            "boundary_miou": rounded(float(mean_of_defined(self._boundary_ious()))),
+            "miou_interval": interval_95(
+                np.array([]) if undefined else mean_of_defined(self.resampled_ious)
+            ),
+            "boundary_miou": None
+            if undefined
+            else rounded(float(mean_of_defined(self._boundary_ious()))),
             "pixel_accuracy": scores["pixel_accuracy"],
             "mean_accuracy": scores["mean_accuracy"],
             "iou": scores["iou"],
             "images": len(self.samples),
         }
+        empty = self.confusions[~self.confusions[:, 1:].any(axis=(1, 2))]
+        if len(empty):
+            false_pixels = empty[:, 0, 1:].sum(axis=1)
+            result["empty_images"] = {
+                "images": len(empty),
+                "false_alarms": round(float((false_pixels > 0).mean()), 6),
+                "false_pixels": round(float(false_pixels.sum() / max(empty.sum(), 1)), 6),
+            }
+        return result
 
     def details(self) -> EvaluationDetails:
         """Compute the content of `metrics/test_details.json`, except its examples."""

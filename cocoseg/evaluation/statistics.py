@@ -349,9 +349,14 @@ def _folds(run_of: Pass, images: Sequence[str]) -> NDArray[np.float64]:
 
 
 def _scores(counts: NDArray[np.int64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The mean IoU and the IoU of each class, (passes, rows of weights, 1 + classes)."""
+    """The mean IoU and the IoU of each class, (passes, rows of weights, 1 + classes).
+
+    The mean is NaN where the ground truth shows no class but the background.
+    """
     ious = np.stack([weighted_ious(one_pass, weights) for one_pass in counts])
-    return np.concatenate([mean_of_defined(ious)[..., None], ious], axis=-1)
+    shown = counts[:, :, 1:].sum(axis=(2, 3)) @ weights.T
+    means = np.where(shown > 0, mean_of_defined(ious), np.nan)
+    return np.concatenate([means[..., None], ious], axis=-1)
 
 
 def _image_scores(counts: NDArray[np.int64]) -> list[float]:

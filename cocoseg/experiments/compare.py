@@ -107,6 +107,8 @@ class RevisionComparison:
                 f"(masks or annotations differ); --same-ground-truth scores {b} against the ground "
                 f"truth of {a}."
             )
+        if np.isnan(found.differences[0].first):
+            notes.append("The mean IoU is undefined: no shared test image shows a class.")
         notes.append(f"The 95% interval covers {'; '.join(found.covered)}.")
         if any(not np.isfinite(difference.low) for difference in found.differences):
             notes.append("It is none if fewer than two images show the class.")

@@ -46,13 +46,15 @@ def _row(revision: Revision, base: Mapping[str, Any]) -> tuple[float, list[str]]
     ]
     try:
         scores = revision.scores()
-        interval = scores["miou_interval"]
-        figures = [
-            f"{scores['miou']:.4f}",
-            f"{interval['low']:.3f} to {interval['high']:.3f}",
-            str(scores["images"]),
-        ]
-        miou = float(scores["miou"])
+        interval, miou = scores["miou_interval"], scores["miou"]
+        if miou is None:
+            figures, miou = ["undefined", "undefined", str(scores["images"])], -1.0
+        else:
+            figures = [
+                f"{miou:.4f}",
+                f"{interval['low']:.3f} to {interval['high']:.3f}",
+                str(scores["images"]),
+            ]
         changed += [f"but scored with {outdated}" for outdated in revision.outdated_params()]
     except (UserError, KeyError, TypeError, ValueError):  # unfinished, or of an earlier version
         figures, miou = ["none", "none", "none"], -1.0

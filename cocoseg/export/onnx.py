@@ -35,7 +35,7 @@ from cocoseg.core.errors import UserError
 from cocoseg.core.files import atomic_file
 from cocoseg.inference.backends import Network
 from cocoseg.inference.batches import batches_of_equal_size
-from cocoseg.inference.confusion import Confusion, count_confusion, iou_scores, mean_iou
+from cocoseg.inference.confusion import Confusion, count_confusion, iou_scores, mean_of_defined_ious
 from cocoseg.inference.dataset import Sample, WholeImages
 from cocoseg.models.heads import DilatedConv2d, LiteHead
 from cocoseg.models.networks import ModelCard, SegmentationNetwork
@@ -176,7 +176,9 @@ def compare_networks(
         pixels += ground_truths.numel()
         for total, prediction in zip(confusions, labels, strict=True):
             total += count_confusion(ground_truths.numpy(), prediction.numpy(), classes)
-    expected, *found = (np.append(iou_scores(total), mean_iou(total)) for total in confusions)
+    expected, *found = (
+        np.append(iou_scores(total), mean_of_defined_ious(total)) for total in confusions
+    )
     return {
         name: Agreement(
             agreement=round(same / pixels, 6),

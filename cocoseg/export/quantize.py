@@ -38,7 +38,7 @@ from cocoseg.core.files import atomic_file
 from cocoseg.core.seeding import sort_key
 from cocoseg.export.onnx import Agreement
 from cocoseg.inference.backends import Network, load_onnx
-from cocoseg.inference.confusion import count_confusion, mean_iou
+from cocoseg.inference.confusion import count_confusion, mean_of_defined_ious
 from cocoseg.inference.dataset import Sample, WholeImages
 
 logger = logging.getLogger(__name__)
@@ -277,7 +277,7 @@ class _Quantization:
             found = network(image[None], (height, width))[0].max(dim=0).indices.to(torch.uint8)
             confusion += count_confusion(ground_truth.numpy(), found.numpy(), self._classes)
             labels.append(found)
-        return labels, mean_iou(confusion)
+        return labels, mean_of_defined_ious(confusion)
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]

@@ -29,15 +29,17 @@ class Scores(TypedDict):
     """Scores over a set of images, rounded to 6 digits.
 
     Attributes:
-        miou: the mean IoU over the classes that occur, background included.
+        miou: the mean IoU over the classes that occur, background included. None if the ground
+            truth shows no class but the background.
         pixel_accuracy: the fraction of pixels with the right label.
-        mean_accuracy: the mean recall over the classes that occur in the ground truth.
+        mean_accuracy: the mean recall over the classes that occur in the ground truth, or None as
+            `miou`.
         iou: the IoU by class name; None for a class that never occurs.
     """
 
-    miou: float
+    miou: float | None
     pixel_accuracy: float
-    mean_accuracy: float
+    mean_accuracy: float | None
     iou: dict[str, float | None]
 
 
@@ -141,7 +143,20 @@ def recall_scores(confusion: Confusion) -> ClassScores:
 
 
 def mean_iou(confusion: Confusion) -> float:
-    """The mean IoU over all classes that occur, background included; 0 without pixels."""
+    """The mean IoU over all classes that occur, background included.
+
+    NaN if the ground truth shows no class but the background: then there is nothing to find.
+    """
+    return mean_of_defined_ious(confusion) if shows_classes(confusion) else float("nan")
+
+
+def shows_classes(confusion: Confusion) -> bool:
+    """Whether the ground truth has pixels of a class other than the background."""
+    return bool(confusion[1:].any())
+
+
+def mean_of_defined_ious(confusion: Confusion) -> float:
+    """The mean of the defined IoUs, of one image for instance; 0 without pixels."""
     return float(np.nanmean(iou_scores(confusion))) if confusion.any() else 0.0
 
 
@@ -152,11 +167,11 @@ def summarize_scores(confusion: Confusion, classes: Sequence[str]) -> Scores:
         confusion: the matrix (classes, classes).
         classes: the class names in label order, background first.
     """
-    mean_accuracy = float(np.nanmean(recall_scores(confusion))) if confusion.any() else 0.0
+    recalls = recall_scores(confusion)
     return {
-        "miou": round(mean_iou(confusion), 6),
+        "miou": rounded(mean_iou(confusion)),
         "pixel_accuracy": round(float(np.trace(confusion) / max(confusion.sum(), 1)), 6),
-        "mean_accuracy": round(mean_accuracy, 6),
+        "mean_accuracy": rounded(np.nanmean(recalls)) if shows_classes(confusion) else None,
         "iou": dict(zip(classes, map(rounded, iou_scores(confusion)), strict=True)),
     }
 

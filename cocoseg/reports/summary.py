@@ -26,11 +26,19 @@ def format_scores(scores: dict[str, Any]) -> str:
     for name, value in rows:
         if name == "mean IoU":
             lines.append("  " + "-" * (width + 28))
-        shown = "   none" if value is None else f"{value:7.3f}  {'#' * round(value * 20)}"
+        shown = "  undefined" if value is None else f"{value:7.3f}  {'#' * round(value * 20)}"
         lines.append(f"  {name:<{width}}{shown}")
-    lines.append(
-        f"  pixel accuracy {scores['pixel_accuracy']:.3f}, mean {scores['mean_accuracy']:.3f}"
-    )
+    accuracies = f"  pixel accuracy {scores['pixel_accuracy']:.3f}"
+    if scores["mean_accuracy"] is not None:
+        accuracies += f", mean {scores['mean_accuracy']:.3f}"
+    lines.append(accuracies)
+    if scores["miou"] is None:
+        lines.append("  mean IoU is undefined: no test image shows a class")
+    if empty := scores.get("empty_images"):
+        lines.append(
+            f"  {empty['images']} images without objects: {empty['false_alarms']:.0%} with a false "
+            "alarm"
+        )
     return "\n".join(lines)
 
 

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 def check_training_data(
     splits: Mapping[str, Sequence[Sample]], classes: Sequence[str], workers: int
 ) -> None:
-    """Check the data before training; log a warning for each class without a training pixel.
+    """Check the data before training, and log warnings for classes that cannot be learned.
 
     Args:
         splits: the samples by the name of their split; `train` is required.
@@ -35,7 +35,7 @@ def check_training_data(
         workers: the number of processes that read masks.
 
     Raises:
-        UserError: a split has no images.
+        UserError: a split has no images, or no training image has a pixel of any class.
     """
     for name, samples in splits.items():
         if not samples:
@@ -43,9 +43,22 @@ def check_training_data(
                 f"split.ratios.{name}: the split has no images; training requires at least one"
             )
     pixels = count_pixels(splits["train"], workers)
-    for label, name in enumerate(classes, start=1):
-        if not pixels[label]:
+    labels = slice(1, len(classes) + 1)
+    if not pixels[labels].any():
+        crowds = (
+            "; set mask.crowd: paint if masks are marked iscrowd" if pixels[IGNORE_INDEX] else ""
+        )
+        raise UserError(
+            "train: no training image has a pixel of any class, only background and ignored pixels"
+            f"{crowds}"
+        )
+    for name, count in zip(classes, pixels[labels], strict=True):
+        if not count:
             logger.warning("no training image has a pixel of class %s", name)
+    if "val" in splits and not count_pixels(splits["val"], workers)[labels].any():
+        logger.warning(
+            "the validation masks show no class: mean IoU is undefined, and the last epoch is kept"
+        )
 
 
 def count_pixels(samples: Sequence[Sample], workers: int) -> NDArray[np.int64]:

@@ -110,8 +110,10 @@ class TrainingResult:
 
 
 def best_epoch(history: Sequence[EpochMetrics]) -> int:
-    """The first epoch, from 0, with the highest validation mean IoU."""
-    return max(range(len(history)), key=lambda epoch: history[epoch]["val"]["miou"] or 0.0)
+    """The first epoch, from 0, with the highest validation mean IoU; the last if undefined."""
+    scores = [metrics["val"]["miou"] for metrics in history]
+    defined = [score for score in scores if score is not None]
+    return scores.index(max(defined)) if defined else len(scores) - 1
 
 
 @contextmanager
@@ -460,12 +462,11 @@ def _train_epochs(
             if listener:
                 listener.log_epoch(epoch, metrics)
             bar.clear()
+            miou = metrics["val"]["miou"]
+            shown = "undefined" if miou is None else f"{miou:.3f}"
             logger.info(
-                "epoch %d/%d: loss %.3f, validation mean IoU %.3f",
-                epoch + 1,
-                params.epochs,
-                loss,
-                metrics["val"]["miou"],
+                "epoch %d/%d: loss %.3f, validation mean IoU %s",
+                *(epoch + 1, params.epochs, loss, shown),
             )
     crops = steps * params.batch_size * (params.epochs - first)
     return round(crops / (time.perf_counter() - started), 2)
