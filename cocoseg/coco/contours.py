@@ -1,7 +1,8 @@
 """Outlines of pixels as polygons that cover exactly these pixels.
 
 The vertices are corners of pixels, so that pycocotools rasterizes a polygon to exactly the pixels
-from which it was made. COCO polygons have no holes: each hole is joined to the outline by a slit without width.
+from which it was made. COCO polygons have no holes: each hole is joined to the outline by a slit
+without width.
 """
 
 from collections.abc import Iterator
@@ -39,7 +40,7 @@ def _rings(component: NDArray[np.bool_]) -> list[Ring]:
     leaving: dict[tuple[int, int], list[int]] = {}
     for direction, (sides, value) in enumerate(((down, 1), (right, -1), (down, -1), (right, 1))):
         ys, xs = np.nonzero(sides == value)
-        # The index of a side is that of its upper left end; sides to the left and up start at the other.
+        # A side's index is its upper left end; sides to the left and up start at the other end.
         ys, xs = ys + (direction == 3), xs + (direction == 2)
         for corner in zip(ys.tolist(), xs.tolist(), strict=True):
             leaving.setdefault(corner, []).append(direction)

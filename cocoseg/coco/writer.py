@@ -35,7 +35,7 @@ class CocoWriter:
         self._segmentation = segmentation
         self._images: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
-        self._categories = [
+        self._categories: list[dict[str, Any]] = [
             {"id": label, "name": name} for label, name in enumerate(classes) if label > 0
         ]
 
