@@ -47,20 +47,21 @@ def _rings(component: NDArray[np.bool_]) -> list[Ring]:
     rings = []
     while leaving:
         corner = min(leaving)  # the first is on the outline
-        direction, vertices = leaving[corner][0], []
+        direction = leaving[corner][0]
+        vertices: list[tuple[int, int]] = []
         while corner in leaving:
             choices = leaving[corner]
             # Turning right keeps pixels apart that only touch at a corner.
             turn = min(choices, key=lambda choice: (direction + 1 - choice) % 4)
             if turn != direction or not vertices:
-                vertices.append(corner[::-1])
+                vertices.append((corner[1], corner[0]))
             choices.remove(turn)
             if not choices:
                 del leaving[corner]
             direction = turn
             step = _STEPS[direction]
             corner = corner[0] + int(step[1]), corner[1] + int(step[0])
-            if corner == vertices[0][::-1]:
+            if corner[::-1] == vertices[0]:
                 break
         rings.append(np.array(vertices))
     return rings
