@@ -30,8 +30,10 @@ if TYPE_CHECKING:  # for type checkers and editors; `as` marks a name as public
     from cocoseg.coco.instances import ImageRecord as ImageRecord
     from cocoseg.coco.instances import Instances as Instances
     from cocoseg.coco.instances import InvalidSegmentation as InvalidSegmentation
+    from cocoseg.coco.instances import ReadResult as ReadResult
     from cocoseg.coco.instances import read_instances as read_instances
     from cocoseg.coco.rasterize import rasterize as rasterize
+    from cocoseg.coco.rejections import Rejection as Rejection
     from cocoseg.coco.writer import CocoWriter as CocoWriter
     from cocoseg.core.errors import MissingFileError as MissingFileError
     from cocoseg.core.errors import UserError as UserError
@@ -40,6 +42,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `as` marks a name as public
     from cocoseg.core.labels import read_mask as read_mask
     from cocoseg.core.labels import write_mask as write_mask
     from cocoseg.evaluation.statistics import Comparison as Comparison
+    from cocoseg.evaluation.statistics import Difference as Difference
     from cocoseg.evaluation.statistics import ImageCounts as ImageCounts
     from cocoseg.evaluation.statistics import ScoredRun as ScoredRun
     from cocoseg.evaluation.statistics import compare_runs as compare_runs
@@ -55,14 +58,15 @@ __version__: str  # read on first use
 
 _NAMES_IN = {
     "coco.instances": (
-        "Annotation Category ImageRecord Instances InvalidSegmentation read_instances"
+        "Annotation Category ImageRecord Instances InvalidSegmentation ReadResult read_instances"
     ),
     "coco.rasterize": "rasterize",
+    "coco.rejections": "Rejection",
     "coco.writer": "CocoWriter",
     "core.errors": "MissingFileError UserError",
     "core.images": "DamagedImage",
     "core.labels": "IGNORE_INDEX read_mask write_mask",
-    "evaluation.statistics": "Comparison ImageCounts ScoredRun compare_runs",
+    "evaluation.statistics": "Comparison Difference ImageCounts ScoredRun compare_runs",
     "inference.confusion": "Scores count_confusion score_masks summarize_scores",
     "inference.predictor": "Prediction Predictor load",
 }

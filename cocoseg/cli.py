@@ -1,9 +1,9 @@
-"""The command `cocoseg`: label photos with a trained model, compare and list runs, audit labels.
+"""The command line: segment images, compare and list runs, rank potential label errors.
 
-cocoseg predict holiday/ --model models/model.safetensors --out predictions
-cocoseg compare main more
+cocoseg predict photo.jpg holiday/ --out predictions
+cocoseg compare main 'seed-*'
 cocoseg runs
-cocoseg suspects 'fold-*'
+cocoseg label-errors 'fold-*'
 """
 
 import argparse
@@ -24,79 +24,125 @@ from cocoseg.core.files import atomic_file, free_name, write_text
 from cocoseg.core.labels import write_mask
 from cocoseg.core.stage import run_stage
 
-if TYPE_CHECKING:  # it imports PyTorch
+if TYPE_CHECKING:  # imports PyTorch
+    from cocoseg.inference.predictor import Prediction
     from cocoseg.inference.tiling import Tiles
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm")
-"""Files with these are taken from folders; a file that is named itself may have any ending."""
+"""The extensions of images in directories. A file that is named directly may have any extension."""
 
-_DESCRIPTION = """\
-Say of each pixel of a photo which class it shows. For a photo NAME.jpg,
+_PREDICT = """\
+Segment images. For each image NAME.jpg, this writes
 
-  NAME_labels.png         is a palette image: 0 is background, then the classes
-  NAME_overlay.jpg        is the photo with the classes over it, to look at
-  NAME_probabilities.npz  (with --probabilities) holds `probabilities`, float16
-                          (classes, height, width), and the names `classes`
+  NAME_mask.png           the mask as a palette image: 0 is the background,
+                          then the classes in the order of the model
+  NAME_overlay.jpg        the image with the mask over it
+  NAME_probabilities.npz  with --probabilities: the arrays `probabilities`,
+                          float16 (classes, height, width), and `classes`
 
-and a line says which share of the photo each class takes. All have the photo's
-own size, turned as its EXIF says.
+and prints the fraction of each class. Outputs have the size of the image, in
+its EXIF orientation.
 
-Folders are searched with the folders in them; these are kept in the output. Of
-two photos that would get the same NAME, the second becomes NAME-2. A photo that
-cannot be read is named, the others go on, and the exit status is 1."""
+Directories are searched recursively; the outputs keep their structure. If two
+images have the same NAME, the second becomes NAME-2. Unreadable images are
+reported, the others are still processed, and the exit status is 1."""
 
-_COMPARE = """\
-Compare the trained models of B (and C …) with that of A, on the test images
-that both score, image by image. A, B, … are commits, branches, tags or
-experiments, as `dvc metrics diff` takes them, or `workspace`; a pattern such
-as 'seed-*' makes a group of all experiments, branches and tags of that name:
-runs with several seeds, or folds. Nothing is checked out."""
-
-_LABEL_ERRORS = """\
-List the annotations that the models of revisions disagree with most, each on
-its own test images, ranked together; without a REVISION those of the workspace.
-With one run for each fold (split.fold) every image is a test image once. A
-REVISION is what `cocoseg compare` takes, a pattern such as 'fold-*' as well.
-Rows of the CSV file can be copied into the file that filter.exclude names."""
-
-_EXAMPLES = """\
+_PREDICT_EXAMPLES = """\
 examples:
   cocoseg predict photo.jpg
-  cocoseg predict holiday/ more/*.png --out labelled --batch-size 32
+  cocoseg predict holiday/ more/*.png --out predictions --batch-size 32
   cocoseg predict photo.jpg --model models/onnx/int8.onnx --probabilities
   cocoseg predict panorama.jpg --tiles full
-  cocoseg predict unlabelled/ --coco prelabels.json
+  cocoseg predict unlabeled/ --coco predictions.json
 
 in Python:
   cocoseg.load("models/model.safetensors").predict("photo.jpg").labels"""
 
+_COMPARE = """\
+Compare the models of B (and C ...) with the model of A on the test images that
+they share. A, B, ... are commits, branches, tags, experiments or `workspace`.
+A pattern such as 'seed-*' selects all experiments, branches and tags that match
+as a group, such as runs with several seeds or folds. No file is changed."""
+
+_COMPARE_EXAMPLES = """\
+examples:
+  cocoseg compare main my-experiment
+  cocoseg compare 'ten-*' 'fifteen-*'
+  cocoseg compare main workspace --html comparison.html
+  cocoseg compare main HEAD --md"""
+
+_RUNS = """\
+List runs with their mean IoU, its 95% interval and the parameters that differ
+from HEAD, best first."""
+
+_RUNS_EXAMPLES = """\
+examples:
+  cocoseg runs
+  cocoseg runs 'seed-*' main"""
+
+_LABEL_ERRORS = """\
+Rank the annotations that contradict the models of one or more revisions. Each
+model is compared with the annotations of its own test images: with a run for
+each fold (split.fold), all images are covered. Rows of the CSV file can be
+copied to the file of filter.exclude."""
+
+_LABEL_ERRORS_EXAMPLES = """\
+examples:
+  cocoseg label-errors
+  cocoseg label-errors 'fold-*' --csv label_errors.csv --html label_errors.html"""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command with `arguments`, or those of the process."""
-    options = _parser().parse_args(arguments)
+    """Run the command line with `arguments`, by default the arguments of the process."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    parser = _parser()
+    if renamed := _renamed(arguments):
+        parser.exit(2, f"cocoseg: error: {renamed}\n")
+    options = parser.parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a file may have any bytes as its name
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names may contain any bytes
     run_stage(lambda: options.run(options), None)
 
 
+def _renamed(arguments: Sequence[str]) -> str | None:
+    """Explain an argument of an earlier version."""
+    if arguments[:1] == ["suspects"]:
+        return "`cocoseg suspects` is now `cocoseg label-errors`"
+    if arguments[:1] == ["compare"] and "--same-truth" in arguments:
+        return "--same-truth is now --same-ground-truth"
+    return None
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="cocoseg", description="Use, compare and list models.")
+    parser = argparse.ArgumentParser(
+        prog="cocoseg", description="Segment images, compare runs and find label errors."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_predict(commands)
-    _add_compare(commands)
-    _add_runs(commands)
-    _add_label_errors(commands)
+    for name, summary, description, examples, add_arguments in (
+        ("predict", "segment images", _PREDICT, _PREDICT_EXAMPLES, _add_predict),
+        ("compare", "test which revision is better", _COMPARE, _COMPARE_EXAMPLES, _add_compare),
+        ("runs", "list runs and their scores", _RUNS, _RUNS_EXAMPLES, _add_runs),
+        (
+            "label-errors",
+            "rank annotations that contradict the models",
+            _LABEL_ERRORS,
+            _LABEL_ERRORS_EXAMPLES,
+            _add_label_errors,
+        ),
+    ):
+        add_arguments(
+            commands.add_parser(
+                name,
+                help=summary,
+                description=description,
+                epilog=examples,
+                formatter_class=argparse.RawDescriptionHelpFormatter,
+            )
+        )
     return parser
 
 
-def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = commands.add_parser(
-        "predict",
-        help="label photos: a label map, an overlay and the share of each class",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def _add_predict(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("images", nargs="+", type=Path, metavar="IMAGE_OR_DIRECTORY")
     add(
@@ -104,67 +150,63 @@ def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         type=Path,
         default=Path("models/model.safetensors"),
         metavar="FILE",
-        help="model.safetensors or an ONNX file; it knows its classes (default: %(default)s)",
+        help="model.safetensors or an ONNX file (default: %(default)s)",
     )
     add(
         "--out",
         type=Path,
         default=Path("predictions"),
         metavar="DIR",
-        help="where the results go; files of earlier runs are replaced (default: %(default)s)",
+        help="output directory; existing outputs are overwritten (default: %(default)s)",
     )
     add(
         "--coco",
         type=Path,
         metavar="FILE",
-        help="write all predictions as one COCO file as well, for a labelling tool",
+        help="also write all predictions to a COCO file, for labeling tools",
     )
-    add("--probabilities", action="store_true", help="write the probability of each class as well")
+    add("--probabilities", action="store_true", help="also write the probability of each class")
     add(
         "--tiles",
         type=_tiles,
         metavar="SIDE",
-        help="see large photos in overlapping tiles of SIDE pixels as well as whole, to find small "
-        "things; full: of the size that the model takes, so that no pixel is lost",
+        help="also divide large images into overlapping tiles of SIDE pixels, which finds smaller "
+        "objects; full: the input size of the model, at which no resolution is lost",
     )
     add(
         "--device",
         type=_device,
         default="auto",
-        help="auto, cpu, cuda, cuda:1, mps (default: %(default)s)",
+        help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)",
     )
     add(
         "--batch-size",
         type=_positive,
         default=8,
         metavar="N",
-        help="photos of one shape, or tiles, at a time (default: %(default)s)",
+        help="images of one shape, or tiles, per batch (default: %(default)s)",
     )
-    parser.set_defaults(
-        run=lambda options: predict(
-            options.images,
-            options.model,
-            options.out,
-            probabilities=options.probabilities,
-            coco=options.coco,
-            device=options.device,
-            batch_size=options.batch_size,
-            tiles=options.tiles,
-        )
+    parser.set_defaults(run=_predict)
+
+
+def _predict(options: argparse.Namespace) -> None:
+    predict(
+        options.images,
+        options.model,
+        options.out,
+        probabilities=options.probabilities,
+        coco=options.coco,
+        device=options.device,
+        batch_size=options.batch_size,
+        tiles=options.tiles,
     )
 
 
-def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = commands.add_parser(
-        "compare",
-        help="say which of several revisions is better, and how sure that is",
-        description=_COMPARE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def _add_compare(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("first", metavar="A")
-    add("others", nargs="+", metavar="B")
-    add("--same-ground-truth", action="store_true", help="score all against the true labels of A")
+    add("first", metavar="A", help="the reference")
+    add("others", nargs="+", metavar="B", help="the revisions to compare with A")
+    add("--same-ground-truth", action="store_true", help="score all against the ground truth of A")
     formats = parser.add_mutually_exclusive_group()
     formats.add_argument("--md", action="store_true", help="print Markdown, for a pull request")
     formats.add_argument("--json", action="store_true", help="print JSON")
@@ -173,7 +215,7 @@ def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _compare(options: argparse.Namespace) -> None:
-    # DVC takes a second to import; --help and wrong arguments are answered without it.
+    # Imported late, because importing DVC takes a second and --help does not need it.
     from cocoseg.experiments.compare import (
         as_json,
         as_markdown,
@@ -193,16 +235,13 @@ def _compare(options: argparse.Namespace) -> None:
         print(as_markdown(results) if options.md else as_text(results))
 
 
-def _add_runs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = commands.add_parser(
-        "runs", help="list experiments: what was changed, mean IoU and its interval"
-    )
+def _add_runs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "names",
         nargs="*",
         metavar="REVISION",
         help="commits, branches, tags, experiments, patterns or workspace "
-        "(default: the experiments that started from the present commit)",
+        "(default: the experiments that started from the current commit)",
     )
     parser.set_defaults(run=_runs)
 
@@ -213,18 +252,24 @@ def _runs(options: argparse.Namespace) -> None:
     print(runs_table(options.names))
 
 
-def _add_label_errors(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = commands.add_parser(
-        "label-errors",
-        help="list the annotations that models disagree with most, for a person to judge",
-        description=_LABEL_ERRORS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def _add_label_errors(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("names", nargs="*", metavar="REVISION", default=["workspace"])
-    add("--first", type=_positive, default=20, metavar="N", help="how many (default: %(default)s)")
-    add("--csv", type=Path, metavar="FILE", help="write all as `metrics/suspects.csv` has them")
-    add("--html", type=Path, metavar="FILE", help="write a page with pictures of the first N")
+    add(
+        "names",
+        nargs="*",
+        metavar="REVISION",
+        default=["workspace"],
+        help="commits, branches, tags, experiments or patterns (default: workspace)",
+    )
+    add(
+        "--first",
+        type=_positive,
+        default=20,
+        metavar="N",
+        help="rows to print (default: %(default)s)",
+    )
+    add("--csv", type=Path, metavar="FILE", help="write all rows, as in metrics/label_errors.csv")
+    add("--html", type=Path, metavar="FILE", help="write a page that shows the first N")
     parser.set_defaults(run=_label_errors)
 
 
@@ -244,7 +289,7 @@ def _label_errors(options: argparse.Namespace) -> None:
 
 def _device(name: str) -> str:
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
-        raise argparse.ArgumentTypeError(f"{name!r} is none of auto, cpu, cuda, cuda:N, mps")
+        raise argparse.ArgumentTypeError(f"expected auto, cpu, cuda, cuda:N or mps, got {name!r}")
     return name
 
 
@@ -252,13 +297,13 @@ def _tiles(text: str) -> "Tiles":
     if text == "full":
         return "full"
     if not text.isascii() or not text.isdigit() or int(text) < 32:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither full nor a number of 32 or more")
+        raise argparse.ArgumentTypeError(f"expected full or an integer from 32, got {text!r}")
     return int(text)
 
 
 def _positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of 1 or more")
+        raise argparse.ArgumentTypeError(f"expected a positive integer, got {text!r}")
     return int(text)
 
 
@@ -273,98 +318,119 @@ def predict(
     coco: Path | None = None,
     tiles: "Tiles | None" = None,
 ) -> None:
-    """Label the photos and those in folders, write files below `out`, print a line for each photo.
+    """Segment images, write the outputs, and print a line for each image.
 
-    With `coco` all predictions are written there as well; its file names are paths below the
-    deepest folder that holds all `inputs`. Raises UserError before any photo is read when the model
-    cannot be loaded or a folder has no photos, and at the end when some photos could not be read.
+    Args:
+        inputs: images, and directories to search for images.
+        model: the model file.
+        out: the directory of the outputs.
+        probabilities: also write the probabilities of each image.
+        device: as in `cocoseg.load`.
+        batch_size: as in `Predictor.predict_many`.
+        coco: a COCO file to write. File names in it are relative to the deepest directory that
+            contains all inputs.
+        tiles: as in `Predictor.predict`.
+
+    Raises:
+        UserError: the model cannot be loaded or a directory contains no images; or, after all
+            others are processed, some images cannot be read.
     """
-    # PyTorch takes seconds to import; --help and wrong arguments are answered without it.
+    # Imported late, because importing PyTorch takes seconds and --help does not need it.
     from cocoseg.coco.writer import CocoWriter
     from cocoseg.inference.predictor import load
 
     inputs = list(inputs)
-    names = name_outputs(inputs, out)
+    outputs = name_outputs(inputs, out)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise UserError(f"--out {out} is, or lies in, a file that is no folder") from None
+        raise UserError(f"--out {out}: a file is in the place of this directory") from None
     predictor = load(model, device)
-    predictions = CocoWriter(predictor.card.classes)
+    annotations = CocoWriter(predictor.card.classes)
     base = os.path.commonpath([os.path.normpath(_directory_of(path).absolute()) for path in inputs])
     failed = 0
-    results = predictor.predict_many(names, batch_size, tiles)
-    for photo, result in tqdm(
-        results, total=len(names), unit="image", disable=None if len(names) > 1 else True
-    ):
+    results = predictor.predict_many(outputs, batch_size, tiles)
+    hide_bar = None if len(outputs) > 1 else True  # None: hide it unless stderr is a terminal
+    for image, result in tqdm(results, total=len(outputs), unit="image", disable=hide_bar):
         if isinstance(result, UserError):
             failed += 1
             tqdm.write(f"error: {result}", file=sys.stderr)
             continue
-        name = names[photo]
-        with atomic_file(name.with_name(f"{name.name}_labels.png")) as temporary:
-            write_mask(temporary, result.labels)
-        with atomic_file(name.with_name(f"{name.name}_overlay.jpg")) as temporary:
-            result.overlay().save(temporary, format="JPEG", quality=90)
+        output = outputs[image]
+        _write_prediction(output, result, probabilities)
         if coco:
-            predictions.add(Path(os.path.relpath(photo, base)).as_posix(), result.labels)
-        if probabilities:
-            with (
-                atomic_file(name.with_name(f"{name.name}_probabilities.npz")) as temporary,
-                temporary.open("wb") as file,
-            ):
-                np.savez(file, probabilities=result.probabilities(), classes=result.classes)
-        fractions = ", ".join(
-            f"{kind} {fraction:.1%}" for kind, fraction in result.fractions().items()
-        )
-        renamed = f" (written as {name.name})" if name.name != photo.stem else ""
-        tqdm.write(f"{photo}: {fractions}{renamed}")
+            annotations.add(Path(os.path.relpath(image, base)).as_posix(), result.labels)
+        fractions = ", ".join(f"{name} {part:.1%}" for name, part in result.fractions().items())
+        renamed = f" (written as {output.name})" if output.name != image.stem else ""
+        tqdm.write(f"{image}: {fractions}{renamed}")
     if coco:
-        predictions.write(coco)
-        print(f"{coco}: the predictions for photos below {base}")
+        annotations.write(coco)
+        print(f"{coco}: predictions in COCO format, file names relative to {base}")
     if failed:
-        raise UserError(f"{failed} of {len(names)} photos could not be read")
+        raise UserError(f"{failed} of {len(outputs)} images could not be read")
+
+
+def _write_prediction(output: Path, prediction: "Prediction", probabilities: bool) -> None:
+    """Write the files of an image; `output` is their path without `_mask.png` and so on."""
+    with atomic_file(output.with_name(f"{output.name}_mask.png")) as temporary:
+        write_mask(temporary, prediction.labels)
+    with atomic_file(output.with_name(f"{output.name}_overlay.jpg")) as temporary:
+        prediction.overlay().save(temporary, format="JPEG", quality=90)
+    if probabilities:
+        with (
+            atomic_file(output.with_name(f"{output.name}_probabilities.npz")) as temporary,
+            temporary.open("wb") as file,
+        ):
+            np.savez(file, probabilities=prediction.probabilities(), classes=prediction.classes)
 
 
 def name_outputs(inputs: Iterable[Path], out: Path) -> dict[Path, Path]:
-    """Every photo with the path, without ending, of what is written about it below `out`.
+    """Choose a unique output path for each image.
 
-    A photo that is given twice is taken once. Outputs of an earlier run, below `out`, are no
-    photos. Raises UserError for a folder without photos.
+    Args:
+        inputs: images and directories. Duplicates are dropped, and so are outputs of earlier runs
+            in `out`.
+        out: the directory of the outputs.
+
+    Returns:
+        The output path, without an extension, of each image.
+
+    Raises:
+        UserError: a directory contains no images.
     """
-    names: dict[Path, Path] = {}
+    outputs: dict[Path, Path] = {}
     seen: set[Path] = set()
     taken: set[str] = set()
     for path in inputs:
         directory = _directory_of(path)
-        for photo in _photos_in(path, out) if path.is_dir() else [path]:
-            if photo.resolve() in seen:
+        for image in _images_in(path, out) if path.is_dir() else [path]:
+            if image.resolve() in seen:
                 continue
-            seen.add(photo.resolve())
-            stem = photo.relative_to(directory).with_suffix("").as_posix()
-            names[photo] = out / free_name(stem, taken)
-    return names
+            seen.add(image.resolve())
+            stem = image.relative_to(directory).with_suffix("").as_posix()
+            outputs[image] = out / free_name(stem, taken)
+    return outputs
 
 
 def _directory_of(path: Path) -> Path:
     return path if path.is_dir() else path.parent
 
 
-def _photos_in(directory: Path, out: Path) -> list[Path]:
-    photos = [
+def _images_in(directory: Path, out: Path) -> list[Path]:
+    images = [
         path
         for path in sorted(directory.rglob("*"))
         if path.suffix.lower() in EXTENSIONS
         and not any(part.startswith(".") for part in path.relative_to(directory).parts)
         and not (
-            path.name.endswith(("_labels.png", "_overlay.jpg"))
+            path.name.endswith(("_mask.png", "_overlay.jpg"))
             and path.resolve().is_relative_to(out.resolve())
         )
         and path.is_file()
     ]
-    if not photos:
-        raise UserError(f"{directory} has no photos ({', '.join(EXTENSIONS)}) in it")
-    return photos
+    if not images:
+        raise UserError(f"{directory} contains no images ({', '.join(EXTENSIONS)})")
+    return images
 
 
 if __name__ == "__main__":

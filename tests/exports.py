@@ -1,7 +1,8 @@
-"""Small exports as labelling tools write them, with photos that show what is annotated.
+"""Small exports in the formats of labeling tools, with images that show the annotated objects.
 
-Each function writes one into a folder and says what should come of it. Every object is a rectangle
-of its class's colour in the photo, so that a test sees whether a mask lies on the right photo.
+Each function writes an export into a directory and returns the expected result of the data stages.
+Every object is a rectangle in the color of its class, so that tests can check each mask against its
+image.
 """
 
 import contextlib
@@ -21,7 +22,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from stages import download, filter, images, mask, split
+from stages import download, filter, images, mask, near_duplicates, split
 from tests import ROOT
 
 COLORS = {"cat": (220, 40, 40), "dog": (40, 190, 60), "cow / 牛": (40, 70, 220)}
@@ -35,8 +36,16 @@ LEFT, RIGHT = (4, 6, 20, 24), (34, 10, 18, 20)
 
 @dataclass
 class Export:
-    """The changed parameters, and what the data stages make of it: the objects by file name, and
-    how often each reason for a rejection occurs."""
+    """An export and the expected result of the data stages.
+
+    Attributes:
+        params: the changed parameters.
+        objects: for each selected image, by file name, the class of each box.
+        images_dropped: how many images are rejected for each reason.
+        annotations_dropped: how many annotations are rejected for each reason.
+        classes: the class names.
+        splits: the stems of each split, if the export states them.
+    """
 
     params: dict[str, Any]
     objects: dict[str, dict[Box, str]]
@@ -47,7 +56,7 @@ class Export:
 
 
 def draw(path: Path, objects: dict[Box, str], size: tuple[int, int] = SIZE, turn: int = 1) -> None:
-    """Save a photo in the format of its ending; `turn` is its EXIF orientation, 1 or 6."""
+    """Save an image in the format of its extension; `turn` is its EXIF orientation, 1 or 6."""
     pixels = np.full((size[1], size[0], 3), GRAY, np.uint8)
     for (left, top, width, height), name in objects.items():
         pixels[top : top + height, left : left + width] = COLORS[name]
@@ -67,7 +76,7 @@ def polygon(box: Box) -> list[list[float]]:
 
 
 def run_lengths(box: Box, size: tuple[int, int] = SIZE) -> dict[str, Any]:
-    """COCO's uncompressed form, column by column."""
+    """Encode a box in COCO's uncompressed format, column by column."""
     left, top, width, height = box
     region = np.zeros((size[1], size[0]), np.uint8)
     region[top : top + height, left : left + width] = 1
@@ -131,9 +140,12 @@ def _datumaro(images: list[Any], annotations: list[Any], names: Iterable[str]) -
 
 
 def cvat(directory: Path) -> Export:
-    """CVAT's "COCO 1.0", which Datumaro's `coco_instances` exporter writes: sub-folders in
-    `file_name` (since cvat 1381), the same id for files that differ in their ending (cvat 7523),
-    brush masks as run lengths with `iscrowd: 1`, boxes with an empty segmentation."""
+    """CVAT's "COCO 1.0", written by Datumaro's `coco_instances` exporter.
+
+    `file_name` contains subdirectories (since cvat 1381). Files that differ only in their extension
+    have the same id (cvat 7523). Brush masks are run lengths with `iscrowd: 1`, and boxes have an
+    empty segmentation.
+    """
     for name, objects in {
         "Job1/img 1.jpg": {LEFT: "cat"},
         "Job2/img 1.jpg": {RIGHT: "dog"},
@@ -163,13 +175,15 @@ def cvat(directory: Path) -> Export:
         from_pairs(pair("annotations/instances_default.json", "images")) | {"mask.crowd": "paint"},
         {"Job1+img 1.jpg": {LEFT: "cat"}, "Job2+img 1.jpg": {RIGHT: "dog"}},
         {"duplicate_image": 2, "no_valid_annotation": 1},
-        {"bbox_only": 1, "image_missing": 2},
+        {"bbox_only": 1, "unknown_image": 2},
     )
 
 
 def cvat_without_directories(directory: Path) -> Export:
-    """CVAT before its pull request 1381: names without their sub-folders, which repeat (cvat 1385);
-    the same comes of several videos with `frame_000000.PNG` in one project (cvat 4993)."""
+    """CVAT before its pull request 1381: names without subdirectories, which repeat (cvat 1385).
+
+    Several videos with `frame_000000.PNG` in one project have the same effect (cvat 4993).
+    """
     draw(directory / "Job1/img1.jpg", {LEFT: "cat"})
     draw(directory / "Job2/img1.jpg", {RIGHT: "cat"})
     draw(directory / "Job2/img2.jpg", {RIGHT: "cat"})
@@ -182,8 +196,8 @@ def cvat_without_directories(directory: Path) -> Export:
     return Export(
         from_pairs(pair("instances_default.json", ".")),
         {"Job2+img2.jpg": {RIGHT: "cat"}},
-        {"photo_ambiguous": 2},
-        {"image_missing": 2},
+        {"image_ambiguous": 2},
+        {"unknown_image": 2},
         ("cat",),
     )
 
@@ -192,9 +206,11 @@ def cvat_without_directories(directory: Path) -> Export:
 
 
 def datumaro(directory: Path) -> Export:
-    """Datumaro's `coco` format: `annotations/instances_<subset>.json`, `images/<subset>/`, ids from
-    1 in each file, sizes of 0 where it has not read the photo
-    (datumaro/plugins/data_formats/coco/exporter.py)."""
+    """Datumaro's `coco` format (datumaro/plugins/data_formats/coco/exporter.py).
+
+    Files are `annotations/instances_<subset>.json` and `images/<subset>/`. Ids start from 1 in each
+    file. Sizes are 0 if Datumaro has not read the image.
+    """
     for subset, box, name in (("train", LEFT, "cat"), ("val", RIGHT, "dog")):
         draw(directory / f"images/{subset}/001.png", {box: name})
         images = [_datumaro_image(1, "001.png", (0, 0) if subset == "val" else SIZE)]
@@ -213,9 +229,11 @@ def datumaro(directory: Path) -> Export:
 
 
 def label_studio(directory: Path) -> Export:
-    """Label Studio's COCO export (label_studio_sdk/converter): ids from 0, eight digits before the
-    names of uploads, `images\\` before them on Windows, its own storage since 1.16 (label-studio
-    7294), and addresses of local files."""
+    """Label Studio's COCO export (label_studio_sdk/converter).
+
+    Ids start from 0. Names of uploads have a prefix of eight digits, on Windows also `images\\`,
+    and since 1.16 the path of Label Studio's storage (label-studio 7294). Local files have URLs.
+    """
     names = {
         "images\\cb0618f6-a b.png": "images/cb0618f6-a b.png",
         "..\\..\\label-studio\\media\\upload\\4\\0a1b2c3d-c.png": "images/0a1b2c3d-c.png",
@@ -258,8 +276,8 @@ def label_studio(directory: Path) -> Export:
             "photos+d é.png": {RIGHT: "dog"},
             "originals+images+original.png": {LEFT: "cat"},
         },
-        {"photo_not_found": 1},
-        {"image_missing": 1},
+        {"image_not_found": 1},
+        {"unknown_image": 1},
     )
 
 
@@ -267,9 +285,12 @@ def label_studio(directory: Path) -> Export:
 
 
 def roboflow(directory: Path) -> Export:
-    """Roboflow's "COCO" export: `_annotations.coco.json` in `train`, `valid` and `test` beside the
-    photos, whose names end in `.rf.<hash>.jpg`; category 0 is the project, the supercategory of
-    the others; ids start from 0 in each file."""
+    """Roboflow's "COCO" export.
+
+    `train`, `valid` and `test` contain `_annotations.coco.json` and the images, whose names end in
+    `.rf.<hash>.jpg`. Category 0 is the project, the supercategory of the others. Ids start from 0
+    in each file.
+    """
     objects = {"train": {LEFT: "cat"}, "valid": {RIGHT: "dog"}, "test": {LEFT: "dog", RIGHT: "cat"}}
     expected: dict[str, dict[Box, str]] = {}
     splits = {}
@@ -321,9 +342,11 @@ def roboflow(directory: Path) -> Export:
 
 
 def fiftyone(directory: Path) -> Export:
-    """FiftyOne's COCODetectionDataset (fiftyone/utils/coco.py): `data/` and `labels.json`,
-    categories from 0 where the classes have no ids, run lengths as lists for what is a crowd, extra
-    attributes among the fields."""
+    """FiftyOne's COCODetectionDataset (fiftyone/utils/coco.py): `data/` and `labels.json`.
+
+    Category ids start from 0 if the classes have no ids. Crowds are uncompressed run lengths.
+    Attributes are additional fields.
+    """
     draw(directory / "data/000001.jpg", {LEFT: "cat"})
     draw(directory / "data/sub/000001.jpg", {RIGHT: "dog"})
     polygons = {"id": 1, "image_id": 1, "category_id": 0, "bbox": list(LEFT), "area": 480.0}
@@ -348,8 +371,8 @@ def fiftyone(directory: Path) -> Export:
 
 
 def pycocotools(directory: Path) -> Export:
-    """What pycocotools' own `COCO.loadRes` makes of results with compressed run lengths."""
-    draw(directory / "photos/7.png", {LEFT: "cat", RIGHT: "dog"})
+    """Results with compressed run lengths, loaded and written by pycocotools' `COCO.loadRes`."""
+    draw(directory / "images/7.png", {LEFT: "cat", RIGHT: "dog"})
     ground_truth = COCO()
     ground_truth.dataset = {
         "images": [{"id": 700, "file_name": "7.png", "width": 60, "height": 40}],
@@ -366,16 +389,19 @@ def pycocotools(directory: Path) -> Export:
             results.append({**result, "segmentation": encoded})
         write(directory / "results.json", ground_truth.loadRes(results).dataset)
     return Export(
-        from_pairs(pair("results.json", "photos")), {"7.png": {LEFT: "cat", RIGHT: "dog"}}
+        from_pairs(pair("results.json", "images")), {"7.png": {LEFT: "cat", RIGHT: "dog"}}
     )
 
 
-# --- Everything that goes wrong ------------------------------------------------------------------
+# --- Everything that can go wrong ----------------------------------------------------------------
 
 
 def by_hand(directory: Path) -> Export:
-    """A script's own: ids and sizes as text, sizes left out, many formats, photos turned by EXIF
-    that were annotated as shown and as stored, and photos that are of no use."""
+    """An export of a custom script with many image formats.
+
+    Ids and sizes are strings or missing. Images are rotated by EXIF and annotated as displayed or
+    as stored. Some images are unusable.
+    """
     tall = (SIZE[1], SIZE[0])
     high = (6, 4, 24, 20)
     formats = (
@@ -432,12 +458,12 @@ def by_hand(directory: Path) -> Export:
         expected,
         {
             "orientation_unknown": 1,
-            "photo_size": 1,
-            "photo_damaged": 1,
-            "photo_not_found": 2,
+            "image_size": 1,
+            "image_damaged": 1,
+            "image_not_found": 2,
             "malformed_image": 1,
         },
-        {"image_missing": 7},
+        {"unknown_image": 7},
         ("cow / 牛",),
     )
 
@@ -465,7 +491,13 @@ OWN = {
 def run_data_stages(
     project: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Run what comes before training in the folder `project`, with changed parameters."""
+    """Run the data stages from `download` to `split` in the directory `project`.
+
+    Args:
+        project: an existing directory, which becomes the current one.
+        changes: values by parameter, such as "filter.max_images".
+        monkeypatch: undoes the change of directory after the test.
+    """
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     for key, value in {**OWN, **changes}.items():
         *sections, name = key.split(".")
@@ -478,12 +510,12 @@ def run_data_stages(
     (project / "data").mkdir(exist_ok=True)
     shutil.copy(ROOT / "data/exclude.csv", project / "data")
     monkeypatch.chdir(project)
-    for stage in (download, filter, images, mask, split):
+    for stage in (download, filter, images, mask, near_duplicates, split):
         stage.main()
 
 
 def shown_labels(pixels: np.ndarray[Any, Any], classes: Iterable[str]) -> np.ndarray[Any, Any]:
-    """The label of each pixel by its colour (H, W), whatever JPEG has done to it."""
+    """The label of each pixel (H, W), whose color is nearest to the color that JPEG changed."""
     colors = np.array([GRAY, *(COLORS[name] for name in classes)], np.int64)
     distances = np.abs(pixels[:, :, None].astype(np.int64) - colors).sum(axis=3)
     return distances.argmin(axis=2)
@@ -499,7 +531,7 @@ def expected_labels(
 
 
 def reasons(rows: Iterable[dict[str, str]], kind: str) -> dict[str, int]:
-    """How often each reason stands in rejected.csv, of images or of annotations."""
+    """Count each reason in the rows of rejected.csv; `kind` is "image" or "annotation"."""
     return dict(
         Counter(row["reason"] for row in rows if bool(row["annotation_id"]) == (kind != "image"))
     )

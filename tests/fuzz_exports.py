@@ -1,9 +1,10 @@
-"""Damaged and hostile exports of one's own data: names, sizes, orientations, ids, sub-folders.
+"""Damaged and hostile exports: names, sizes, orientations, ids, subdirectories.
 
     python -m tests.fuzz_exports --cases 10000            # a long run; --first N continues one
 
-Case N is always the same. Each goes from `download` to the images: it is used or refused in one
-line, and no file that comes is from outside the folder of photos, or leaves the folder for them.
+Case N is always the same. Each case runs from annotations to images and masks. It must be used or
+refused in one line, copy no file from outside the image directory, and write none outside its own
+directory.
 """
 
 import argparse
@@ -23,9 +24,10 @@ from PIL import Image
 
 from cocoseg.coco.instances import read_instances
 from cocoseg.coco.rasterize import write_masks
+from cocoseg.coco.rejections import write_rejections
 from cocoseg.core.errors import UserError
 from cocoseg.core.images import read_rgb
-from cocoseg.curation.selection import select, write_rejections, write_selection
+from cocoseg.curation.selection import select, write_selection
 from cocoseg.params.download import FilesExport, FilesParams
 from cocoseg.sources.local_files import FilesSource
 from cocoseg.sources.source import update_images
@@ -41,7 +43,7 @@ from tests.fuzz_annotations import (
 
 SIZE = (20, 12)
 SHAPE = [[2.0, 2.0, 12.0, 2.0, 12.0, 10.0, 2.0, 10.0]]
-PHOTOS = [
+IMAGES = [
     "a.png",
     "sub/a.png",
     "sub/b.jpg",
@@ -56,10 +58,10 @@ PHOTOS = [
     "question?.png",
     "new\nline.png",
     "1a2b3c4d-upload.png",
-    "no ending",
+    "no extension",
     "\u5199\u771f/\u725b.png",
 ]
-NAMES = [*PHOTOS, *TEXTS, "", "b.jpg", "c.webp", "upload.png", "e\u0301.bmp", "\u00e9.bmp"]
+NAMES = [*IMAGES, *TEXTS, "", "b.jpg", "c.webp", "upload.png", "e\u0301.bmp", "\u00e9.bmp"]
 NAMES += [
     "turned.jpg",
     "upside.jpg",
@@ -81,15 +83,15 @@ NAMES += ["https://host/bucket/sub/b.jpg?X-Sign=1", "images/0a0b0c0d-a.png", "./
 
 
 def make_room(room: Path) -> None:
-    """The photos, in `own/images`, and beside it one that nobody may get."""
+    """Draw the images in `own/images`, and a secret one next to it."""
     images = room / "own/images"
     noise = random.Random(0)
-    for name in PHOTOS:
+    for name in IMAGES:
         path = images / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        photo = Image.frombytes("RGB", SIZE, noise.randbytes(SIZE[0] * SIZE[1] * 3))
+        image = Image.frombytes("RGB", SIZE, noise.randbytes(SIZE[0] * SIZE[1] * 3))
         kinds = {".jpg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".bmp": "BMP"}
-        photo.save(path, kinds.get(path.suffix, "PNG"))
+        image.save(path, kinds.get(path.suffix, "PNG"))
     for name, orientation, size in (
         ("turned.jpg", 6, SIZE),
         ("upside.jpg", 3, SIZE),
@@ -100,17 +102,17 @@ def make_room(room: Path) -> None:
         exif[0x0112] = orientation
         Image.new("RGB", size, (9, 9, 9)).save(images / name, exif=exif)
     (images / "broken.png").write_bytes((images / "a.png").read_bytes()[:-40])
-    (images / "text.png").write_text("no photo")
+    (images / "text.png").write_text("not an image")
     Image.new("RGB", SIZE, (1, 2, 3)).save(room / "secret.png")
     Image.new("RGB", SIZE, (4, 5, 6)).save(room / "cached.png")
-    (images / "link.png").symlink_to(room / "cached.png")  # as DVC links what it tracks
+    (images / "link.png").symlink_to(room / "cached.png")  # as DVC links tracked files
     (images / "loop.png").symlink_to("loop.png")
     (images / "linked").symlink_to(room)
     (images / "gone.png").symlink_to("nowhere.png")
 
 
 def make_case(number: int, room: Path) -> list[bytes]:
-    """The annotation files of case `number`."""
+    """Create the annotation files of case `number`."""
     rng = random.Random(number)
     return [_make_file(rng, room) for _ in range(rng.choice([1, 1, 1, 2]))]
 
@@ -119,7 +121,7 @@ def _make_file(rng: random.Random, room: Path) -> bytes:
     images: list[Any] = []
     annotations: list[Any] = []
     for id in range(rng.randint(1, 5)):
-        name = rng.choice(NAMES if rng.random() < 0.4 else PHOTOS)
+        name = rng.choice(NAMES if rng.random() < 0.4 else IMAGES)
         image = {"id": id, "file_name": name.replace("SECRET", f"{room}/secret.png")}
         if rng.random() < 0.7:
             image |= dict(zip(("width", "height"), _size(rng), strict=True))
@@ -157,7 +159,7 @@ def _size(rng: random.Random) -> tuple[Any, Any]:
 
 
 def _change_ids(document: Document, rng: random.Random) -> None:
-    """All ids of one kind become texts, or equal, or large."""
+    """Make all ids of one kind strings, equal, or floats."""
     key, lists = rng.choice([("image_id", "images"), ("category_id", "categories")])
     change = rng.choice([str, lambda id: f"x{id}", lambda id: 1, lambda id: float(id)])
     with contextlib.suppress(LookupError, TypeError, ValueError, OverflowError):
@@ -168,7 +170,14 @@ def _change_ids(document: Document, rng: random.Random) -> None:
 
 
 def run_case(number: int, room: Path) -> Counter[str]:
-    """Returns the outcome and the reasons for rejections. Raises whatever is no UserError."""
+    """Run one case.
+
+    Returns:
+        Counts of the outcome, "used" or "refused", and of each reason for rejection.
+
+    Raises:
+        Exception: the case fails, with any exception except UserError.
+    """
     rng = random.Random(number)
     case = room / "case"
     shutil.rmtree(case, ignore_errors=True)
@@ -202,24 +211,24 @@ def run_case(number: int, room: Path) -> Counter[str]:
     update_images(source, kept.images, case / "images")
     (case / "masks").mkdir()
     write_masks(kept, case / "masks", overlap="last", crowd="ignore", workers=0)
-    photos = {path.read_bytes() for path in _photos(room)}
+    originals = {path.read_bytes() for path in _image_files(room)}
     for image in kept.images:
         copied = case / "images" / image.file_name
         assert copied.is_file() and not copied.is_symlink()
-        assert copied.read_bytes() in photos
+        assert copied.read_bytes() in originals
         assert read_rgb(copied, image.width, image.height).shape[:2] == (image.height, image.width)
     assert len(kept.images) == len([*(case / "images").iterdir()])
     assert len(kept.images) == len([*(case / "masks").iterdir()])
     return Counter(["used", *(rejection.reason for rejection in selection.rejections)])
 
 
-def _photos(room: Path) -> list[Path]:
+def _image_files(room: Path) -> list[Path]:
     own = [path for path in (room / "own/images").rglob("*") if path.is_file()]
     return [path for path in own if "linked" not in path.parts]
 
 
 def run_cases(first: int, cases: int) -> Counter[str]:
-    """Run cases in this process. Raises AssertionError that names the case that failed."""
+    """Run `cases` cases from number `first`; AssertionError names the case that fails."""
     outcomes: Counter[str] = Counter()
     before = logging.root.manager.disable
     logging.disable()
@@ -241,7 +250,7 @@ def run_cases(first: int, cases: int) -> Counter[str]:
 
 
 def _listing(room: Path) -> list[str]:
-    """Every file beside the case's own."""
+    """Every file except those of the case."""
     paths = (path.relative_to(room) for path in room.rglob("*"))
     return sorted(str(path) for path in paths if path.parts[0] != "case")
 

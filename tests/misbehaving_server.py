@@ -8,18 +8,22 @@ Without a fault, the server supports ranges, If-Range and persistent connections
 server.
 """
 
+import io
 import socket
 import struct
 import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 from urllib.parse import unquote
 
+from PIL import Image
+
+from cocoseg.coco.instances import ImageRecord
 from tests import wait_until
 
 Fault = Callable[["Handler", bytes], None]
@@ -30,6 +34,18 @@ class Request(NamedTuple):
     path: str
     range: str | None
     if_range: str | None
+
+
+def jpeg_bytes(width: int, height: int) -> bytes:
+    """Draw noise."""
+    buffer = io.BytesIO()
+    Image.effect_noise((width, height), 50).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def coco_files(split: str, images: Sequence[ImageRecord]) -> dict[str, bytes]:
+    """Draw the images of a split, at the paths of COCO's server."""
+    return {f"/{split}/{i.file_name}": jpeg_bytes(i.width, i.height) for i in images}
 
 
 class LoopbackServer(ThreadingHTTPServer):

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from cocoseg.core.labels import write_mask
+from cocoseg.core.labels import IGNORE_INDEX, write_mask
 from cocoseg.inference.dataset import Sample
 
 COLORS = np.array([[20, 20, 20], [220, 40, 40], [40, 40, 220]], np.uint8)
@@ -43,3 +44,14 @@ def draw_samples(directory: Path) -> list[Sample]:
         write_mask(sample.mask, labels)
         samples.append(sample)
     return samples
+
+
+def random_masks(seed: int, classes: int = 4) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Draw a ground truth (50, 60) with ignored pixels, and a partly correct prediction."""
+    random = np.random.default_rng(seed)
+    ground_truth = random.integers(0, classes, (5, 6)).repeat(10, 0).repeat(10, 1).astype(np.uint8)
+    noise = random.integers(0, classes, ground_truth.shape).astype(np.uint8)
+    shifted = np.roll(ground_truth, 2, 1)
+    prediction = np.where(random.random(ground_truth.shape) < 0.6, shifted, noise)
+    ground_truth[:5] = IGNORE_INDEX
+    return ground_truth, prediction

@@ -85,7 +85,7 @@ def documented_names(init: Path) -> list[str]:
 
 
 def test_every_module_has_a_name_of_its_own() -> None:
-    """A module of `params` may have the name of a package: both have that of the stage."""
+    """Only a module of `params` may have the name of a package: its section has it, too."""
     modules = [path for path in ROOT.glob("cocoseg/**/*.py") if path.stem != "__init__"]
     packages = [path.parent.name for path in ROOT.glob("cocoseg/**/__init__.py")]
     names = [path.stem for path in modules]

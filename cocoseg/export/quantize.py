@@ -13,7 +13,7 @@ import logging
 import math
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
@@ -94,9 +94,47 @@ def write_int8(
     """
     with tempfile.TemporaryDirectory() as directory, _quiet():
         model = _Quantization(source, Path(directory), samples, threads)
-        in_float = model.choose_float_layers(max_loss * _FRACTION_OF_LOSS)
+        limit = max_loss * _FRACTION_OF_LOSS
+        in_float = choose_float_layers(model.weights, model.loss, model.errors, limit)
         _save(model.quantize(in_float), path)
     return in_float
+
+
+def choose_float_layers(
+    weights: Mapping[str, int],
+    loss: Callable[[Sequence[str]], float],
+    errors: Callable[[Sequence[str]], int],
+    max_loss: float,
+) -> list[str]:
+    """Choose the layers in float32: the first one, and others until the loss is small enough.
+
+    Args:
+        weights: the number of weights of each layer, in the order of the network.
+        loss: computes the loss with the given layers in float32.
+        errors: computes the number of wrong pixels likewise. It ranks the layers.
+        max_loss: the loss that is small enough.
+    """
+    first, *others = weights
+
+    def too_large(layers: Sequence[str]) -> bool:
+        total = sum(weights[layer] for layer in layers)
+        return total > _FRACTION_OF_WEIGHTS * sum(weights.values())
+
+    best = chosen = [first]
+    least = loss(chosen)
+    if least > max_loss:
+        candidates = [layer for layer in others if not too_large([first, layer])]
+        candidates.sort(key=lambda layer: errors([first, layer]))
+        for layer in candidates:
+            if too_large([*chosen, layer]):
+                continue
+            chosen = [*chosen, layer]
+            found = loss(chosen)
+            if found < least:
+                best, least = chosen, found
+            if least <= max_loss:
+                break
+    return [layer for layer in weights if layer in best]
 
 
 class Variant(TypedDict):
@@ -187,44 +225,22 @@ class _Quantization:
         self._threads = threads
         self._model = onnx.shape_inference.infer_shapes(_with_wide_depthwise(onnx.load(source)))
         sizes = {tensor.name: math.prod(tensor.dims) for tensor in self._model.graph.initializer}
-        self._weights: dict[str, int] = {}
+        self.weights: dict[str, int] = {}
         for node in self._model.graph.node:
             if node.op_type == "Conv":
                 layer = _layer(node)
-                self._weights[layer] = self._weights.get(layer, 0) + sizes[node.input[1]]
+                self.weights[layer] = self.weights.get(layer, 0) + sizes[node.input[1]]
         self._labels, self._miou = self._evaluate(network)
         self._ranges = self._calibrate()
 
-    def choose_float_layers(self, max_loss: float) -> list[str]:
-        """Choose the layers in float32, in the order of the network."""
-        first, *others = self._weights
-        chosen = [first]
+    def loss(self, in_float: Sequence[str]) -> float:
+        """The mean IoU lost by quantizing all layers except `in_float`."""
+        return self._miou - self._evaluate(self._load(self.quantize(in_float)))[1]
 
-        def too_large(layers: Sequence[str]) -> bool:
-            weights = sum(self._weights[layer] for layer in layers)
-            return weights > _FRACTION_OF_WEIGHTS * sum(self._weights.values())
-
-        def loss(layers: Sequence[str]) -> float:
-            return self._miou - self._evaluate(self._load(self.quantize(layers)))[1]
-
-        def errors(layers: Sequence[str]) -> int:
-            labels, _ = self._evaluate(self._load(self.quantize(layers)), _RANKED_BY)
-            return sum(int((a != b).sum()) for a, b in zip(labels, self._labels, strict=False))
-
-        best, least = chosen, loss(chosen)
-        if least > max_loss:
-            candidates = [layer for layer in others if not too_large([first, layer])]
-            candidates.sort(key=lambda layer: errors([first, layer]))
-            for layer in candidates:
-                if too_large([*chosen, layer]):
-                    continue
-                chosen = [*chosen, layer]
-                found = loss(chosen)
-                if found < least:
-                    best, least = chosen, found
-                if least <= max_loss:
-                    break
-        return [layer for layer in self._weights if layer in best]
+    def errors(self, in_float: Sequence[str]) -> int:
+        """The number of pixels whose label this changes, in a few images."""
+        labels, _ = self._evaluate(self._load(self.quantize(in_float)), _RANKED_BY)
+        return sum(int((a != b).sum()) for a, b in zip(labels, self._labels, strict=False))
 
     def quantize(self, in_float: Sequence[str]) -> ModelProto:
         """Quantize all layers except those `in_float`."""

@@ -88,6 +88,12 @@ def raw(segmentation: Any) -> msgspec.Raw:
     return msgspec.Raw(json.dumps(segmentation).encode())
 
 
+def test_a_compressed_count_has_at_most_seven_characters() -> None:
+    assert decode_counts("PPPPPP0") == [0]
+    with pytest.raises(InvalidSegmentation, match="rle_counts: undecodable string"):
+        decode_counts("PPPPPPP0")
+
+
 def test_a_string_of_counts_that_fills_the_image_is_decoded() -> None:
     parsed = parse_segmentation(raw({"size": [10, 20], "counts": "X6"}), 20, 10)
     assert parsed == RunLengths((10, 20), [200])

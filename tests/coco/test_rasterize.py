@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from cocoseg.coco.instances import Category, ImageRecord, Instances, read_instances
@@ -184,6 +185,8 @@ def test_polygons_have_the_pixels_of_ann_to_mask(data: st.DataObject) -> None:
     found = np.zeros((height, width), np.uint8)
     region.of(found)[region.pixels] = 1
     assert np.array_equal(found, expected)
+    whole = encode_region(polygons, width, height, whole=True)
+    assert np.array_equal(coco_mask.decode(whole), expected)
 
 
 def test_an_image_wider_than_16_bits_is_painted_and_counted_exactly(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from scipy.ndimage import gaussian_filter
 
 from cocoseg.coco.instances import read_instances
@@ -83,6 +83,31 @@ def test_a_pair_is_listed_once_with_the_smaller_name_first(images: dict[str, Pat
     (pair,) = find_near_duplicates(images, 1)
     assert (pair.first, pair.second) == ("3", "copy")
     assert 0.99 < pair.similarity <= 1
+
+
+def test_candidates_below_the_limit_of_similarity_are_not_near_duplicates(
+    images: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(near_duplicates, "SIMILAR", 0.0)
+    (pair,) = find_near_duplicates(images, 1)
+    monkeypatch.setattr(near_duplicates, "SIMILAR", pair.similarity + 0.001)
+    assert find_near_duplicates(images, 1) == []
+
+
+def test_crops_at_every_window_are_found(tmp_path: Path) -> None:
+    images = {}
+    for number in range(8):
+        whole = scene(number)
+        copies = {f"{number}": whole}
+        for k, (left, right, top, bottom) in enumerate(near_duplicates.WINDOWS):
+            box = (96 * left, 72 * top, 96 * (1 - right), 72 * (1 - bottom))
+            crop = whole.resize((96, 72), box=box)
+            copies |= {f"{number} {k}": crop, f"{number} {k} mirrored": ImageOps.mirror(crop)}
+        for name, copy in copies.items():
+            images[name] = tmp_path / f"{name}.png"
+            copy.save(images[name])
+    found = {(pair.first, pair.second) for pair in find_near_duplicates(images, 1)}
+    assert {(name.split()[0], name) for name in images if " " in name} <= found
 
 
 def test_workers_and_the_order_of_images_do_not_change_the_result(images: dict[str, Path]) -> None:

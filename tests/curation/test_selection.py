@@ -331,12 +331,14 @@ def test_rejected_csv_has_a_row_for_every_rejection(tmp_path: Path) -> None:
 
 
 def test_the_log_has_one_line_per_reason(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    annotations = [annotation(1, 1), *(annotation(n, 1, []) for n in range(2, 100))]
+    invalid = [annotation(0, 1, None), *(annotation(n, 1, []) for n in range(2, 100))]
+    annotations = [annotation(1, 1), *invalid]
     selection = select_from(write_instances(tmp_path / "a.json", [image(1)], annotations))
     with caplog.at_level(logging.INFO):
         log_rejections(selection)
     assert [record.getMessage() for record in caplog.records] == [
         "98 invalid annotations: segmentation_empty, the first: annotation 2 of image 1",
+        "1 invalid annotations: segmentation_missing, the first: annotation 0 of image 1",
         "1 of 1 images kept with 1 annotations; dropped images: none",
     ]
 
@@ -625,6 +627,14 @@ def test_rare_prefers_images_with_rarer_classes(tmp_path: Path, document: Any, n
     assert max(rarest[i] for i in kept) <= min(rarest[i] for i in dropped)
 
 
+def test_rare_prefers_the_first_of_equally_rare_classes(tmp_path: Path) -> None:
+    annotations = [annotation(n, n, category_id=10 * (1 + n % 2)) for n in range(12)]
+    file = write_instances(tmp_path / "a.json", [image(n) for n in range(12)], annotations)
+    for seed in range(5):
+        selection = select_from(file, max_images=6, seed=seed)
+        assert [kept.id for kept in selection.instances.images] == [0, 2, 4, 6, 8, 10]
+
+
 def test_first_selects_the_first_images_of_the_file(tmp_path: Path) -> None:
     ids = [5, 3, 9, 1]
     annotations = [annotation(n, n) for n in ids]
@@ -676,6 +686,18 @@ def test_all_classes_are_the_categories_with_annotations_by_id(tmp_path: Path) -
         (2, "tree / 木"),
     ]
     assert [a.category_id for a in selection.instances.annotations] == [2, 1, 1]
+
+
+def test_all_classes_are_at_most_254(tmp_path: Path) -> None:
+    def select_all(count: int) -> Selection:
+        categories = [{"id": n, "name": f"class {n}"} for n in range(count)]
+        annotations = [annotation(n, 1, category_id=n) for n in range(count)]
+        file = write_instances(tmp_path / "a.json", [image(1)], annotations, categories)
+        return select_from(file, "all", max_instances=255)
+
+    assert len(select_all(254).instances.categories) == 254
+    with pytest.raises(UserError, match="255 categories have annotations, expected 1 to 254"):
+        select_all(255)
 
 
 @pytest.mark.parametrize("classes", [("ignored",), "all"])

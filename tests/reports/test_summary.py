@@ -1,4 +1,4 @@
-"""The table at the end of `make repro`."""
+"""The summary at the end of `make repro`."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from cocoseg.core.files import write_json
 from cocoseg.reports.summary import format_scores, main
 
 
-def test_the_table_has_a_line_for_each_class_and_the_mean() -> None:
+def test_the_table_has_a_row_for_each_class_and_the_mean() -> None:
     scores = {
         "miou": 0.625,
         "pixel_accuracy": 0.9,
@@ -23,19 +23,19 @@ def test_the_table_has_a_line_for_each_class_and_the_mean() -> None:
     assert any(line.split()[:3] == ["mean", "IoU", "0.625"] for line in lines)
 
 
-def test_it_prints_the_scores_and_where_everything_is(
+def test_the_summary_has_the_scores_and_the_paths_of_the_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     scores = {"miou": 0.5, "pixel_accuracy": 0.9, "mean_accuracy": 0.8, "iou": {"car": 0.5}}
     write_json(Path("metrics/test.json"), {**scores, "images": 60})
     main()
-    said = capsys.readouterr().out
-    assert "car       0.500" in said
-    assert "metrics/report.html" in said
+    printed = capsys.readouterr().out
+    assert "car       0.500" in printed
+    assert "metrics/report.html" in printed
 
 
-def test_without_scores_it_says_how_to_get_them(
+def test_without_scores_the_error_names_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""Exports of labelling tools, by changed parameters alone, through the data stages."""
+"""Exports of labeling tools in the data stages, with no change but to the parameters."""
 
 import csv
 import json
@@ -36,7 +36,7 @@ def rejected(project: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("write", EXPORTS, ids=lambda write: write.__name__)
-def test_an_export_becomes_photos_with_masks_on_what_they_show(
+def test_the_masks_of_an_export_cover_the_objects_in_its_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path], Export]
 ) -> None:
     export = write(tmp_path / "data/own")
@@ -52,8 +52,8 @@ def test_an_export_becomes_photos_with_masks_on_what_they_show(
         assert np.array_equal(
             labels, expected_labels(export.objects[name], export.classes, labels.shape)
         ), name
-        photo = read_rgb(Path("data/images", name), image["width"], image["height"])
-        assert np.array_equal(labels, shown_labels(photo, export.classes)), name
+        pixels = read_rgb(Path("data/images", name), image["width"], image["height"])
+        assert np.array_equal(labels, shown_labels(pixels, export.classes)), name
     rows = rejected(tmp_path)
     assert reasons(rows, "image") == export.images_dropped
     assert reasons(rows, "annotation") == export.annotations_dropped
@@ -65,17 +65,17 @@ def test_an_export_becomes_photos_with_masks_on_what_they_show(
 
 
 @pytest.mark.parametrize("write", [cvat, by_hand], ids=lambda write: write.__name__)
-def test_pycocotools_and_torchvision_load_the_selection_as_it_is(
+def test_pycocotools_and_torchvision_load_the_selection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path], Export]
 ) -> None:
     export = write(tmp_path / "data/own")
     run_data_stages(tmp_path, export.params, monkeypatch)
     dataset = CocoDetection("data/images", "data/selection.json")
     assert len(dataset) == len(export.objects)
-    for photo, annotations in dataset:
+    for loaded, annotations in dataset:
         [image] = dataset.coco.loadImgs(annotations[0]["image_id"])
-        if image["file_name"] != "shown.jpg":  # torchvision does not turn photos
-            assert photo.size == (image["width"], image["height"])
+        if image["file_name"] != "shown.jpg":  # torchvision ignores EXIF
+            assert loaded.size == (image["width"], image["height"])
         labels = np.zeros((image["height"], image["width"]), np.uint8)
         for annotation in annotations:
             labels[dataset.coco.annToMask(annotation) > 0] = annotation["category_id"]
@@ -84,7 +84,7 @@ def test_pycocotools_and_torchvision_load_the_selection_as_it_is(
 
 
 @needs_mirror
-def test_coco_as_a_plain_folder_gives_the_masks_and_photos_of_cocos_own_layout(
+def test_coco_in_a_plain_directory_gives_the_same_images_and_masks_as_in_the_layout_of_its_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for split in MIRROR_SPLITS:

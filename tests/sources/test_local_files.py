@@ -1,4 +1,4 @@
-"""One's own files: where they are looked for, what is copied, what comes from addresses."""
+"""Your own files: locations, names and ids, copied images, files at URLs."""
 
 import json
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from cocoseg.sources.source import ImagesReport, update_images
 from tests.exports import LEFT, RIGHT, Box, draw, polygon, write
 from tests.misbehaving_server import MisbehavingServer
 
-QUICK = RetryPolicy(tries=2, tries_damaged=2, backoff=0.002, longest_wait=0.05, timeout=0.3)
+QUICK = RetryPolicy(attempts=2, attempts_damaged=2, backoff=0.002, max_wait=0.05, timeout=0.3)
 
 
 def document(*names: str, **size: int) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def names_and_reasons(instances: Instances) -> dict[str, str | None]:
 # --- Locations --------------------------------------------------------------------------------
 
 
-def test_locations_are_below_the_folder_absolute_at_home_or_file_addresses(
+def test_a_location_is_a_relative_absolute_or_home_path_or_a_file_url(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -71,26 +71,28 @@ def test_locations_are_below_the_folder_absolute_at_home_or_file_addresses(
 
 
 @pytest.mark.parametrize(
-    ("annotations", "images", "said"),
+    ("annotations", "images", "message"),
     [
-        ("none.json", "photos", r"none.json is no file: see .*; there is .*/x\.json"),
-        ("photos", "photos", "photos is no file: see download.files"),
-        ("x.json", "none", "none is no folder: see download.files"),
+        ("none.json", "images", r"none.json is not a file; check .* \(found .*/x\.json\)"),
+        ("images", "images", r"images is not a file; check download\.files"),
+        ("x.json", "none", r"none is not a directory; check download\.files"),
     ],
 )
-def test_what_is_not_there_is_named(
-    tmp_path: Path, annotations: str, images: str, said: str
+def test_a_missing_file_or_directory_is_named(
+    tmp_path: Path, annotations: str, images: str, message: str
 ) -> None:
-    draw(tmp_path / "photos/1.png", {})
+    draw(tmp_path / "images/1.png", {})
     write(tmp_path / "x.json", document("1.png"))
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         written(source_of(tmp_path, (annotations, images)), tmp_path)
 
 
 # --- Names and ids ----------------------------------------------------------------------------
 
 
-def test_no_two_photos_get_the_same_name_and_the_first_keeps_it(tmp_path: Path) -> None:
+def test_file_names_are_unique_without_case_and_extension_and_the_first_image_keeps_its_name(
+    tmp_path: Path,
+) -> None:
     names = ["a/b.png", "a+b.png", "A/B.png", "c.png", "c.bmp", "c-2.png", ".x.png"]
     for name in names:
         draw(tmp_path / name, {})
@@ -112,7 +114,7 @@ def test_no_two_photos_get_the_same_name_and_the_first_keeps_it(tmp_path: Path) 
     assert [image.id for image in images] == list(range(1, 9))
 
 
-def test_ids_stay_where_they_can_and_categories_of_one_name_become_one(tmp_path: Path) -> None:
+def test_unique_ids_are_kept_and_categories_of_the_same_name_merged(tmp_path: Path) -> None:
     draw(tmp_path / "1.png", {})
     draw(tmp_path / "2.png", {})
     first, second = document("1.png"), document("2.png")
@@ -130,11 +132,13 @@ def test_ids_stay_where_they_can_and_categories_of_one_name_become_one(tmp_path:
     assert [(c.id, c.name) for c in instances.categories] == [(3, "cat"), (4, "dog")]
 
 
-def test_an_id_of_two_categories_is_one_line(tmp_path: Path) -> None:
+def test_two_categories_with_the_same_id_are_refused(tmp_path: Path) -> None:
     content = document("1.png")
     content["categories"].append({"id": "3", "name": "dog"})
     write(tmp_path / "x.json", content)
-    with pytest.raises(UserError, match="file 1 has two categories of the id 3, 'dog'"):
+    with pytest.raises(
+        UserError, match=r"file 1 has two categories with the id 3 \(the second is 'dog'\)"
+    ):
         written(source_of(tmp_path, ("x.json", ".")), tmp_path)
 
 
@@ -151,7 +155,7 @@ def test_other_fields_of_an_image_are_kept(tmp_path: Path) -> None:
     assert "rejected" not in image
 
 
-def test_fields_that_utf8_cannot_spell_are_left_out(tmp_path: Path) -> None:
+def test_a_field_that_utf8_cannot_encode_does_not_reject_its_entry(tmp_path: Path) -> None:
     draw(tmp_path / "1.png", {})
     content = document("1.png")
     content["annotations"][0]["half \ud800"] = content["images"][0]["half \ud800"] = "\udfff"
@@ -177,7 +181,7 @@ def test_fields_that_utf8_cannot_spell_are_left_out(tmp_path: Path) -> None:
         ("images/1234abcd-2.png", None),
         ("1234abcd-2.png", "b/2.png"),
         ("c/2.png", None),
-        ("3.png", "a/3.png and b/3.png"),
+        ("3.png", ["a/3.png", "b/3.png"]),
         ("b/3.png", "b/3.png"),
         ("e\u0301.png", "\u00e9.png"),
         ("../secret.png", None),
@@ -185,26 +189,27 @@ def test_fields_that_utf8_cannot_spell_are_left_out(tmp_path: Path) -> None:
         ("", None),
     ],
 )
-def test_a_name_means_the_photo_it_agrees_with(
-    tmp_path: Path, name: str, found: str | None
+def test_a_name_matches_the_path_with_the_longest_common_end(
+    tmp_path: Path, name: str, found: str | list[str] | None
 ) -> None:
     for path in ("1.png", "a/1.png", "b/2.png", "a/3.png", "b/3.png", "\u00e9.png"):
-        (tmp_path / "photos" / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "photos" / path).touch()
+        (tmp_path / "images" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "images" / path).touch()
     (tmp_path / "secret.png").touch()
-    directory = ImageDirectory(tmp_path / "photos")
-    if found is None or " and " in found:
-        with pytest.raises(NoMatch) as error:
-            directory.find(name)
-        assert error.value.reason == ("photo_ambiguous" if found else "photo_not_found")
-    else:
+    directory = ImageDirectory(tmp_path / "images")
+    if isinstance(found, str):
         assert directory.find(name) == found
+        return
+    with pytest.raises(NoMatch) as error:
+        directory.find(name)
+    assert error.value.reason == ("image_ambiguous" if found else "image_not_found")
+    assert all(path in error.value.detail for path in found or [name])
 
 
 # --- Images -----------------------------------------------------------------------------------
 
 
-def test_only_what_has_changed_is_copied_again(tmp_path: Path) -> None:
+def test_only_changed_images_are_copied_again(tmp_path: Path) -> None:
     for name in ("1.png", "2.png"):
         draw(tmp_path / "own" / name, {LEFT: "cat"})
     write(tmp_path / "own/x.json", document("1.png", "2.png"))
@@ -221,15 +226,17 @@ def test_only_what_has_changed_is_copied_again(tmp_path: Path) -> None:
         update_images(source, images[:1], directory)
 
 
-def test_images_of_another_source_are_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"1\.jpg is of another source: run `dvc repro`"):
+def test_images_of_another_source_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"1\.jpg was selected from another source; run `dvc repro`"
+    ):
         source_of(tmp_path, ("x.json", ".")).fetch_images([ImageRecord(1, "1.jpg", 9, 9)], tmp_path)
 
 
-# --- Addresses --------------------------------------------------------------------------------
+# --- URLs -------------------------------------------------------------------------------------
 
 
-def photo_bytes(directory: Path, objects: dict[Box, str]) -> bytes:
+def png_bytes(directory: Path, objects: dict[Box, str]) -> bytes:
     draw(directory / "drawn.png", objects)
     return (directory / "drawn.png").read_bytes()
 
@@ -240,14 +247,14 @@ def server(tmp_path: Path) -> Iterator[MisbehavingServer]:
     content["images"].append({"id": 9, "file_name": "sizeless.png"})
     files = {
         "/x/annotations.json": json.dumps(content).encode(),
-        "/x/images/sub/a b.png": photo_bytes(tmp_path, {LEFT: "cat"}),
-        "/x/images/c.png": photo_bytes(tmp_path, {RIGHT: "dog"}),
+        "/x/images/sub/a b.png": png_bytes(tmp_path, {LEFT: "cat"}),
+        "/x/images/c.png": png_bytes(tmp_path, {RIGHT: "dog"}),
     }
     with MisbehavingServer(files) as running:
         yield running
 
 
-def test_annotations_and_photos_come_from_addresses_and_photos_only_once(
+def test_annotations_and_images_are_fetched_from_urls_and_each_image_only_once(
     server: MisbehavingServer, tmp_path: Path
 ) -> None:
     pair = f"{server.url}/x/annotations.json", f"{server.url}/x/images/"
@@ -256,7 +263,7 @@ def test_annotations_and_photos_come_from_addresses_and_photos_only_once(
     assert names_and_reasons(instances) == {
         "sub+a b.png": None,
         "c.png": None,
-        "../../c.png": "photo_not_found",
+        "../../c.png": "image_not_found",
         "sizeless.png": "size_missing",
     }
     images = instances.images[:2]
@@ -268,25 +275,23 @@ def test_annotations_and_photos_come_from_addresses_and_photos_only_once(
     assert server.requests == []
 
 
-def test_an_address_may_be_longer_than_a_file_name(
-    server: MisbehavingServer, tmp_path: Path
-) -> None:
+def test_a_url_may_be_longer_than_a_file_name(server: MisbehavingServer, tmp_path: Path) -> None:
     name = "/x/" + "\N{CAT FACE}" * 90 + ".json"
     server.files[name] = server.files["/x/annotations.json"]
     source = source_of(tmp_path, (f"{server.url}{name}", f"{server.url}/x/images/"))
     assert "c.png" in names_and_reasons(written(source, tmp_path))
 
 
-def test_a_name_that_utf8_cannot_spell_is_at_no_address(tmp_path: Path) -> None:
+def test_a_name_that_utf8_cannot_encode_is_not_requested(tmp_path: Path) -> None:
     write(tmp_path / "x.json", document("\ud800.png", "a.png", width=60, height=40))
     instances = written(source_of(tmp_path, ("x.json", "http://localhost/images")), tmp_path)
-    assert names_and_reasons(instances) == {"?.png": "photo_not_found", "a.png": None}
+    assert names_and_reasons(instances) == {"?.png": "image_not_found", "a.png": None}
 
 
-def test_photos_of_the_same_names_at_another_address_replace_those_that_are_there(
+def test_images_of_the_same_name_at_another_url_replace_the_old_ones(
     server: MisbehavingServer, tmp_path: Path
 ) -> None:
-    server.files["/y/images/c.png"] = photo_bytes(tmp_path, {RIGHT: "cat"})
+    server.files["/y/images/c.png"] = png_bytes(tmp_path, {RIGHT: "cat"})
     directory = tmp_path / "images"
     for base in "xy":
         pair = f"{server.url}/x/annotations.json", f"{server.url}/{base}/images"

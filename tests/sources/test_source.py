@@ -1,35 +1,32 @@
-"""What a folder of images holds after it was updated, and what that cost in requests."""
+"""Updates of the image directory: its content afterwards, and the requests it took."""
 
-import io
 import itertools
+import json
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from PIL import Image
 
 from cocoseg.coco.instances import ImageRecord, read_instances
 from cocoseg.core.errors import UserError
-from cocoseg.params.reader import CocoParams, SampleParams, load_params
+from cocoseg.params.download import CocoParams, DownloadParams, SampleParams
+from cocoseg.params.reader import load_params
+from cocoseg.params.runtime import RuntimeParams
 from cocoseg.sources.coco_server import CocoSource
+from cocoseg.sources.local_files import FilesSource
 from cocoseg.sources.retry import RetryPolicy
 from cocoseg.sources.source import ImagesReport, open_source, update_images
 from cocoseg.sources.synthetic import SampleSource
 from tests import ROOT
 from tests import misbehaving_server as misbehave
-from tests.misbehaving_server import MisbehavingServer
+from tests.misbehaving_server import MisbehavingServer, coco_files, jpeg_bytes
+from tests.processes import end_by_signal, start_program
 
-QUICK = RetryPolicy(tries=3, tries_damaged=2, backoff=0.002, longest_wait=0.05)
+QUICK = RetryPolicy(attempts=3, attempts_damaged=2, backoff=0.002, max_wait=0.05)
 SAMPLE = SampleParams(images=6, width=64, height=48, seed=0)
-
-
-def jpeg_bytes(width: int, height: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.effect_noise((width, height), 50).save(buffer, "JPEG")
-    return buffer.getvalue()
 
 
 IMAGES = [ImageRecord(n, f"{n:012}.jpg", 60 + n, 40) for n in range(20)]
@@ -37,8 +34,7 @@ IMAGES = [ImageRecord(n, f"{n:012}.jpg", 60 + n, 40) for n in range(20)]
 
 @pytest.fixture
 def server() -> Iterator[MisbehavingServer]:
-    files = {f"/val2017/{i.file_name}": jpeg_bytes(i.width, i.height) for i in IMAGES}
-    with MisbehavingServer(files) as running:
+    with MisbehavingServer(coco_files("val2017", IMAGES)) as running:
         yield running
 
 
@@ -96,7 +92,7 @@ def test_returning_to_an_earlier_selection_makes_no_request(
     assert contents(directory) == before
 
 
-def test_a_dismissed_image_that_was_damaged_is_fetched_anew(
+def test_a_damaged_discarded_image_is_fetched_again(
     server: MisbehavingServer, tmp_path: Path
 ) -> None:
     source, directory = coco_source(server, tmp_path), tmp_path / "images"
@@ -111,15 +107,17 @@ def test_a_dismissed_image_that_was_damaged_is_fetched_anew(
     assert contents(directory) == before
 
 
-def test_damaged_and_foreign_files_are_replaced(server: MisbehavingServer, tmp_path: Path) -> None:
+def test_damaged_images_are_replaced_and_other_files_removed(
+    server: MisbehavingServer, tmp_path: Path
+) -> None:
     source, directory = coco_source(server, tmp_path), tmp_path / "images"
     update_images(source, IMAGES, directory)
-    truncated, foreign, empty = (directory / image.file_name for image in IMAGES[:3])
+    truncated, resized, empty = (directory / image.file_name for image in IMAGES[:3])
     truncated.write_bytes(truncated.read_bytes()[:-20])
-    foreign.write_bytes(jpeg_bytes(99, 99))
+    resized.write_bytes(jpeg_bytes(99, 99))
     empty.write_bytes(b"")
     (directory / ".left by a killed run.jpg.tmp").write_bytes(b"half")
-    (directory / "a folder").mkdir()
+    (directory / "a directory").mkdir()
     server.requests.clear()
     assert update_images(source, IMAGES, directory) == ImagesReport(17, 3, 1)
     assert len(server.requests) == 3
@@ -129,7 +127,7 @@ def test_damaged_and_foreign_files_are_replaced(server: MisbehavingServer, tmp_p
         assert (directory / image.file_name).read_bytes() == content
 
 
-def test_after_a_failure_nothing_is_lost_and_only_the_failed_are_asked_for(
+def test_after_a_failure_only_the_failed_images_are_requested(
     server: MisbehavingServer, tmp_path: Path
 ) -> None:
     source, directory = coco_source(server, tmp_path), tmp_path / "images"
@@ -145,21 +143,21 @@ def test_after_a_failure_nothing_is_lost_and_only_the_failed_are_asked_for(
     assert server.request_counts() == {f"/val2017/{i.file_name}": 1 for i in IMAGES[6:9]}
 
 
-def test_links_into_a_read_only_cache_are_replaced_and_never_written_to(
+def test_links_into_a_read_only_cache_are_replaced_and_their_targets_unchanged(
     server: MisbehavingServer, tmp_path: Path
 ) -> None:
     cache, directory = tmp_path / "cache", tmp_path / "images"
     cache.mkdir()
     directory.mkdir()
     for image in IMAGES[:2]:
-        (cache / image.file_name).write_bytes(b"another picture")
+        (cache / image.file_name).write_bytes(b"another image")
         (cache / image.file_name).chmod(0o444)
     first, second = names_of(IMAGES[:2])
     (directory / first).symlink_to(cache / first)
     (directory / second).hardlink_to(cache / second)
     update_images(coco_source(server, tmp_path), IMAGES[:2], directory)
     for image in IMAGES[:2]:
-        assert (cache / image.file_name).read_bytes() == b"another picture"
+        assert (cache / image.file_name).read_bytes() == b"another image"
         content = server.files[f"/val2017/{image.file_name}"]
         assert (directory / image.file_name).read_bytes() == content
 
@@ -168,51 +166,43 @@ UPDATE = """
 import sys
 from pathlib import Path
 from cocoseg.coco.instances import read_instances
-from cocoseg.params.reader import CocoParams
+from cocoseg.core.stage import run_stage
+from cocoseg.params.download import CocoParams
 from cocoseg.sources.coco_server import CocoSource
 from cocoseg.sources.source import update_images
-from cocoseg.core.stage import run_stage
 
 def main():
-    url, folder = sys.argv[1], Path(sys.argv[2])
+    url, directory = sys.argv[1], Path(sys.argv[2])
     params = CocoParams(base_url=url, split="val2017", md5=None)
-    source = CocoSource(params, connections=4, downloads=folder / "downloads")
-    images = read_instances(folder / "selection.json").instances.images
-    return update_images(source, images, folder / "images").figures()
+    source = CocoSource(params, connections=4, downloads=directory / "downloads")
+    images = read_instances(directory / "selection.json").instances.images
+    return update_images(source, images, directory / "images").figures()
 
 run_stage(main, Path(sys.argv[2]) / "machine.json")
 """
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_killed_update_is_continued(
+def test_a_killed_update_keeps_the_images_that_it_fetched(
     server: MisbehavingServer, tmp_path: Path, number: signal.Signals
 ) -> None:
     directory = tmp_path / "images"
-    listed = ",".join(
-        f'{{"id": {i.id}, "file_name": "{i.file_name}", "width": {i.width}, "height": {i.height}}}'
-        for i in IMAGES
-    )
-    (tmp_path / "selection.json").write_text(
-        f'{{"images": [{listed}], "annotations": [], "categories": []}}'
-    )
+    entries = [msgspec.to_builtins(image) for image in IMAGES]
+    selection = {"images": entries, "annotations": [], "categories": []}
+    (tmp_path / "selection.json").write_text(json.dumps(selection))
     server.faults = {path: iter([misbehave.stall_in_mid_body]) for path in list(server.files)[9:]}
-    command = [sys.executable, "-c", UPDATE, server.url, str(tmp_path)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    server.wait_for_requests(9 + 4)  # each of the four connections stands still
-    process.send_signal(number)
-    _, messages = process.communicate()
-    assert process.returncode in (-number, 128 + number)
-    assert "Traceback" not in messages
-    whole = set(directory.glob("[0-9]*.jpg"))
-    assert len(whole) == 9
+    process = start_program(UPDATE, server.url, str(tmp_path))
+    server.wait_for_requests(9 + 4, process)  # then all four connections stall
+    end_by_signal(process, number)
+    fetched = {path.name for path in directory.glob("[0-9]*.jpg")}
+    assert len(fetched) == 9
 
     server.requests.clear()
     server.faults.clear()
     report = update_images(coco_source(server, tmp_path), IMAGES, directory)
-    assert report == ImagesReport(len(whole), len(IMAGES) - len(whole), 0)
-    # By name, as the server may have noted the killed process's last requests only now.
-    missing = set(names_of(IMAGES)) - {path.name for path in whole}
+    assert report == ImagesReport(9, len(IMAGES) - 9, 0)
+    # Names, not counts, because the server may record late requests of the killed process only now.
+    missing = set(names_of(IMAGES)) - fetched
     assert set(server.request_counts()) == {f"/val2017/{name}" for name in missing}
     assert names_in(directory) == names_of(IMAGES)
 
@@ -225,7 +215,9 @@ def sample_images(source: SampleSource, directory: Path) -> list[ImageRecord]:
     return read_instances(directory / "instances.json").instances.images
 
 
-def test_the_sample_is_the_same_whoever_draws_it(tmp_path: Path) -> None:
+def test_the_sample_does_not_depend_on_the_processes_and_the_order_of_drawing(
+    tmp_path: Path,
+) -> None:
     images = sample_images(SampleSource(SAMPLE, workers=1), tmp_path)
     assert len(images) == 6
     alone, together = tmp_path / "alone", tmp_path / "together"
@@ -238,7 +230,7 @@ def test_the_sample_is_the_same_whoever_draws_it(tmp_path: Path) -> None:
             assert opened.size == (image.width, image.height) == (64, 48)
 
 
-def test_sample_images_that_are_right_are_not_touched(tmp_path: Path) -> None:
+def test_valid_images_of_the_sample_are_not_replaced(tmp_path: Path) -> None:
     source, directory = SampleSource(SAMPLE, workers=1), tmp_path / "images"
     images = sample_images(source, tmp_path)
     update_images(source, images[:4], directory)
@@ -257,8 +249,15 @@ def test_another_seed_draws_other_images(tmp_path: Path) -> None:
     assert update_images(reseeded, images, directory) == ImagesReport(0, 6, 0)
 
 
-def test_params_choose_the_source(tmp_path: Path) -> None:
-    presets = ROOT / "presets"
-    for name, kind in (("sample", SampleSource), ("coco_val2014", CocoSource)):
-        source = open_source(load_params(presets / f"{name}.yaml"), tmp_path)
-        assert isinstance(source, kind)
+@pytest.mark.parametrize(
+    ("name", "kind"), [("sample", SampleSource), ("coco", CocoSource), ("files", FilesSource)]
+)
+def test_the_parameters_choose_the_source(tmp_path: Path, name: str, kind: type) -> None:
+    params = load_params(ROOT / "params.yaml")
+    download = params[DownloadParams].model_copy(update={"source": name})
+    runtime = params[RuntimeParams].model_copy(update={"connections": 7})
+    source = open_source(download, runtime, tmp_path)
+    assert type(source) is kind
+    assert source.params == getattr(download, name)
+    if not isinstance(source, SampleSource):
+        assert (source.connections, source.downloads) == (7, tmp_path)

@@ -1,4 +1,4 @@
-"""The drawn data set: what its annotations say is what its pictures show."""
+"""The drawn sample: its annotations agree with its images, and it has every kind of problem."""
 
 import json
 import math
@@ -34,8 +34,8 @@ def document() -> Document:
     return load(200)
 
 
-def defects(annotation: Document, image: Document | None) -> set[str]:
-    """Why a reader must reject this annotation; empty for a good one."""
+def defects_of(annotation: Document, image: Document | None) -> set[str]:
+    """Why a reader must reject an annotation; empty for a valid one."""
     if image is None:
         return {"no such image"}
     width, height = image["width"], image["height"]
@@ -64,10 +64,10 @@ def defects(annotation: Document, image: Document | None) -> set[str]:
 
 def all_defects(document: Document) -> list[tuple[Document, set[str]]]:
     images = {image["id"]: image for image in document["images"]}
-    return [(a, defects(a, images.get(a["image_id"]))) for a in document["annotations"]]
+    return [(a, defects_of(a, images.get(a["image_id"]))) for a in document["annotations"]]
 
 
-def good_annotations(document: Document) -> list[Document]:
+def valid_annotations(document: Document) -> list[Document]:
     return [annotation for annotation, found in all_defects(document) if not found]
 
 
@@ -81,7 +81,7 @@ def decode(segmentation: Any) -> NDArray[np.bool_]:
     return np.asarray(pycocotools.mask.decode(region), dtype=bool)
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_others() -> None:
+def test_the_bytes_depend_on_the_seed_alone() -> None:
     assert annotations_json(20, 128, 96, 3) == annotations_json(20, 128, 96, 3)
     assert annotations_json(20, 128, 96, 3) != annotations_json(20, 128, 96, 4)
     first = draw_image(7, 128, 96, 3)
@@ -90,22 +90,22 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others() -> None:
     assert (first.mode, first.size) == ("RGB", (128, 96))
 
 
-def test_an_image_does_not_depend_on_how_many_there_are(document: Document) -> None:
+def test_an_image_does_not_depend_on_the_number_of_images(document: Document) -> None:
     few = load(20)
     assert document["images"][:20] == few["images"]
     assert document["annotations"][: len(few["annotations"])] == few["annotations"]
 
 
 @pytest.mark.parametrize(("width", "height"), [(64, 48), (97, 131), (1024, 768)])
-def test_other_sizes_show_the_same_kind_of_scene(width: int, height: int) -> None:
+def test_images_of_other_sizes_show_objects_of_similar_size(width: int, height: int) -> None:
     assert draw_image(3, width, height, 0).size == (width, height)
-    good = good_annotations(load(40, width, height))
+    good = valid_annotations(load(40, width, height))
     fractions = [a["area"] / (width * height) for a in good if a["category_id"] in CLASSES]
     assert len(fractions) > 60
     assert 0.02 < np.mean(fractions) < 0.2
 
 
-def test_the_document_is_in_cocos_form(document: Document) -> None:
+def test_the_document_is_in_cocos_format(document: Document) -> None:
     assert set(document) == {"info", "licenses", "images", "annotations", "categories"}
     names = {category["id"]: category["name"] for category in document["categories"]}
     assert len(names) == 80
@@ -119,23 +119,22 @@ def test_the_document_is_in_cocos_form(document: Document) -> None:
     identifiers = [annotation["id"] for annotation in document["annotations"]]
     assert len(set(identifiers)) == len(identifiers)
     fields = {"segmentation", "area", "iscrowd", "image_id", "bbox", "category_id", "id"}
-    assert all(set(annotation) == fields for annotation in good_annotations(document))
+    assert all(set(annotation) == fields for annotation in valid_annotations(document))
 
 
-def test_areas_and_boxes_are_those_of_the_masks(document: Document) -> None:
-    for annotation in good_annotations(document):
+def test_areas_and_boxes_agree_with_the_masks(document: Document) -> None:
+    for annotation in valid_annotations(document):
         mask = decode(annotation["segmentation"])
         assert annotation["area"] == mask.sum() >= 16
         rows, columns = np.nonzero(mask)
         left, top, width, height = annotation["bbox"]
-        seen = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
-        assert np.allclose(
-            seen, (left, top, left + width, top + height), atol=3
-        )  # tips are thinner than a pixel
+        edges = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+        # The tips of a polygon may be thinner than a pixel, which the mask then lacks.
+        assert np.allclose(edges, (left, top, left + width, top + height), atol=3)
 
 
 @pytest.mark.parametrize("image_id", [3, 8, 10, 13, 16, 22])
-def test_an_object_changes_the_picture_inside_its_mask_and_nowhere_else(image_id: int) -> None:
+def test_an_object_changes_the_image_only_inside_its_mask(image_id: int) -> None:
     scene = compose_scene(image_id, WIDTH, HEIGHT, seed=0)
     *others, nearest = scene.things
     unshadowed = replace(scene, things=[*others, replace(nearest, on_ground=False)])
@@ -144,13 +143,13 @@ def test_an_object_changes_the_picture_inside_its_mask_and_nowhere_else(image_id
     changed = np.abs(with_it - without_it).max(axis=2) > 20
     [annotation] = [a for a in annotate(scene) if a["id"] == image_id * 100 + len(others)]
     mask = decode(annotation["segmentation"])
-    least = 0.35 if nearest.category == "bicycle" else 0.85  # one looks through its wheels
-    assert (changed & mask).sum() > least * mask.sum()
+    fraction = 0.35 if nearest.category == "bicycle" else 0.85  # its wheels are transparent
+    assert (changed & mask).sum() > fraction * mask.sum()
     assert (changed & ~grown(mask)).sum() <= 0.005 * mask.sum()
 
 
 def grown(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The mask and all pixels beside it."""
+    """The mask and all adjacent pixels."""
     padded = np.pad(mask, 1)
     shifts = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
     near = np.zeros_like(padded)
@@ -160,7 +159,7 @@ def grown(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_forty_images_hold_every_kind_of_malformed_annotation(seed: int) -> None:
+def test_forty_images_contain_every_kind_of_malformed_annotation(seed: int) -> None:
     malformed = [(a, found) for a, found in all_defects(load(40, seed=seed)) if found]
     assert all(a["category_id"] in CLASSES for a, _ in malformed)
     assert set().union(*(found for _, found in malformed)) == {
@@ -181,7 +180,7 @@ def test_forty_images_hold_every_kind_of_malformed_annotation(seed: int) -> None
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_forty_images_hold_every_reason_to_drop_an_image(seed: int) -> None:
+def test_forty_images_contain_every_reason_to_drop_an_image(seed: int) -> None:
     document = load(40, seed=seed)
     good: Counter[int] = Counter()
     bad: Counter[int] = Counter()
@@ -189,13 +188,13 @@ def test_forty_images_hold_every_reason_to_drop_an_image(seed: int) -> None:
         if annotation["category_id"] in CLASSES:
             (bad if found else good)[annotation["image_id"]] += 1
     images = [image["id"] for image in document["images"]]
-    assert any(good[image] == bad[image] == 0 for image in images)  # nothing of interest
-    assert any(good[image] == 0 < bad[image] for image in images)  # nothing valid
-    assert any(good[image] > 10 for image in images)  # too many
+    assert any(good[image] == bad[image] == 0 for image in images)  # no selected class
+    assert any(good[image] == 0 < bad[image] for image in images)  # no valid annotation
+    assert any(good[image] > 10 for image in images)  # too many instances
     assert sum(1 <= good[image] <= 10 for image in images) >= 32
 
 
-def test_one_number_is_out_of_range_and_the_rest_is_strict_json() -> None:
+def test_only_one_number_is_infinite_and_the_text_is_strict_json() -> None:
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is not JSON")
 
@@ -204,16 +203,16 @@ def test_one_number_is_out_of_range_and_the_rest_is_strict_json() -> None:
     json.loads(text, parse_constant=refuse)
 
 
-def test_crowds_are_regions_in_both_forms_of_run_lengths(document: Document) -> None:
-    crowds = [a for a in good_annotations(document) if a["iscrowd"]]
+def test_crowds_are_run_lengths_compressed_and_uncompressed(document: Document) -> None:
+    crowds = [a for a in valid_annotations(document) if a["iscrowd"]]
     forms = Counter(type(a["segmentation"]["counts"]).__name__ for a in crowds)
     assert forms == {"list": 8, "str": 2}
     assert {a["category_id"] for a in crowds} == {1, 3}
     assert all(a["area"] > 0.02 * WIDTH * HEIGHT for a in crowds)
 
 
-def test_every_class_is_frequent_enough_to_be_learned() -> None:
-    good = good_annotations(load(400, seed=1))
+def test_every_class_is_frequent() -> None:
+    good = valid_annotations(load(400, seed=1))
     instances = Counter(CLASSES.get(a["category_id"], "other") for a in good)
     assert [name for name, _ in instances.most_common() if name != "other"][:2] == ["person", "car"]
     for number, name in CLASSES.items():

@@ -1,14 +1,14 @@
-"""Which images are shown of a class."""
+"""The choice of examples of a class."""
 
 from pathlib import Path
 from typing import Any
 
 from cocoseg.reports.data.galleries import choose_class_examples
 from tests.coco_files import annotation, image, select_from, write_instances
-from tests.results.inspection.test_statistics import measured
+from tests.data_statistics import measured
 
 
-def test_examples_are_the_extremes_and_the_middle(tmp_path: Path) -> None:
+def test_examples_are_the_median_the_extremes_and_the_quartiles(tmp_path: Path) -> None:
     def square(side: float) -> Any:
         return [[1.0, 1.0, 1.0 + side, 1.0, 1.0 + side, 1.0 + side, 1.0, 1.0 + side]]
 
@@ -21,12 +21,12 @@ def test_examples_are_the_extremes_and_the_middle(tmp_path: Path) -> None:
     data = measured(selection, tmp_path / "masks")
     examples = choose_class_examples(data, 1)
     assert [(data.images[e.image].id, e.caption) for e in examples] == [
-        (4, "typical"),
-        (2, "smallest: 3 x 3 pixels, enlarged"),
-        (7, "largest: 49% of the photo"),
-        (2, "most crowded: 4 in one photo"),
-        # The image at the lower quartile is the most crowded one.
-        (6, "typical, rather large"),
+        (4, "median size"),
+        (2, "smallest: 3 x 3 pixels"),
+        (7, "largest: 49% of the image"),
+        (2, "most objects: 4 in this image"),
+        # The image at the lower quartile is also the one with most objects.
+        (6, "upper quartile of size"),
     ]
     assert [data.areas[e.annotation] for e in examples if e.annotation is not None] == [9]
     assert choose_class_examples(data, 2) == []

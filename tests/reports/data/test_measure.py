@@ -1,4 +1,4 @@
-"""What is counted in a selection, beside an independent count over decoded masks."""
+"""Statistics of a selection, compared with an independent count over decoded masks."""
 
 import json
 from collections import Counter
@@ -13,18 +13,13 @@ from cocoseg.coco.instances import SIZES, Instances
 from cocoseg.coco.rasterize import write_masks
 from cocoseg.core.errors import UserError
 from cocoseg.core.labels import IGNORE_INDEX, read_mask
-from cocoseg.reports.data.measure import PLACES, Measured, measure
+from cocoseg.reports.data.measure import GRID, measure
 from cocoseg.sources.synthetic.scenes import annotations_json
 from tests.coco_files import annotation, image, select_from, write_instances
+from tests.data_statistics import measured
 from tests.mirror import mirror_document, needs_mirror
 
 CLASSES = ("person", "bicycle", "car", "motorcycle", "airplane")
-
-
-def measured(selection: Instances, directory: Path, *, workers: int = 1) -> Measured:
-    directory.mkdir(exist_ok=True)
-    write_masks(selection, directory, overlap="last", crowd="ignore", workers=1)
-    return measure(selection, directory, workers)
 
 
 def painted(directory: Path, document: str) -> tuple[Instances, Path]:
@@ -47,7 +42,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> tuple[Instances, Path]:
 
 
 def decoded(selection: Instances) -> list[tuple[int, int, bool, Any]]:
-    """Image id, label, crowd and the pixels (H, W) of every annotation, by pycocotools alone."""
+    """The image id, label, crowd flag and pixels (H, W) of each annotation, by pycocotools."""
     sizes = {i.id: (i.height, i.width) for i in selection.images}
     found = []
     for a in selection.annotations:
@@ -63,9 +58,7 @@ def decoded(selection: Instances) -> list[tuple[int, int, bool, Any]]:
 
 
 @pytest.mark.parametrize("data", ["sample", pytest.param("real", marks=needs_mirror)])
-def test_the_figures_are_those_of_an_independent_count(
-    data: str, request: pytest.FixtureRequest
-) -> None:
+def test_the_figures_match_an_independent_count(data: str, request: pytest.FixtureRequest) -> None:
     selection, masks = request.getfixturevalue(data)
     figures = measure(selection, masks, 1).figures()
     regions = decoded(selection)
@@ -82,20 +75,20 @@ def test_the_figures_are_those_of_an_independent_count(
     expected = dict(zip(SIZES, np.histogram(areas, bounds)[0].tolist(), strict=True))
     assert {size: figures["objects"][size] for size in SIZES} == expected
     assert figures["objects"]["tiny"] == sum(area < 16 for area in areas)
-    # A pixel that three objects cover is painted over twice.
+    # A pixel that three objects cover counts twice.
     depths = Counter[int]()
-    for picture in selection.images:
-        own = [pixels for image_id, _, _, pixels in objects if image_id == picture.id]
+    for entry in selection.images:
+        own = [pixels for image_id, _, _, pixels in objects if image_id == entry.id]
         if own:
             depths.update(np.sum(own, axis=0).ravel().tolist())
-    painted_over = sum((depth - 1) * n for depth, n in depths.items() if depth > 1)
-    assert painted_over > 0
-    fraction = painted_over / sum(areas)
-    assert figures["shares"]["overlap"] == pytest.approx(fraction, abs=1e-6)
+    overlaps = sum((depth - 1) * n for depth, n in depths.items() if depth > 1)
+    assert overlaps > 0
+    fraction = overlaps / sum(areas)
+    assert figures["fractions"]["overlap"] == pytest.approx(fraction, abs=1e-6)
     labels = [read_mask(masks / f"{i.stem}.png") for i in selection.images]
     ignored = sum(int((mask == IGNORE_INDEX).sum()) for mask in labels)
     fraction = ignored / sum(mask.size for mask in labels)
-    assert figures["shares"]["void"] == pytest.approx(fraction, abs=1e-6)
+    assert figures["fractions"]["ignored"] == pytest.approx(fraction, abs=1e-6)
     for label, name in enumerate(CLASSES, start=1):
         of_class = [
             int(pixels.sum()) for _, k, crowd, pixels in regions if k == label and not crowd
@@ -107,30 +100,32 @@ def test_the_figures_are_those_of_an_independent_count(
         }
 
 
-def test_places_are_the_labels_at_points_of_the_masks(sample: tuple[Instances, Path]) -> None:
+def test_positions_count_the_labels_at_grid_points_of_the_masks(
+    sample: tuple[Instances, Path],
+) -> None:
     selection, masks = sample
     data = measure(selection, masks, 1)
-    expected = np.zeros_like(data.places)
-    for picture in selection.images:
-        mask = read_mask(masks / f"{picture.stem}.png")
-        rows = ((np.arange(PLACES) + 0.5) * picture.height / PLACES).astype(int)
-        columns = ((np.arange(PLACES) + 0.5) * picture.width / PLACES).astype(int)
+    expected = np.zeros_like(data.positions)
+    for entry in selection.images:
+        mask = read_mask(masks / f"{entry.stem}.png")
+        rows = ((np.arange(GRID) + 0.5) * entry.height / GRID).astype(int)
+        columns = ((np.arange(GRID) + 0.5) * entry.width / GRID).astype(int)
         points = mask[np.ix_(rows, columns)]
         for label in range(len(data.names)):
             expected[label] += points == label
-    np.testing.assert_array_equal(data.places, expected)
+    np.testing.assert_array_equal(data.positions, expected)
 
 
-def test_several_processes_count_the_same(sample: tuple[Instances, Path]) -> None:
+def test_several_processes_give_the_same_statistics(sample: tuple[Instances, Path]) -> None:
     alone, together = (measure(*sample, workers) for workers in (1, 2))
     assert together.figures() == alone.figures()
-    np.testing.assert_array_equal(together.places, alone.places)
+    np.testing.assert_array_equal(together.positions, alone.positions)
     assert together.side_rows() == alone.side_rows()
 
 
-def test_classes_together_hidden_objects_and_twins(tmp_path: Path) -> None:
+def test_cooccurrence_hidden_objects_and_duplicates(tmp_path: Path) -> None:
     square = [[2.0, 2.0, 18.0, 2.0, 18.0, 9.0, 2.0, 9.0]]
-    # The same pixels as the square, drawn from another corner on.
+    # The same pixels as the square, starting at another corner.
     again = [[18.0, 2.0, 18.0, 9.0, 2.0, 9.0, 2.0, 2.0]]
     inner = [[4.0, 3.0, 8.0, 3.0, 8.0, 6.0, 4.0, 6.0]]
     entries = [
@@ -144,19 +139,19 @@ def test_classes_together_hidden_objects_and_twins(tmp_path: Path) -> None:
     ]
     path = write_instances(tmp_path / "x.json", [image(n) for n in (1, 2, 3)], entries)
     data = measured(select_from(path).instances, tmp_path / "masks")
-    ids = [[data.annotations[place].id for place in pair] for pair in data.twins]
+    ids = [[data.annotations[index].id for index in pair] for pair in data.duplicates]
     assert ids == [[2, 3], [4, 5], [6, 7]]
-    # The dog lies over the cat in both images.
+    # The dog covers the cat in both images.
     assert data.hidden()[:, 1].tolist() == [True, True, False]
     assert data.hidden()[:, 2].tolist() == [False, False, False]
-    assert data.together()[1:, 1:].tolist() == [[3, 2], [2, 2]]
+    assert data.cooccurrence()[1:, 1:].tolist() == [[3, 2], [2, 2]]
     assert data.overlaps.tolist() == [12 + 112, 112, 0]
     assert data.instances()[:, 1:].tolist() == [[1, 2], [1, 1], [1, 0]]
     assert data.ignored_fractions().tolist() == [0, 0, 0]
     assert {side: n for side, n in data.side_counts().items() if n} == {2: 2, 8: 4}
 
 
-def test_objects_without_any_pixel_are_counted(tmp_path: Path) -> None:
+def test_objects_without_a_pixel_are_counted(tmp_path: Path) -> None:
     entries = [annotation(1, 1, [[3.1, 3.1, 3.2, 3.1, 3.2, 3.2]]), annotation(2, 1)]
     path = write_instances(tmp_path / "x.json", [image(1)], entries)
     data = measured(select_from(path).instances, tmp_path / "masks")
@@ -165,7 +160,7 @@ def test_objects_without_any_pixel_are_counted(tmp_path: Path) -> None:
     assert data.side_counts()[0] == 1
 
 
-def test_rectangles_are_found_whatever_their_form(tmp_path: Path) -> None:
+def test_rectangles_are_polygons_or_run_lengths_that_fill_their_box(tmp_path: Path) -> None:
     box = [[2.0, 2.0, 60.0, 2.0, 60.0, 40.0, 2.0, 40.0]]
     cut = [[2.0, 2.0, 60.0, 2.0, 60.0, 40.0, 20.0, 40.0]]
     runs = {"size": [64, 64], "counts": [0, 64 * 64]}
@@ -174,14 +169,14 @@ def test_rectangles_are_found_whatever_their_form(tmp_path: Path) -> None:
     images = [image(n, 64, 64) for n in range(1, 5)]
     path = write_instances(tmp_path / "x.json", images, entries)
     data = measured(select_from(path).instances, tmp_path / "masks")
-    assert [data.annotations[place].id for place in data.rectangles()] == [1, 3]
+    assert [data.annotations[index].id for index in data.rectangles()] == [1, 3]
 
 
 @pytest.mark.parametrize(
     ("content", "problem"),
     [(None, "is missing"), (b"no PNG", "is damaged"), (b"", "is damaged")],
 )
-def test_a_mask_that_cannot_be_read_is_one_line(
+def test_a_missing_or_damaged_mask_is_an_error(
     tmp_path: Path, content: bytes | None, problem: str
 ) -> None:
     path = write_instances(tmp_path / "x.json", [image(1)], [annotation(1, 1)])
@@ -192,17 +187,17 @@ def test_a_mask_that_cannot_be_read_is_one_line(
     mask.unlink()
     if content is not None:
         mask.write_bytes(content)
-    with pytest.raises(UserError, match=rf"1\.png {problem}: `dvc repro --force"):
+    with pytest.raises(UserError, match=rf"1\.png {problem}: run `dvc repro --force"):
         measure(selection, tmp_path / "masks", 1)
     mask.write_bytes(whole[:-30])
     with pytest.raises(UserError, match=r"1\.png is damaged"):
         measure(selection, tmp_path / "masks", 1)
 
 
-def test_a_mask_of_another_size_is_not_counted(tmp_path: Path) -> None:
+def test_a_mask_of_another_size_is_an_error(tmp_path: Path) -> None:
     path = write_instances(tmp_path / "x.json", [image(1)], [annotation(1, 1)])
     selection = select_from(path).instances
     measured(selection, tmp_path / "masks")
     selection.images[0].width = 30
-    with pytest.raises(UserError, match="is no label map of 30 x 10 pixels"):
+    with pytest.raises(UserError, match="is not a mask of 30 x 10 pixels"):
         measure(selection, tmp_path / "masks", 1)

@@ -1,51 +1,77 @@
-"""What is said about odd data, each oddity planted alone."""
+"""Data warnings, each for one planted problem."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cocoseg.curation.splits import summarize_splits
+from cocoseg.coco.instances import Instances
+from cocoseg.coco.rejections import UNUSABLE_IMAGES, Reason, Rejection
+from cocoseg.curation.splits import SplitSummary, summarize_splits
 from cocoseg.reports.data.warnings import DataWarning, find_data_warnings
 from tests.coco_files import annotation, image, select_from, write_instances
-from tests.results.inspection.test_statistics import measured
+from tests.data_statistics import measured
 
 BLOB = [[20.0, 20.0, 60.0, 24.0, 70.0, 70.0, 30.0, 60.0]]
 USUAL = [image(n, 100, 80) for n in range(1, 31)]
-"""Thirty images, each with a cat; the last ten are of val and of test, half and half."""
+"""Thirty images: 20 for train, 5 for val, 5 for test."""
 
 
 def cats(*without: int, **others: Any) -> list[dict[str, Any]]:
     return [annotation(n, n, BLOB, **others) for n in range(1, 31) if n not in without]
 
 
-def data_warnings(
-    tmp_path: Path,
+def selected(
+    directory: Path,
     images: list[dict[str, Any]],
     annotations: list[dict[str, Any]],
     classes: tuple[str, ...] = ("cat",),
-    unusable: Mapping[str, int] | None = None,
-    **invalid: int,
-) -> list[DataWarning]:
-    path = write_instances(tmp_path / "x.json", images, annotations)
+) -> tuple[Instances, dict[str, SplitSummary]]:
+    """The selection and the content of metrics/split.json."""
+    path = write_instances(directory / "x.json", images, annotations)
     selection = select_from(path, classes).instances
     stems = [i.stem for i in selection.images]
     splits = {"train": stems[:20], "val": stems[20:25], "test": stems[25:]}
+    return selection, summarize_splits(selection, splits)
+
+
+def data_warnings(
+    directory: Path,
+    images: list[dict[str, Any]],
+    annotations: list[dict[str, Any]],
+    classes: tuple[str, ...] = ("cat",),
+    rejections: Sequence[Rejection] = (),
+) -> list[DataWarning]:
+    selection, splits = selected(directory, images, annotations, classes)
+    return find_data_warnings(measured(selection, directory / "masks"), splits, rejections)
+
+
+def test_unusable_images_come_first(tmp_path: Path) -> None:
+    rejections = [
+        Rejection("image", 1, None, Reason.IMAGE_NOT_FOUND),
+        Rejection("image", 2, None, Reason.IMAGE_DAMAGED),
+        Rejection("image", 3, None, Reason.IMAGE_DAMAGED),
+        Rejection("annotation", 4, 4, Reason.POLYGON_ODD),
+    ]
+    first, second = data_warnings(tmp_path, USUAL, cats(), rejections=rejections)
+    assert first.text == ("3 images were dropped as unusable: 2 image damaged, 1 image not found")
+    assert second.text == "1 annotation was dropped as invalid: 1 polygon odd"
+
+
+def test_all_reasons_of_unusable_images_give_a_warning_and_no_others(tmp_path: Path) -> None:
+    selection, splits = selected(tmp_path, USUAL, cats())
     data = measured(selection, tmp_path / "masks")
-    return find_data_warnings(data, summarize_splits(selection, splits), invalid, unusable or {})
+    warned = {
+        reason
+        for reason in Reason
+        if find_data_warnings(data, splits, [Rejection("image", 1, None, reason)])
+    }
+    assert warned == UNUSABLE_IMAGES
+    assert {Reason.ORIENTATION_UNKNOWN, Reason.SIZE_MISSING} < warned
 
 
-def test_photos_that_cannot_be_used_come_first(tmp_path: Path) -> None:
-    unusable = {"photo_damaged": 2, "photo_not_found": 1}
-    first, *_ = data_warnings(tmp_path, USUAL, cats(), unusable=unusable, no_area=3)
-    assert first.text == (
-        "3 images were dropped for want of a photo that can be used: "
-        "2 photo damaged, 1 photo not found"
-    )
-
-
-def test_ordinary_data_has_none(tmp_path: Path) -> None:
+def test_ordinary_data_has_no_warning(tmp_path: Path) -> None:
     assert data_warnings(tmp_path, USUAL, cats()) == []
 
 
@@ -55,54 +81,54 @@ def test_ordinary_data_has_none(tmp_path: Path) -> None:
         (
             {},
             [annotation(99, 5, [[3.0, 3.0, 6.0, 3.0, 6.0, 6.0]])],
-            "1 annotation is smaller than 16 pixels",
+            "1 annotation has fewer than 16 pixels",
             ["5.jpg"],
         ),
         (
             {},
             [annotation(98, 5, [[3.0, 3.0, 6.0, 3.0, 6.0, 6.0]]), annotation(99, 4, [[3.0] * 6])],
-            "2 annotations are smaller than 16 pixels",
+            "2 annotations have fewer than 16 pixels",
             ["4.jpg", "5.jpg"],
         ),
         (
             {},
             [annotation(99, 7, BLOB)],
-            "1 object is annotated twice under the same class, with the very same pixels",
+            "1 object is annotated twice with identical pixels, under the same class",
             ["7.jpg"],
         ),
         (
             {},
             [annotation(99, 8, [[0.0, 0.0, 100.0, 0.0, 100.0, 80.0, 0.0, 80.0]], iscrowd=1)],
-            "1 image is more than half void: most of their pixels are not learned from",
+            "1 image has more than half of the pixels ignored",
             ["8.jpg"],
         ),
         (
             {},
             [annotation(99, 9, [[1.0, 1.0, 30.0, 1.0, 30.0, 18.0, 1.0, 18.0]])],
-            "1 of the 31 annotations is a plain rectangle: a box rather than an outline",
+            "1 of 31 annotations is a plain rectangle: a box, not an outline",
             ["9.jpg"],
         ),
         (
             {},
             [annotation(99, 9, [[0.0, 0.0, 100.0, 0.0, 100.0, 80.0, 2.0, 80.0]])],
-            "1 annotation fills more than 95% of the image",
+            "1 annotation covers more than 95% of the image",
             ["9.jpg"],
         ),
         (
             {3: image(3, 240, 70)},
             [],
-            "1 photo is more than 3 times as long as wide",
+            "1 image is more than 3 times as long as wide",
             ["3.jpg"],
         ),
         (
             {3: image(3, 240, 200), 6: image(6, 201, 190)},
             [],
-            "2 photos are larger than twice the usual 100 pixels of the longer side",
+            "The longer side of 2 images is more than twice the median of 100 pixels",
             ["3.jpg", "6.jpg"],
         ),
     ],
 )
-def test_what_is_planted_is_found_named_and_placed(
+def test_a_planted_problem_gives_a_warning_with_its_images(
     tmp_path: Path,
     changed: dict[int, dict[str, Any]],
     entries: list[dict[str, Any]],
@@ -114,24 +140,25 @@ def test_what_is_planted_is_found_named_and_placed(
     assert DataWarning(text, where) in found
 
 
-def test_two_classes_for_the_same_pixels_come_first_and_hide_one(tmp_path: Path) -> None:
+def test_objects_with_two_classes_come_first_and_one_class_is_hidden(tmp_path: Path) -> None:
     dogs = [annotation(100 + n, n, BLOB, category_id=20) for n in (2, 4)]
     shapes = [[[2.0, 2.0, 40.0, 4.0, 30.0, 50.0 + n]] for n in range(31)]
     others = [annotation(200 + n, n, shapes[n], category_id=20) for n in range(5, 31)]
     found = data_warnings(tmp_path, USUAL, [*cats(), *dogs, *others], ("cat", "dog"))
     texts = [warning.text for warning in found]
-    assert texts[0] == ("2 objects are annotated under two classes, with the very same pixels")
+    assert texts[0] == "2 objects are annotated twice with identical pixels, under two classes"
     assert found[0].images == ["2.jpg", "4.jpg"]
     assert (
-        "In 2 images the mask shows nothing of a class that is annotated there: others lie over it"
+        "2 images have objects of a class that the mask does not show, because other objects cover "
+        "them"
     ) in texts
 
 
-def test_classes_that_are_missing_rare_or_nowhere_are_named(tmp_path: Path) -> None:
+def test_absent_missing_and_rare_classes_are_listed(tmp_path: Path) -> None:
     dog = annotation(99, 1, BLOB, category_id=20)
     found = data_warnings(tmp_path, USUAL, [*cats(1), dog], ("cat", "dog", "cow"))
     assert [warning.text for warning in found] == [
-        "No image shows cow: asked for, but not in the data",
+        "No image shows cow",
         "val has no image of dog, which cannot be validated",
         "test has no image of dog, which cannot be scored",
         "1 class has fewer than 10 images: dog (1)",
@@ -139,11 +166,15 @@ def test_classes_that_are_missing_rare_or_nowhere_are_named(tmp_path: Path) -> N
     ]
 
 
-def test_invalid_annotations_are_summed_up(tmp_path: Path) -> None:
-    (found,) = data_warnings(tmp_path, USUAL, cats(), polygon_odd=2, rle_size=1200)
+def test_invalid_annotations_are_counted_by_reason(tmp_path: Path) -> None:
+    rejections = [
+        *[Rejection("annotation", 1, n, Reason.RLE_SIZE) for n in range(1200)],
+        *[Rejection("annotation", 2, n, Reason.POLYGON_ODD) for n in range(2)],
+        Rejection("annotation", 3, 1, Reason.EXCLUDED),
+    ]
+    (found,) = data_warnings(tmp_path, USUAL, cats(), rejections=rejections)
     assert found.text == "1,202 annotations were dropped as invalid: 1,200 rle size, 2 polygon odd"
 
 
-def test_crowd_regions_alone_are_no_trouble(tmp_path: Path) -> None:
-    found = data_warnings(tmp_path, USUAL, cats(iscrowd=1))
-    assert [warning.text for warning in found] == []
+def test_crowd_regions_alone_give_no_warning(tmp_path: Path) -> None:
+    assert data_warnings(tmp_path, USUAL, cats(iscrowd=1)) == []
