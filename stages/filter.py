@@ -1,7 +1,7 @@
 """Select images and annotations before any image is fetched.
 
 Reads   data/annotations/instances.json, the file given by filter.exclude
-Writes  data/selection.json, data/classes.json (class names in the order of labels 1, 2, …),
+Writes  data/selection.json, data/classes.json (label, name and color of each class),
         data/rejected.csv, metrics/filter.json
 Run     python -m stages.filter
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 from cocoseg.coco.instances import read_instances
 from cocoseg.coco.rejections import write_rejections
 from cocoseg.core.files import write_json
+from cocoseg.core.labels import write_classes
 from cocoseg.core.stage import run_stage
 from cocoseg.curation.exclusions import read_exclusions, warn_of_unknown
 from cocoseg.curation.selection import NothingSelected, select, write_selection
@@ -41,7 +42,7 @@ def main() -> None:
         raise
     log_selection(selection, mostly_crowd(selection.instances))
     write_selection(Path("data/selection.json"), selection.instances)
-    write_json(Path("data/classes.json"), [c.name for c in selection.instances.categories])
+    write_classes(Path("data/classes.json"), [c.name for c in selection.instances.categories])
     write_rejections(Path("data/rejected.csv"), selection.rejections, read.instances)
     write_json(Path("metrics/filter.json"), selection.summary())
 

@@ -6,11 +6,11 @@ Run     python -m stages.train
         torchrun --nproc-per-node 4 -m stages.train   (as train.processes: 4 does)
 """
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
+from cocoseg.core.labels import read_classes
 from cocoseg.core.stage import run_stage, shared_directory
 from cocoseg.inference.dataset import read_samples
 from cocoseg.models.devices import enough_memory, set_up_device
@@ -36,7 +36,7 @@ def main() -> dict[str, Any]:
         for name in ("train", "val")
     }
     workers = runtime.worker_count()
-    classes = json.loads(Path("data/classes.json").read_text(encoding="utf-8"))
+    classes = read_classes(Path("data/classes.json"))
     files = [file for samples in splits.values() for sample in samples for file in sample.files()]
     if (weights := Path(train_params.weights)).is_file():
         files.append(weights)

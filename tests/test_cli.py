@@ -13,7 +13,7 @@ from PIL import Image
 
 from cocoseg.cli import main, name_outputs, predict
 from cocoseg.core.errors import UserError
-from cocoseg.core.labels import read_mask
+from cocoseg.core.labels import read_classes, read_mask
 from cocoseg.export.onnx import write_onnx
 from cocoseg.models.weights import save_model
 from tests.exports import run_data_stages
@@ -158,7 +158,7 @@ def test_predictions_as_a_coco_file_come_back_as_the_same_pixels(
     )
     pair = {"annotations": str(tmp_path / "out.json"), "images": str(tmp_path / "in")}
     run_data_stages(tmp_path, {"download.files.pairs": [pair]}, monkeypatch)
-    assert json.loads(Path("data/classes.json").read_text()) == list(NAMES[1:])
+    assert read_classes(Path("data/classes.json")) == list(NAMES[1:])
     for stem, prediction in {"a": "a", "sub+b": "sub/b", "turned": "turned"}.items():
         labels = read_mask(tmp_path / f"data/masks/{stem}.png")
         assert np.array_equal(labels, read_mask(tmp_path / f"out/{prediction}_labels.png"))

@@ -1,10 +1,15 @@
 """Masks: label values, colors and files."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from cocoseg.core.files import write_json
 
 Labels = NDArray[np.uint8]
 """uint8 (H, W): 0 is the background, 1…N are the classes, 255 is ignored."""
@@ -58,3 +63,30 @@ def read_mask(path: Path) -> Labels:
     """Read the labels (H, W) of a file that `write_mask` wrote."""
     with Image.open(path) as image:
         return np.array(image)
+
+
+class ClassEntry(TypedDict):
+    """An entry of `data/classes.json`: a label, the name of its class, and its color `#rrggbb`."""
+
+    label: int
+    name: str
+    color: str
+
+
+def write_classes(path: Path, names: Sequence[str]) -> None:
+    """Write the classes of all labels: the background, `names` as 1, 2, …, and ignored pixels.
+
+    Readers that expand palettes (OpenCV, scikit-image) can map colors to classes with this file.
+    """
+    labels = {0: "background", **dict(enumerate(names, start=1)), IGNORE_INDEX: "ignored"}
+    entries: list[ClassEntry] = [
+        {"label": label, "name": name, "color": "#" + PALETTE[label].tobytes().hex()}
+        for label, name in labels.items()
+    ]
+    write_json(path, entries)
+
+
+def read_classes(path: Path) -> list[str]:
+    """Read the class names of the labels 1, 2, … that `write_classes` wrote."""
+    entries: list[ClassEntry] = json.loads(path.read_text(encoding="utf-8"))
+    return [entry["name"] for entry in entries if 0 < entry["label"] < IGNORE_INDEX]

@@ -182,7 +182,13 @@ def test_images_without_objects_are_kept_up_to_a_fraction(
 def test_rejections_have_the_file_and_the_ids_of_the_source(run: Callable[..., Run]) -> None:
     rows = run("renumbered_ids").rejected()
     sources = {
-        (r["reason"], r["annotation_file"], r["file_name"], r["source_annotation_id"], r["category"])
+        (
+            r["reason"],
+            r["annotation_file"],
+            r["file_name"],
+            r["source_annotation_id"],
+            r["category"],
+        )
         for r in rows
         if r["annotation_id"]
     }

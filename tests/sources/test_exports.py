@@ -11,7 +11,7 @@ import pytest
 from torchvision.datasets import CocoDetection
 
 from cocoseg.core.images import read_rgb
-from cocoseg.core.labels import read_mask
+from cocoseg.core.labels import read_classes, read_mask
 from cocoseg.curation.splits import SPLITS
 from tests.exports import (
     EXPORTS,
@@ -41,7 +41,7 @@ def test_the_masks_of_an_export_cover_the_objects_in_its_images(
 ) -> None:
     export = write(tmp_path / "data/own")
     run_data_stages(tmp_path, export.params, monkeypatch)
-    assert tuple(read_json(Path("data/classes.json"))) == export.classes
+    assert tuple(read_classes(Path("data/classes.json"))) == export.classes
     selection = read_json(Path("data/selection.json"))
     assert {image["file_name"] for image in selection["images"]} == set(export.objects)
     assert {path.name for path in Path("data/images").iterdir()} == set(export.objects)
