@@ -99,7 +99,7 @@ def test_of_several_reports_of_one_object_the_highest_score_counts(
         (other_image, first),
     ]
     rows = label_errors_table(rank_together(["first", "second"])).splitlines()
-    assert rows[0].startswith("score  kind         annotated  predicted  image  annotation  box")
+    assert rows[0].startswith("score  kind         annotated   predicted  image  annotation  box")
     assert re.split(r"  +", rows[1]) == [
         *("0.900", "wrong class", "cat", "dog", "1.jpg", "7", "9,6 20x10", "second")
     ]
