@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.machine import machine
-from cocoseg.export.onnx import load_onnx, median_latency
+from cocoseg.export.onnx import median_latency
+from cocoseg.inference.backends import load_onnx
 
 
 def main() -> None:
@@ -21,7 +22,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=(192, 256))
     options = parser.parse_args()
     paths = {path.stem: path for path in sorted(options.models.glob("*.onnx"))}
-    networks = {name: load_onnx(path, threads=options.threads)[0] for name, path in paths.items()}
+    networks = {name: load_onnx(path, threads=options.threads) for name, path in paths.items()}
     height, width = options.size
     generator = torch.Generator().manual_seed(0)
     shape = (1, 3, height, width)

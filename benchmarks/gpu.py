@@ -20,7 +20,7 @@ from collections.abc import Iterator
 
 from tests.mirror import MIRROR
 
-TESTS = "tests/learning/test_training.py", "tests/learning/test_distributed.py"
+TESTS = "tests/training/test_trainer.py", "tests/training/test_distributed.py"
 
 
 def commands(options: argparse.Namespace) -> Iterator[list[str]]:

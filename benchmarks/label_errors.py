@@ -42,11 +42,17 @@ from cocoseg.curation.selection import select
 from cocoseg.curation.splits import split_images
 from cocoseg.evaluation.label_errors import LabelError, find, rank_label_errors
 from cocoseg.evaluation.object_recall import objects_by_stem
-from cocoseg.inference.batches import predict_with_confidence
+from cocoseg.inference.backends import TorchNetwork
+from cocoseg.inference.batches import predict_samples
 from cocoseg.inference.confusion import count_confusion, mean_of_defined_ious
 from cocoseg.inference.dataset import Sample
 from cocoseg.models.weights import load_model, save_model
+from cocoseg.params.download import DownloadParams
+from cocoseg.params.filter import FilterParams
 from cocoseg.params.reader import load_params
+from cocoseg.params.runtime import RuntimeParams
+from cocoseg.params.split import SplitParams
+from cocoseg.params.train import TrainParams
 from cocoseg.sources.synthetic import SampleSource
 from cocoseg.training.checkpoint import CheckpointFile
 from cocoseg.training.trainer import train
@@ -130,10 +136,10 @@ def prepare(directory: Path) -> tuple[Instances, dict[str, Seen], list[str]]:
         The test images with their original annotations, the predictions by stem, and the classes.
     """
     params = load_params(ROOT / "presets/sample.yaml")
-    sample = params.download.sample.model_copy(update={"images": IMAGES})
-    source = SampleSource(sample, params.runtime.worker_count())
+    sample = params[DownloadParams].sample.model_copy(update={"images": IMAGES})
+    source = SampleSource(sample, params[RuntimeParams].worker_count())
     source.write_annotations(directory / "instances.json")
-    options = params.filter
+    options = params[FilterParams]
     selection = select(
         read_instances(directory / "instances.json"),
         options.classes,
@@ -148,7 +154,7 @@ def prepare(directory: Path) -> tuple[Instances, dict[str, Seen], list[str]]:
     source.fetch_images(selection.images, images)
     noisy, _ = plant(selection, seed=0)
     write_masks(noisy, masks, overlap="last", crowd="ignore", workers=1)
-    splits = split_images(selection, SIZES, params.split.seed)
+    splits = split_images(selection, SIZES, params[SplitParams].seed)
     samples = {
         name: [Sample(images / f"{stem}.jpg", masks / f"{stem}.png") for stem in stems]
         for name, stems in splits.items()
@@ -159,25 +165,23 @@ def prepare(directory: Path) -> tuple[Instances, dict[str, Seen], list[str]]:
             options.classes,
             samples["train"],
             samples["val"],
-            params.train,
+            params[TrainParams],
             device=cpu,
             workers=0,
             checkpoint=CheckpointFile(directory / "checkpoint.pt", "label_errors"),
         )
         save_model(file, result.model, result.card)
-    model, card = load_model(file)
+    network = TorchNetwork(*load_model(file), cpu)
     seen = {
         splits["test"][found.index]: Seen(
             found.labels.numpy(), found.probabilities.numpy().astype(np.float16)
         )
-        for found in predict_with_confidence(
-            model, card, samples["test"], batch_size=16, workers=0, device=cpu
-        )
+        for found in predict_samples(network, samples["test"], batch_size=16, workers=0)
     }
     kept = [image for image in selection.images if image.stem in seen]
     ids = {image.id for image in kept}
     annotations = [a for a in selection.annotations if a.image_id in ids]
-    return Instances(kept, annotations, selection.categories), seen, list(card.classes)
+    return Instances(kept, annotations, selection.categories), seen, list(network.card.classes)
 
 
 def points_at(label_error: LabelError, planted: Planted, box: tuple[int, int, int, int]) -> bool:

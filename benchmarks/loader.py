@@ -13,7 +13,6 @@ import tempfile
 from pathlib import Path
 
 import torch
-import yaml
 from PIL import Image
 from torch import Tensor
 
@@ -22,7 +21,9 @@ from benchmarks.recipe import MIRROR, ROOT, prepare
 from benchmarks.reference import CocoCrops, ReferenceRecipe
 from benchmarks.training import compare
 from cocoseg.inference.dataset import Sample
-from cocoseg.params.reader import Params
+from cocoseg.params.filter import FilterParams
+from cocoseg.params.reader import load_params
+from cocoseg.params.train import TrainParams
 from cocoseg.training.augmentation import Augmentation, TrainingCrops
 
 
@@ -55,11 +56,11 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     preset = ROOT / "presets/coco_val2014.yaml"
-    params = Params.model_validate(yaml.safe_load(preset.read_text(encoding="utf-8")))
-    train = params.train
+    params = load_params(preset)
+    train = params[TrainParams]
     with tempfile.TemporaryDirectory() as name:
-        selection, samples = prepare(Path(name), "train2017", params.filter.classes)
-        augmentation = Augmentation(train.size, train.crop, train.scale, train.color)
+        selection, samples = prepare(Path(name), "train2017", params[FilterParams].classes)
+        augmentation = Augmentation(train.size, train.crop, train.scale, train.color_jitter)
         ours = TrainingCrops(samples, augmentation, seed=0)
         recipe = ReferenceRecipe(train.size, train.crop, epochs=1, batch_size=1, seed=0)
         plain = CocoCrops(selection, MIRROR / "train2017", recipe)

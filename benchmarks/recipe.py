@@ -18,7 +18,6 @@ from statistics import mean
 from typing import Any
 
 import torch
-import yaml
 from safetensors.torch import load_file
 
 from benchmarks.machine import machine
@@ -28,9 +27,11 @@ from cocoseg.coco.rasterize import write_masks
 from cocoseg.curation.selection import select
 from cocoseg.evaluation.object_recall import objects_by_stem
 from cocoseg.evaluation.scores import evaluate
+from cocoseg.inference.backends import TorchNetwork
 from cocoseg.inference.dataset import Sample
 from cocoseg.models.networks import ModelCard, SegmentationNetwork, build_model
-from cocoseg.params.reader import Params, TrainParams
+from cocoseg.params.reader import load_params
+from cocoseg.params.train import TrainParams
 from cocoseg.training.checkpoint import CheckpointFile
 from cocoseg.training.trainer import train
 
@@ -40,7 +41,7 @@ ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = Path("../shared/weights/mobilenet_v3_large_features.safetensors")
 CPU = torch.device("cpu")
 
-FULL = {"aux_weight": 0.5, "colour": 0.3, "ema_decay": 0.98}
+FULL = {"aux_weight": 0.5, "color_jitter": 0.3, "ema_decay": 0.98}
 VARIANTS: dict[str, dict[str, Any]] = {
     "ours": {},
     "full": FULL,
@@ -50,7 +51,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "full, backbone at 1/20": {**FULL, "backbone_lr_factor": 0.05},
     "full without Dice": {**FULL, "dice_weight": 0.0},
     "full without EMA": {**FULL, "ema_decay": 0.0},
-    "full without color jitter": {**FULL, "colour": 0.0},
+    "full without color jitter": {**FULL, "color_jitter": 0.0},
     "full without auxiliary head": {**FULL, "aux_weight": 0.0},
     "class weights": {"class_weights": "frequency"},
     "DeepLabV3+": {"architecture": "deeplabv3plus_mobilenet_v3_large"},
@@ -142,7 +143,8 @@ def score(
         ).model
     val_selection, val_samples = val_set
     objects = objects_by_stem(val_selection)
-    result = evaluate(model, card, val_samples, objects, batch_size=4, workers=0, device=CPU)
+    network = TorchNetwork(model, card, CPU)
+    result = evaluate(network, val_samples, objects, batch_size=4, workers=0)
     scores, sizes = result.scores(), result.details()["sizes"].values()
     values = (
         *scores["iou"].values(),
@@ -162,7 +164,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     options = parser.parse_args()
     preset = ROOT / "presets/coco_val2014.yaml"
-    params = Params.model_validate(yaml.safe_load(preset.read_text(encoding="utf-8"))).train
+    params = load_params(preset)[TrainParams]
     classes = options.classes
     torch.set_num_threads(SHORT["threads"])
     print(machine("torch", "torchvision"), flush=True)

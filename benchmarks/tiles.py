@@ -22,7 +22,8 @@ from cocoseg.coco.instances import Annotation, read_instances
 from cocoseg.core.labels import IGNORE_INDEX, write_mask
 from cocoseg.evaluation.boundary import count_boundaries
 from cocoseg.evaluation.object_recall import count_objects, objects_by_stem, summarize_objects
-from cocoseg.inference.batches import predict_with_confidence
+from cocoseg.inference.backends import TorchNetwork
+from cocoseg.inference.batches import Views, predict_samples
 from cocoseg.inference.confusion import count_confusion, mean_iou, ratio
 from cocoseg.inference.dataset import Sample, read_samples
 from cocoseg.inference.tiling import Tiles
@@ -87,20 +88,14 @@ def main() -> None:
 
 
 def score(model_file: Path, scenes: Sequence[Scene], tiles: Tiles | None) -> None:
-    model, card = load_model(model_file)
-    classes = len(card.classes)
+    network = TorchNetwork(*load_model(model_file), torch.device("cpu"))
+    classes = len(network.card.classes)
     confusion, boundaries = np.zeros((classes, classes), np.int64), np.zeros((classes, 2), np.int64)
     found_objects = 0
     started = time.perf_counter()
-    for found in predict_with_confidence(
-        model,
-        card,
-        [sample for sample, _ in scenes],
-        batch_size=8,
-        workers=0,
-        device=torch.device("cpu"),
-        tiles=tiles,
-    ):
+    samples = [sample for sample, _ in scenes]
+    views = Views(tiles=tiles)
+    for found in predict_samples(network, samples, batch_size=8, workers=0, views=views):
         for part in scenes[found.index][1]:
             ground_truth, labels = (
                 np.ascontiguousarray(maps.numpy()[part.place])

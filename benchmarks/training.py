@@ -19,17 +19,17 @@ from pathlib import Path
 from statistics import median
 
 import torch
-import yaml
 from torch.autograd import DeviceType
 from torch.nn import functional
 from torch.profiler import profile
 
 from benchmarks.machine import machine
 from benchmarks.reference import build_reference, reference_loss
-from cocoseg.export.onnx import torch_network
-from cocoseg.models.devices import choose_device
+from cocoseg.core.stage import shared_directory
+from cocoseg.models.devices import set_up_device
 from cocoseg.models.networks import IMAGENET_MEAN, IMAGENET_STD, ModelCard
-from cocoseg.params.reader import Params
+from cocoseg.params.reader import load_params
+from cocoseg.params.train import TrainParams
 from cocoseg.training.trainer import Trainer
 
 CLASSES = ("background", "person", "bicycle", "car", "motorcycle", "airplane")
@@ -142,11 +142,11 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     preset = Path(__file__).resolve().parents[1] / "presets/coco_val2014.yaml"
-    params = Params.model_validate(yaml.safe_load(preset.read_text(encoding="utf-8"))).train
+    params = load_params(preset)[TrainParams]
     changes = {"weights": "none", "aux_weight": options.aux_weight}
     changes |= {"precision": options.precision, "compile": options.compile}
     params = params.model_copy(update=changes)
-    device = choose_device(options.device)
+    device = set_up_device(options.device, shared_directory("devices"))
     architecture = options.profile or params.architecture
     trainer = Trainer(ModelCard(architecture, CLASSES, options.crop), params, device)
     shape = options.batch_size, 3, options.crop, options.crop
@@ -196,7 +196,7 @@ def main() -> None:
             size = (height, width)
             functional.interpolate(logits, size, mode="bilinear").argmax(dim=1).cpu()
 
-    network = torch_network(trainer.ema_model(), trainer.card, device)
+    network = trainer.network()
 
     def our_evaluation() -> None:
         for image in evaluated:

@@ -1,7 +1,9 @@
-"""The command: what it writes and prints, how it names files, and how it fails."""
+"""The command line: outputs, names of files, errors."""
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -27,19 +29,19 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def photo(path: Path, height: int = 60, width: int = 80) -> Path:
+def write_image(path: Path, height: int = 60, width: int = 80) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(blotches(height, width)).save(path)
     return path
 
 
 def cocoseg(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
-    """Run the command as a user does."""
+    """Run the command line in a process."""
     command = [sys.executable, "-m", "cocoseg.cli", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True)
 
 
-def label(
+def segment(
     inputs: list[Path], model: Path, out: Path, probabilities: bool = False, **more: Any
 ) -> None:
     predict(inputs, model, out, probabilities=probabilities, device="cpu", batch_size=2, **more)
@@ -50,38 +52,38 @@ def written(directory: Path) -> list[str]:
     return sorted(path.relative_to(directory).as_posix() for path in files)
 
 
-def test_a_damaged_photo_is_named_the_others_go_on_and_the_status_is_one(
+def test_a_damaged_image_is_reported_and_the_others_are_segmented(
     tmp_path: Path, model_file: Path
 ) -> None:
-    good = [photo(tmp_path / "in/a.jpg"), photo(tmp_path / "in/c.jpg")]
+    good = [write_image(tmp_path / "in/a.jpg"), write_image(tmp_path / "in/c.jpg")]
     damaged = tmp_path / "in/b.jpg"
     damaged.write_bytes(good[0].read_bytes()[:700])
     result = cocoseg("predict", tmp_path / "in", "--model", model_file, "--out", tmp_path / "out")
     assert result.returncode == 1
     first, last = result.stderr.splitlines()
-    assert first.startswith(f"error: {damaged}: is damaged")
+    assert first.startswith(f"error: {damaged} is damaged")
     assert "remove" not in first
-    assert last == "error: 1 of 3 photos could not be read"
+    assert last == "error: 1 of 3 images could not be read"
     lines = result.stdout.splitlines()
     assert [line.split(": ")[0] for line in lines] == [str(path) for path in good]
-    labels = read_mask(tmp_path / "out/a_labels.png")
+    labels = read_mask(tmp_path / "out/a_mask.png")
     fraction = (labels == 0).mean()
     assert f"background {fraction:.1%}, red " in lines[0]
-    names = [f"{stem}_{kind}" for stem in "ac" for kind in ("labels.png", "overlay.jpg")]
+    names = [f"{stem}_{kind}" for stem in "ac" for kind in ("mask.png", "overlay.jpg")]
     assert written(tmp_path / "out") == names
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "model.onnx"])
-def test_a_missing_model_is_one_line(tmp_path: Path, name: str) -> None:
+def test_a_missing_model_is_an_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match=rf"{name} not found: .*`dvc repro \w+`"):
-        label([photo(tmp_path / "a.jpg")], tmp_path / name, tmp_path)
+        segment([write_image(tmp_path / "a.jpg")], tmp_path / name, tmp_path)
 
 
-def test_labels_overlay_and_probabilities_have_the_photos_own_size(
+def test_mask_overlay_and_probabilities_have_the_size_of_the_image(
     tmp_path: Path, model_file: Path
 ) -> None:
-    label([photo(tmp_path / "a.png", 131, 132)], model_file, tmp_path, probabilities=True)
-    labels = read_mask(tmp_path / "a_labels.png")
+    segment([write_image(tmp_path / "a.png", 131, 132)], model_file, tmp_path, probabilities=True)
+    labels = read_mask(tmp_path / "a_mask.png")
     assert labels.shape == (131, 132)
     with np.load(tmp_path / "a_probabilities.npz") as file:
         assert tuple(file["classes"]) == NAMES
@@ -94,25 +96,25 @@ def test_labels_overlay_and_probabilities_have_the_photos_own_size(
     assert difference[~clear].mean() > 2 * difference[clear].mean() > 0
 
 
-def test_a_second_run_replaces_the_files_of_the_first_and_takes_none_for_photos(
+def test_a_second_run_overwrites_outputs_and_does_not_read_them_as_images(
     tmp_path: Path, model_file: Path
 ) -> None:
-    photo(tmp_path / "a.png")
+    write_image(tmp_path / "a.png")
     for _ in range(2):
-        label([tmp_path], model_file, tmp_path)
-        assert written(tmp_path) == ["a.png", "a_labels.png", "a_overlay.jpg"]
+        segment([tmp_path], model_file, tmp_path)
+        assert written(tmp_path) == ["a.png", "a_mask.png", "a_overlay.jpg"]
 
 
-def test_an_output_folder_that_is_a_file_is_one_line(tmp_path: Path, model_file: Path) -> None:
-    image = photo(tmp_path / "a.png")
+def test_an_output_directory_that_is_a_file_is_an_error(tmp_path: Path, model_file: Path) -> None:
+    image = write_image(tmp_path / "a.png")
     for out in (image, image / "out"):
-        with pytest.raises(UserError, match=r"--out .* is, or lies in, a file"):
-            label([image], model_file, out)
+        with pytest.raises(UserError, match=r"--out .*: a file is in the place of this directory"):
+            segment([image], model_file, out)
 
 
-def test_no_two_photos_are_written_to_the_same_name(tmp_path: Path) -> None:
+def test_outputs_have_unique_names(tmp_path: Path) -> None:
     paths = [
-        photo(tmp_path / name)
+        write_image(tmp_path / name)
         for name in ("x/a.jpg", "x/a.png", "y/a.jpg", "y/A.png", "y/a-2.png", "y/sub/a.jpg")
     ]
     names = name_outputs([*paths, paths[0]], Path("out"))
@@ -127,7 +129,7 @@ def test_no_two_photos_are_written_to_the_same_name(tmp_path: Path) -> None:
     ]
 
 
-def test_a_folder_is_searched_with_those_in_it_and_they_are_kept(tmp_path: Path) -> None:
+def test_directories_are_searched_recursively_and_their_structure_is_kept(tmp_path: Path) -> None:
     for name in ("b.JPG", "a.jpeg", "sub/a.webp", "notes.txt", ".hidden.png", ".git/a.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -139,90 +141,118 @@ def test_a_folder_is_searched_with_those_in_it_and_they_are_kept(tmp_path: Path)
     }
 
 
-def test_predictions_as_a_coco_file_come_back_as_the_same_pixels(
+def test_the_pipeline_paints_the_same_masks_from_the_coco_file_of_predictions(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    photo(tmp_path / "in/a.png", 31, 45)
-    photo(tmp_path / "in/sub/b.jpg")
-    turned = Image.Exif()
-    turned[0x0112] = 6
-    Image.fromarray(blotches(40, 70)).save(tmp_path / "in/turned.jpg", exif=turned)
-    predict(
-        [tmp_path / "in"],
-        model_file,
-        tmp_path / "out",
-        probabilities=False,
-        device="cpu",
-        batch_size=2,
-        coco=tmp_path / "out.json",
-    )
+    write_image(tmp_path / "in/a.png", 31, 45)
+    write_image(tmp_path / "in/sub/b.jpg")
+    rotated = Image.Exif()
+    rotated[0x0112] = 6
+    Image.fromarray(blotches(40, 70)).save(tmp_path / "in/rotated.jpg", exif=rotated)
+    segment([tmp_path / "in"], model_file, tmp_path / "out", coco=tmp_path / "out.json")
     pair = {"annotations": str(tmp_path / "out.json"), "images": str(tmp_path / "in")}
     run_data_stages(tmp_path, {"download.files.pairs": [pair]}, monkeypatch)
     assert read_classes(Path("data/classes.json")) == list(NAMES[1:])
-    for stem, prediction in {"a": "a", "sub+b": "sub/b", "turned": "turned"}.items():
+    for stem, prediction in {"a": "a", "sub+b": "sub/b", "rotated": "rotated"}.items():
         labels = read_mask(tmp_path / f"data/masks/{stem}.png")
-        assert np.array_equal(labels, read_mask(tmp_path / f"out/{prediction}_labels.png"))
+        assert np.array_equal(labels, read_mask(tmp_path / f"out/{prediction}_mask.png"))
 
 
-def test_names_in_a_coco_file_lead_down_from_the_deepest_common_folder(
+def test_file_names_in_the_coco_file_are_relative_to_the_deepest_common_directory(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    photo(tmp_path / "above.png")
-    photo(tmp_path / "here/photo.png")
+    write_image(tmp_path / "above.png")
+    write_image(tmp_path / "here/photo.png")
     monkeypatch.chdir(tmp_path / "here")
-    label([Path("../above.png"), Path("photo.png")], model_file, Path("out"), coco=Path("o.json"))
+    segment([Path("../above.png"), Path("photo.png")], model_file, Path("out"), coco=Path("o.json"))
     images = json.loads(Path("o.json").read_text())["images"]
     assert [image["file_name"] for image in images] == ["above.png", "here/photo.png"]
 
 
-def test_a_file_name_that_is_no_utf8_is_printed_somehow(
+def test_a_file_name_that_is_not_utf8_is_printed_with_escapes(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PYTHONIOENCODING", "utf-8")  # strict, as on a terminal of any language
-    odd = photo(tmp_path / "plain.png").rename(tmp_path / os.fsdecode(b"\xff.png"))
-    result = cocoseg("predict", odd, "--model", model_file, "--out", tmp_path / "out")
+    monkeypatch.setenv("PYTHONIOENCODING", "utf-8")  # strict, unlike the C locale
+    path = write_image(tmp_path / "plain.png").rename(tmp_path / os.fsdecode(b"\xff.png"))
+    result = cocoseg("predict", path, "--model", model_file, "--out", tmp_path / "out")
     assert result.returncode == 0, result.stderr
     assert "\\udcff.png: " in result.stdout
 
 
-def test_a_folder_without_photos_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="has no photos"):
+def test_a_directory_without_images_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="contains no images"):
         name_outputs([tmp_path], Path("out"))
 
 
-@pytest.mark.parametrize("wrong", [["--batch-size", "0"], ["--device", "gpu"], []])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a.jpg", "--batch-size", "0"], "--batch-size: expected a positive integer, got '0'"),
+        (
+            ["a.jpg", "--device", "gpu"],
+            "--device: expected auto, cpu, cuda, cuda:N or mps, got 'gpu'",
+        ),
+        ([], "the following arguments are required: IMAGE_OR_DIRECTORY"),
+        *(
+            (["a.jpg", f"--tiles={side}"], f"expected full or an integer from 32, got '{side}'")
+            for side in ("31", "0", "half", "-5", "1.5")
+        ),
+    ],
+)
 def test_wrong_arguments_are_refused_with_the_usage(
-    capsys: pytest.CaptureFixture[str], wrong: list[str]
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
-    photos = ["a.jpg"] if wrong else []
     with pytest.raises(SystemExit, match="2"):
-        main(["predict", *photos, *wrong])
-    said = capsys.readouterr().err
-    assert said.startswith("usage: cocoseg predict")
-    assert (wrong or ["PHOTO_OR_FOLDER"])[0] in said.splitlines()[-1]
+        main(["predict", *arguments])
+    printed = capsys.readouterr().err
+    assert printed.startswith("usage: cocoseg predict")
+    assert message in printed.splitlines()[-1]
 
 
-def test_help_fits_a_terminal_and_shows_commands_to_copy(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("arguments", "new_name"),
+    [
+        (["suspects", "fold-*"], "cocoseg label-errors"),
+        (["compare", "main", "more", "--same-truth"], "--same-ground-truth"),
+    ],
+)
+def test_names_of_earlier_versions_are_one_line_with_the_new_name(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], new_name: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert new_name in line and any(argument in line for argument in arguments)
+
+
+@pytest.mark.parametrize("command", ["predict", "compare", "runs", "label-errors"])
+def test_help_fits_a_terminal_and_has_examples_that_parse(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit, match="0"):
-        main(["predict", "--help"])
-    said = capsys.readouterr().out
-    assert max(map(len, said.splitlines())) <= 80
-    assert "cocoseg predict photo.jpg\n" in said
+        main([command, "--help"])
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 80
+    examples = re.findall(r"^  cocoseg (.*)", printed, re.MULTILINE)
+    assert len(examples) >= 2
+    run: list[str] = []
+    monkeypatch.setattr("cocoseg.cli.run_stage", lambda main, figures: run.append(command))
+    for example in examples:
+        main(shlex.split(example))
+    assert len(run) == len(examples)
 
 
 @pytest.mark.parametrize("model", ["model.safetensors", "model.onnx"])
-def test_a_large_photo_is_labeled_in_tiles(tmp_path: Path, model_file: Path, model: str) -> None:
-    """By the command with one kind of model, by its function with the other."""
-    photo(tmp_path / "in/large.jpg", 200, 340)
-    photo(tmp_path / "in/small.jpg", 50, 60)
+def test_a_large_image_is_segmented_in_tiles(tmp_path: Path, model_file: Path, model: str) -> None:
+    """The command line runs one kind of model, its function the other."""
+    write_image(tmp_path / "in/large.jpg", 200, 340)
+    write_image(tmp_path / "in/small.jpg", 50, 60)
     tiled, coco = tmp_path / "tiled", tmp_path / "coco.json"
     if model.endswith("onnx"):
         path = tmp_path / model
         write_onnx(path, *lively_model(), opset=18)
-        label([tmp_path / "in"], path, tiled, probabilities=True, coco=coco, tiles="full")
+        segment([tmp_path / "in"], path, tiled, probabilities=True, coco=coco, tiles="full")
     else:
         path = model_file
         options = ["--model", path, "--device", "cpu", "--probabilities", "--batch-size", "3"]
@@ -230,13 +260,12 @@ def test_a_large_photo_is_labeled_in_tiles(tmp_path: Path, model_file: Path, mod
         result = cocoseg("predict", tmp_path / "in", *options)
         assert result.returncode == 0, result.stderr
     assert len(json.loads((tmp_path / "coco.json").read_text())["annotations"]) > 0
-    label([tmp_path / "in"], path, tmp_path / "whole", probabilities=True)
+    segment([tmp_path / "in"], path, tmp_path / "whole", probabilities=True)
     assert written(tmp_path / "tiled") == written(tmp_path / "whole")
 
     def differing(name: str) -> float:
         tiled, whole = (
-            read_mask(tmp_path / directory / f"{name}_labels.png")
-            for directory in ("tiled", "whole")
+            read_mask(tmp_path / directory / f"{name}_mask.png") for directory in ("tiled", "whole")
         )
         with np.load(tmp_path / "tiled" / f"{name}_probabilities.npz") as content:
             highest = content["probabilities"].argmax(axis=0)
@@ -245,12 +274,3 @@ def test_a_large_photo_is_labeled_in_tiles(tmp_path: Path, model_file: Path, mod
 
     assert differing("small") == 0
     assert differing("large") > 0.01
-
-
-@pytest.mark.parametrize("side", ["31", "0", "half", "-5", "1.5"])
-def test_a_tile_is_full_or_a_number_of_pixels(
-    side: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit):
-        main(["predict", "photo.jpg", f"--tiles={side}"])
-    assert f"'{side}' is neither full nor a number of 32 or more" in capsys.readouterr().err

@@ -117,6 +117,8 @@ def test_ignore_makes_overlaps_255_even_of_one_class_and_under_a_third() -> None
     assert row([painted(left(4), 1), painted(right(4), 1)], "ignore") == [1, 1, 255, 255, 1, 1]
     three = [painted(left(4), 1), painted(right(4), 2), painted(left(6), 3)]
     assert row(three, "ignore") == [255] * 6
+    polygons = [painted([[x, 0, x + 4, 0, x + 4, 4, x, 4]], 1) for x in (0, 2)]
+    assert row(polygons, "ignore") == [1, 1, 255, 255, 1, 1]
 
 
 def test_an_ignored_crowd_lies_beneath_all_instances_in_any_file_order() -> None:

@@ -126,7 +126,7 @@ def is_running(process: int) -> bool:
 
 
 def wait_for_end(processes: list[int]) -> None:
-    wait_until(lambda: not any(is_running(process) for process in processes))
+    wait_until(lambda: not any(is_running(process) for process in processes), limit_s=30)
 
 
 def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:

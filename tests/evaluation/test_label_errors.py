@@ -165,7 +165,7 @@ def test_a_predicted_object_is_missing_unless_half_of_it_is_close_to_an_annotati
 
 
 def test_the_score_depends_on_how_often_annotations_of_that_size_are_found() -> None:
-    """Annotations of 51 to 100 pixels are found, except one of 90; smaller ones are not."""
+    """Cats of 51 to 100 pixels are found, except one of 90; smaller ones are not. All dogs are."""
     missed, found = np.array([1.0, 0, 0]), np.array([0.0, 1, 0])
     findings = [
         Finding(area, 1, found, 1.0, (0, 0, 1, 1), area)
@@ -173,8 +173,11 @@ def test_the_score_depends_on_how_often_annotations_of_that_size_are_found() -> 
         else Finding(area, 1, missed, 0.0, (0, 0, 1, 1), area)
         for area in np.random.default_rng(0).permutation(np.arange(1, 101)).tolist()
     ]
+    findings += [
+        Finding(1000 + i, 2, found[[0, 2, 1]], 1.0, (0, 0, 1, 1), i) for i in range(50, 100)
+    ]
     first, *others = rank_label_errors([(7, "0.jpg")], [findings], CLASSES)
-    # Of 31 annotations from 70 to 100 pixels, 30 are found; of 41 from 30 to 70 pixels, 20 are.
+    # Of 31 cats from 70 to 100 pixels, 30 are found; of 41 cats from 30 to 70 pixels, 20 are.
     assert (first.annotation_id, first.score) == (90, round(31 / 33, 4))
     assert {error.annotation_id: error.score for error in others}[50] == round(21 / 43, 4)
     assert min(error.area for error in others) > 30

@@ -15,6 +15,7 @@ from cocoseg.coco.instances import Annotation, Category, ImageRecord, Instances
 from cocoseg.core.errors import UserError
 from cocoseg.core.labels import IGNORE_INDEX, read_mask, write_mask
 from cocoseg.evaluation.examples import choose_examples, write_examples
+from cocoseg.evaluation.label_errors import find
 from cocoseg.evaluation.object_recall import count_objects, objects_by_stem, summarize_objects
 from cocoseg.evaluation.plots import write_plots
 from cocoseg.evaluation.scores import Evaluation, evaluate
@@ -52,11 +53,10 @@ def score(
     views: Views = Views(),  # noqa: B008
     predictions: Path | None = None,
 ) -> Evaluation:
-    objects: dict[str, list[Annotation]] = {sample.image.stem: [] for sample in samples}
     return evaluate(
         NETWORK,
         samples,
-        objects,
+        {sample.image.stem: OBJECTS for sample in samples},
         batch_size=batch_size,
         workers=0,
         views=views,
@@ -64,15 +64,19 @@ def score(
     )
 
 
-@pytest.fixture
-def evaluation(samples: list[Sample]) -> Evaluation:
-    return score(samples)
-
-
 def rectangle(number: int, label: int, left: int, top: int, width: int, height: int) -> Annotation:
     """An annotation of image 1 that covers exactly this rectangle of pixels."""
     right, bottom = left + width, top + height
     return painted([[left, top, right, top, right, bottom, left, bottom]], label, id=number)
+
+
+OBJECTS = [rectangle(1, 1, 20, 12, 20, 30), rectangle(2, 2, 40, 16, 8, 30)]
+"""Annotations of every image, which differ from the masks."""
+
+
+@pytest.fixture
+def evaluation(samples: list[Sample]) -> Evaluation:
+    return score(samples)
 
 
 def test_every_image_is_counted_against_its_own_ground_truth(
@@ -84,13 +88,17 @@ def test_every_image_is_counted_against_its_own_ground_truth(
     }
     counts = evaluation.image_counts()
     assert counts.classes == list(NAMES)
-    for sample in samples:
+    for index, sample in enumerate(samples):
         stem, labels = sample.image.stem, sample.read()[1].numpy()
         prediction = found_of[stem].labels.numpy()
         assert not np.array_equal(labels, prediction)
         assert counts.confusions[stem] == count_confusion(labels, prediction, 3).tolist()
         expected = hashlib.blake2b(labels.tobytes(), digest_size=8).hexdigest()
         assert counts.ground_truths[stem] == expected
+        objects = count_objects(OBJECTS, labels, prediction)
+        assert evaluation.objects[index].tolist() == objects.tolist()
+        findings = find(OBJECTS, labels, prediction, found_of[stem].probabilities.numpy())
+        assert list(map(repr, evaluation.findings[index])) == list(map(repr, findings))
     assert evaluation.confusion.sum() == sum(np.prod(sample.size()) for sample in samples)
     assert evaluation.confidences[..., 0].sum() == evaluation.confusion.sum()
 
@@ -105,6 +113,23 @@ def test_scores_and_details_describe_the_same_counts(evaluation: Evaluation) -> 
     assert scores["images"] == details["classes"]["red"]["images"] == 5
     pixels = [row["pixels"] for row in details["classes"].values()]
     assert pixels == evaluation.confusion.sum(axis=1).tolist()
+
+
+def test_details_of_a_worked_example(samples: list[Sample]) -> None:
+    details = evaluation_of(samples, [*[[10, 5, -1]] * 4, [10, 5, 5]]).details()["classes"]
+    interval = details["background"]["iou_interval"]
+    assert interval["low"] < details["background"]["iou"] < interval["high"]
+    assert details["red"] == {
+        "iou": 0.5,
+        "dice": 0.666667,
+        "precision": 1.0,
+        "recall": 0.5,
+        "boundary_iou": None,
+        "iou_interval": {"low": 0.5, "high": 0.5},
+        "images": 5,
+        "pixels": 50,
+    }
+    assert (details["blue"]["images"], details["blue"]["pixels"]) == (1, 10)
 
 
 def test_scores_do_not_depend_on_the_batch_size(samples: list[Sample]) -> None:
@@ -243,6 +268,7 @@ def test_plots_contain_the_counts(tmp_path: Path, samples: list[Sample]) -> None
     assert confusion["red", "background"]["pixels"] == "25"
     assert confusion["blue", "blue"]["fraction"] == "0.0"
     assert [row["iou"] for row in rows("iou.csv")] == ["0.666667", "0.5", ""]
+    assert {row["boundary_iou"] for row in rows("iou.csv")} == {""}
     images = rows("images.csv")
     assert [row["fraction"] for row in images] == ["0.2", "0.4", "0.6", "0.8", "1.0"]
     assert {row["miou"] for row in images} == {"0.5833"}

@@ -1,6 +1,7 @@
 """The results of `dvc repro`, and its errors for invalid parameters."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -63,8 +64,14 @@ def test_a_second_run_does_nothing_even_with_other_runtime_parameters(project: P
 def test_dvc_plots_shows_all_plots(project: Project) -> None:
     project.succeed("dvc", "plots", "show", "--out", "shown")
     page = (project.directory / "shown/index.html").read_text(encoding="utf-8")
-    for name in ("loss", "miou", "confusion.csv", "sizes_csv", "1_best.png"):
-        assert name in page
+    shown = set(re.findall(r'id = "(\w+)"', page))
+    roots = [
+        project.directory / "metrics" / path for path in ("data", "examples", "plots", "train")
+    ]
+    paths = [path for root in roots for path in root.rglob("*.[cpt][sn][vg]")]
+    assert {path.suffix for path in paths} == {".csv", ".png", ".tsv"}
+    names = (path.relative_to(project.directory).as_posix() for path in paths)
+    assert shown == {re.sub(r"\W", "_", name) for name in names}
     rows = (project.directory / "metrics/plots/confusion.csv").read_text().splitlines()
     assert len(rows) == 1 + 6 * 6
 

@@ -1,0 +1,254 @@
+"""`cocoseg compare` on small revisions in directories."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cocoseg.core.errors import UserError
+from cocoseg.core.labels import IGNORE_INDEX, Labels
+from cocoseg.experiments import compare
+from cocoseg.experiments.compare import (
+    RevisionComparison,
+    as_json,
+    as_markdown,
+    as_page,
+    as_text,
+    compare_revisions,
+    renumber,
+)
+from tests.revisions import DirectoryRevision, write_revision
+
+
+def labels_of(*rows: list[int]) -> Labels:
+    """Rows of labels, each value repeated to 10 x 10 pixels."""
+    return np.repeat(np.repeat(np.array(rows, np.uint8), 10, axis=0), 10, axis=1)
+
+
+GROUND_TRUTH = labels_of([0, 1, 1, 2], [0, 2, IGNORE_INDEX, 0])
+WRONG = labels_of([0, 1, 0, 0], [0, 0, 2, 0])
+SWAPPED = ("background", "dog", "cat")
+
+
+def in_swapped(labels: Labels) -> Labels:
+    swapped = labels.copy()
+    swapped[labels == 1], swapped[labels == 2] = 2, 1
+    return swapped
+
+
+def compared(
+    monkeypatch: pytest.MonkeyPatch, *groups: list[DirectoryRevision], same: bool = False
+) -> list[RevisionComparison]:
+    """Compare groups of revisions, each under the name of its first revision."""
+    by_name = {group[0].name: group for group in groups}
+    monkeypatch.setattr(compare, "find_revisions", by_name.__getitem__)
+    return compare_revisions(list(by_name), same_ground_truth=same)
+
+
+def scores(result: RevisionComparison) -> dict[str, tuple[float, float]]:
+    return {d.name: (d.first, d.second) for d in result.comparison.differences}
+
+
+def test_renumber_translates_by_name_and_keeps_ignored_pixels() -> None:
+    labels = np.array([[0, 1, 2, 3, IGNORE_INDEX]], np.uint8)
+    names = ["background", "cat", "dog", "cow"]
+    renumbered = renumber(labels, names, ["background", "cow", "cat"])
+    assert renumbered.tolist() == [[0, 2, 0, 1, IGNORE_INDEX]]
+    assert renumbered.dtype == np.uint8
+
+
+def test_same_ground_truth_counts_against_the_renumbered_masks_of_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second run predicts the first ground truth exactly; its own masks and order differ."""
+    stems = [f"{n:02}" for n in range(3)]
+    first = write_revision(
+        tmp_path / "first", dict.fromkeys(stems, GROUND_TRUTH), dict.fromkeys(stems, WRONG)
+    )
+    prediction = np.where(GROUND_TRUTH == IGNORE_INDEX, 1, GROUND_TRUTH).astype(np.uint8)
+    second = write_revision(
+        tmp_path / "second",
+        dict.fromkeys(stems, in_swapped(WRONG)),
+        dict.fromkeys(stems, in_swapped(prediction)),
+        classes=SWAPPED,
+    )
+    (own,) = compared(monkeypatch, [first], [second])
+    assert own.comparison.other_ground_truth == stems
+    assert scores(own)["cat"][1] < 1
+    (same,) = compared(monkeypatch, [first], [second], same=True)
+    assert same.comparison.other_ground_truth == []
+    assert {name: pair[1] for name, pair in scores(same).items()} == dict.fromkeys(
+        ("mean IoU", "background", "cat", "dog"), 1.0
+    )
+    assert {name: pair[0] for name, pair in scores(same).items()} == {
+        name: pair[0] for name, pair in scores(own).items()
+    }
+
+
+def test_same_ground_truth_recounts_only_images_whose_masks_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = write_revision(
+        tmp_path / "first", {"a": GROUND_TRUTH, "b": GROUND_TRUTH}, {"a": WRONG, "b": WRONG}
+    )
+    second = write_revision(
+        tmp_path / "second", {"a": GROUND_TRUTH, "b": WRONG}, {"a": GROUND_TRUTH * 0, "b": WRONG}
+    )
+    # A recount would fail without this file.
+    (tmp_path / "second/data/predictions/a.png").unlink()
+    (result,) = compared(monkeypatch, [first], [second], same=True)
+    assert result.comparison.image_scores[1][0] == result.comparison.image_scores[1][1]
+
+
+def test_same_ground_truth_requires_masks_of_the_same_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = write_revision(tmp_path / "first", {"a": GROUND_TRUTH}, {"a": WRONG})
+    second = write_revision(tmp_path / "second", {"a": WRONG[:10]}, {"a": WRONG[:10]})
+    with pytest.raises(UserError, match="a has another size in first than in second"):
+        compared(monkeypatch, [first], [second], same=True)
+
+
+def test_each_name_is_compared_with_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ground_truths = dict.fromkeys("ab", GROUND_TRUTH)
+    revisions = [
+        [write_revision(tmp_path / name, ground_truths, dict.fromkeys("ab", prediction))]
+        for name, prediction in (("x", WRONG), ("y", WRONG), ("z", GROUND_TRUTH % 255))
+    ]
+    results = compared(monkeypatch, *revisions)
+    assert [(r.first.name, r.second.name) for r in results] == [("x", "y"), ("x", "z")]
+    assert results[0].verdict == "x and y have the same scores."
+    assert results[1].verdict == "z is better than x."
+
+
+def test_verdicts_name_the_second_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stems = [f"{n:02}" for n in range(20)]
+    ground_truths = dict.fromkeys(stems, GROUND_TRUTH)
+    bad = write_revision(tmp_path / "bad", ground_truths, dict.fromkeys(stems, WRONG))
+    good = write_revision(
+        tmp_path / "good", ground_truths, dict.fromkeys(stems, GROUND_TRUTH % 255)
+    )
+    (result,) = compared(monkeypatch, [bad], [good])
+    assert result.verdict == "good is better than bad."
+    assert result.notes()[0] == "Both sides share 20 test images."
+    assert not any(note.startswith("WARNING") for note in result.notes())
+    (result,) = compared(monkeypatch, [good], [bad])
+    assert result.verdict == "bad is worse than good."
+
+
+def test_notes_explain_images_ground_truth_and_intervals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = write_revision(
+        tmp_path / "first",
+        {"a": GROUND_TRUTH, "b": GROUND_TRUTH, "c": GROUND_TRUTH},
+        dict.fromkeys("abc", WRONG),
+    )
+    no_dog = np.where(GROUND_TRUTH == 2, 0, GROUND_TRUTH).astype(np.uint8)
+    second = write_revision(
+        tmp_path / "second",
+        {"a": no_dog, "b": GROUND_TRUTH, "d": GROUND_TRUTH},
+        dict.fromkeys("abd", WRONG),
+        trained_on=["c"],
+        epochs=2,
+    )
+    (result,) = compared(monkeypatch, [first], [second])
+    notes = result.notes()
+    for start in (
+        "Both sides share 2 test images.",
+        "WARNING: with fewer than 20,",
+        "WARNING: second was scored with train.epochs=1, but its params.yaml has other values",
+        "Test images of one side are excluded: 1 of first, 1 of second.",
+        "WARNING: 1 of these are training images of the other side.",
+        "WARNING: second has another ground truth for 1 images",
+        "The 95% interval covers the choice of test images (2, paired bootstrap).",
+        "It does not cover the training seed of first (one run); the training seed of second",
+    ):
+        assert sum(note.startswith(start) for note in notes) == 1, (start, notes)
+    assert len(notes) == 8
+
+
+def test_an_undefined_interval_is_explained_and_is_null_in_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = write_revision(tmp_path / "first", {"a": GROUND_TRUTH}, {"a": WRONG})
+    second = write_revision(tmp_path / "second", {"a": GROUND_TRUTH}, {"a": WRONG * 0})
+    results = compared(monkeypatch, [first], [second])
+    assert results[0].verdict == "Cannot tell whether second is better than first."
+    assert "Both sides share 1 test image." in results[0].notes()
+    assert "It is none if fewer than two images show the class." in results[0].notes()
+    (record,) = as_json(results)
+    assert record["first"] == {"name": "first", "revisions": {"first": "0123456789"}}
+    cat = record["differences"][2]
+    assert cat["name"] == "cat" and cat["low"] is cat["high"] is None
+    assert cat["difference"] == pytest.approx(-0.5)
+    assert cat["verdict"] == "cannot tell"
+
+
+def test_text_and_markdown_have_a_row_for_each_score(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classes = ("background", "cat|dog", "dog")
+    ground_truths, predictions = {"a": GROUND_TRUTH, "b": GROUND_TRUTH}, {"a": WRONG, "b": WRONG}
+    sides = [
+        [write_revision(tmp_path / name, ground_truths, predictions, classes=classes)]
+        for name in ("first", "second")
+    ]
+    results = compared(monkeypatch, *sides)
+    lines = as_text(results).splitlines()
+    assert lines[0] == "first and second have the same scores."
+    assert lines[2] == "            first  second  difference      95% interval  second is"
+    assert lines[5] == "cat|dog     0.500   0.500      +0.000  +0.000 to +0.000  the same"
+    markdown = as_markdown(results).splitlines()
+    assert markdown[0] == "**first and second have the same scores.**"
+    assert markdown[3] == "| --- | --: | --: | --: | --: | --- |"
+    assert "| cat\\|dog | 0.500 | 0.500 | +0.000 | +0.000 to +0.000 | the same |" in markdown
+
+
+def test_the_page_shows_the_images_that_differ_most_in_the_classes_of_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ground_truths = dict.fromkeys("abcd", GROUND_TRUTH)
+    perfect, nothing = GROUND_TRUTH % 255, GROUND_TRUTH * 0
+    first = write_revision(
+        tmp_path / "first", ground_truths, {"a": WRONG, "b": nothing, "c": perfect, "d": perfect}
+    )
+    second = write_revision(
+        tmp_path / "second",
+        dict.fromkeys("abcd", in_swapped(GROUND_TRUTH)),
+        {
+            stem: in_swapped(labels)
+            for stem, labels in {"a": WRONG, "b": WRONG, "c": nothing, "d": WRONG}.items()
+        },
+        classes=SWAPPED,
+    )
+    results = compared(monkeypatch, [first], [second])
+    differences = [abs(b - a) for a, b in results[0].comparison.image_scores]
+    assert differences[2] > differences[3] > differences[1] > differences[0] == 0
+    views = re.findall(r'src="(data:image/jpeg[^"]*)" alt="(.*?) of (\w)"', as_page(results, 4))
+    assert [(title, stem) for _, title, stem in views] == [
+        (title, stem) for stem in "cdba" for title in ("image", "ground truth", "first", "second")
+    ]
+    shown = {(title, stem): uri for uri, title, stem in views}
+    # Both sides predict the same classes for this image.
+    assert shown["first", "a"] == shown["second", "a"] != shown["ground truth", "a"]
+    assert shown["first", "c"] != shown["second", "c"] == shown["image", "c"]
+    assert as_page(results, 1).count('alt="image of ') == 1
+
+
+def test_a_group_of_folds_reads_each_image_from_the_fold_that_tests_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folds = [
+        write_revision(tmp_path / f"fold-{stem}", {stem: GROUND_TRUTH}, {stem: WRONG})
+        for stem in "ab"
+    ]
+    other = write_revision(
+        tmp_path / "other", dict.fromkeys("ab", WRONG), dict.fromkeys("ab", GROUND_TRUTH % 255)
+    )
+    (result,) = compared(monkeypatch, folds, [other], same=True)
+    assert scores(result)["mean IoU"][1] == 1
+    assert as_page([result]).count("ground truth of b") == 1
