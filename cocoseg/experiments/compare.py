@@ -83,7 +83,7 @@ class RevisionComparison:
         found = self.comparison
         a, b = self.first.name, self.second.name
         count = len(found.images)
-        notes = [f"Both sides share {count} test {'images' if count != 1 else 'image'}."]
+        notes = [f"Both sides have {count} test {'images' if count != 1 else 'image'} in common."]
         if count < _FEW_IMAGES:
             notes.append(f"WARNING: with fewer than {_FEW_IMAGES}, the intervals are unreliable.")
         for revision in [*self.first.revisions, *self.second.revisions]:
