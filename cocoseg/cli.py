@@ -60,9 +60,10 @@ in Python:
 
 _COMPARE = """\
 Compare the models of B (and C ...) with the model of A on the test images that
-both have in common. A, B, ... are commits, branches, tags, experiments or `workspace`.
-A pattern such as 'seed-*' selects all experiments, branches and tags that match
-as a group, such as runs with several seeds or folds. No file is changed."""
+both have in common. A, B, ... are commits, branches, tags, experiments or
+`workspace`. A pattern such as 'seed-*' selects all experiments, branches and
+tags that match as a group, such as runs with several seeds or folds. No file is
+changed."""
 
 _COMPARE_EXAMPLES = """\
 examples:
