@@ -183,7 +183,9 @@ def test_a_field_that_utf8_cannot_encode_does_not_reject_its_entry(tmp_path: Pat
         ("c/2.png", None),
         ("3.png", ["a/3.png", "b/3.png"]),
         ("b/3.png", "b/3.png"),
+        ("../d/4.png", "c/d/4.png"),
         ("e\u0301.png", "\u00e9.png"),
+        ("\u00fc/\u00f1.png", "u\u0308/n\u0303.png"),
         ("../secret.png", None),
         ("b", None),
         ("", None),
@@ -192,7 +194,8 @@ def test_a_field_that_utf8_cannot_encode_does_not_reject_its_entry(tmp_path: Pat
 def test_a_name_matches_the_path_with_the_longest_common_end(
     tmp_path: Path, name: str, found: str | list[str] | None
 ) -> None:
-    for path in ("1.png", "a/1.png", "b/2.png", "a/3.png", "b/3.png", "\u00e9.png"):
+    paths = ["1.png", "0/a/1.png", "a/1.png", "b/2.png", "a/3.png", "b/3.png", "c/4.png"]
+    for path in [*paths, "c/d/4.png", "\u00e9.png", "u\u0308/n\u0303.png"]:
         (tmp_path / "images" / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "images" / path).touch()
     (tmp_path / "secret.png").touch()
