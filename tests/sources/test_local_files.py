@@ -132,6 +132,30 @@ def test_unique_ids_are_kept_and_categories_of_the_same_name_merged(tmp_path: Pa
     assert [(c.id, c.name) for c in instances.categories] == [(3, "cat"), (4, "dog")]
 
 
+@pytest.mark.parametrize(
+    ("ids", "merged"),
+    [
+        ((7, 9), [7, 9]),
+        (("7", 9.0), [7, 9]),
+        ((7, 7), [1, 2]),
+        ((7, "7"), [1, 2]),
+        ((7, "007"), [1, 2]),
+        ((True, 9), [1, 2]),
+        ((None, 9), [1, 2]),
+        ((1 << 62, 9), [1, 2]),
+    ],
+)
+def test_ids_are_renumbered_unless_all_are_unique_integers(
+    tmp_path: Path, ids: tuple[Any, Any], merged: list[int]
+) -> None:
+    content = document("1.png", "2.png", width=60, height=40)
+    for id, image in zip(ids, content["images"], strict=True):
+        image["id"] = id
+    write(tmp_path / "x.json", content)
+    instances = written(source_of(tmp_path, ("x.json", "http://localhost")), tmp_path)
+    assert [image.id for image in instances.images] == merged
+
+
 def test_two_categories_with_the_same_id_are_refused(tmp_path: Path) -> None:
     content = document("1.png")
     content["categories"].append({"id": "3", "name": "dog"})
@@ -140,6 +164,30 @@ def test_two_categories_with_the_same_id_are_refused(tmp_path: Path) -> None:
         UserError, match=r"file 1 has two categories with the id 3 \(the second is 'dog'\)"
     ):
         written(source_of(tmp_path, ("x.json", ".")), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"segmentation": [], "bbox": [1, 2, 3, 4]}, "bbox_only"),
+        ({"segmentation": [[]], "bbox": [1, 2, 3, 4]}, "bbox_only"),
+        ({"segmentation": None, "bbox": [1, 2, 3, 4]}, "bbox_only"),
+        ({"segmentation": []}, None),
+        ({"segmentation": polygon(LEFT), "bbox": [1, 2, 3, 4]}, None),
+    ],
+)
+def test_an_annotation_with_a_box_and_no_outline_is_rejected(
+    tmp_path: Path, fields: dict[str, Any], reason: str | None
+) -> None:
+    draw(tmp_path / "1.png", {})
+    content = document("1.png")
+    content["annotations"][0] |= {"iscrowd": True, **fields}
+    write(tmp_path / "x.json", content)
+    written(source_of(tmp_path, ("x.json", ".")), tmp_path)
+    [annotation] = json.loads((tmp_path / "instances.json").read_bytes())["annotations"]
+    assert annotation.get("rejected", [None])[0] == reason
+    assert annotation["iscrowd"] == 1
+    assert annotation["iscrowd"] is not True
 
 
 def test_other_fields_of_an_image_are_kept(tmp_path: Path) -> None:
