@@ -99,13 +99,12 @@ class RevisionComparison:
             )
         if found.trained_on:
             notes.append(
-                f"WARNING: {len(found.trained_on)} of these are training images of the other side."
+                f"WARNING: the other side was trained on {len(found.trained_on)} of these."
             )
-        if found.other_ground_truth:
+        if differing := len(found.other_ground_truth):
             notes.append(
-                f"WARNING: {b} has another ground truth for {len(found.other_ground_truth)} images "
-                f"(masks or annotations differ); --same-ground-truth scores {b} against the ground "
-                f"truth of {a}."
+                f"WARNING: the ground truth in {b} differs for {differing} of {count} images (other "
+                f"masks or annotations): --same-ground-truth scores {b} against {a}'s."
             )
         notes.append(f"The 95% interval covers {'; '.join(found.covered)}.")
         if any(not np.isfinite(difference.low) for difference in found.differences):

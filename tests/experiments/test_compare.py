@@ -162,8 +162,8 @@ def test_notes_explain_images_ground_truth_and_intervals(
         "WARNING: with fewer than 20,",
         "WARNING: second was scored with train.epochs=1, but its params.yaml has other values",
         "Test images of one side are excluded: 1 of first, 2 of second.",
-        "WARNING: 1 of these are training images of the other side.",
-        "WARNING: second has another ground truth for 1 images",
+        "WARNING: the other side was trained on 1 of these.",
+        "WARNING: the ground truth in second differs for 1 of 2 images",
         "The 95% interval covers the choice of test images (2, paired bootstrap).",
         "It does not cover the training seed of first (one run); the training seed of second",
     ):
