@@ -103,8 +103,9 @@ class RevisionComparison:
             )
         if differing := len(found.other_ground_truth):
             notes.append(
-                f"WARNING: the ground truth in {b} differs for {differing} of {count} images (other "
-                f"masks or annotations): --same-ground-truth scores {b} against {a}'s."
+                f"WARNING: the ground truth in {b} differs for {differing} of {count} images "
+                f"(other masks or annotations): use --same-ground-truth to score {b} against the "
+                f"ground truth of {a}."
             )
         notes.append(f"The 95% interval covers {'; '.join(found.covered)}.")
         if any(not np.isfinite(difference.low) for difference in found.differences):
