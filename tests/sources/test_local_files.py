@@ -1,6 +1,7 @@
 """Your own files: locations, names and ids, copied images, files at URLs."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -190,6 +191,20 @@ def test_an_annotation_with_a_box_and_no_outline_is_rejected(
     assert annotation["iscrowd"] is not True
 
 
+@pytest.mark.parametrize(
+    ("width", "reasons"), [(60, ["image_ambiguous"] * 2), (61, [None, "image_size"])]
+)
+def test_a_file_of_two_entries_is_ambiguous_unless_one_entry_is_unusable(
+    tmp_path: Path, width: int, reasons: list[str | None]
+) -> None:
+    draw(tmp_path / "1.png", {})
+    content = document("1.png", "1.png", width=60, height=40)
+    content["images"][1]["width"] = width
+    write(tmp_path / "x.json", content)
+    images = written(source_of(tmp_path, ("x.json", ".")), tmp_path).images
+    assert [image.rejected and image.rejected.reason for image in images] == reasons
+
+
 def test_other_fields_of_an_image_are_kept(tmp_path: Path) -> None:
     draw(tmp_path / "1.png", {})
     content = document("1.png", video=7)
@@ -201,6 +216,15 @@ def test_other_fields_of_an_image_are_kept(tmp_path: Path) -> None:
     assert image["tags"] == ["a"]
     assert image["source"] == f"{tmp_path}/1.png"
     assert "rejected" not in image
+
+
+def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
+    draw(tmp_path / "1.png", {})
+    content = json.dumps(document("1.png")).encode("utf-8-sig")
+    (tmp_path / "x.json").write_bytes(content)
+    instances = written(source_of(tmp_path, ("x.json", ".")), tmp_path)
+    assert names_and_reasons(instances) == {"1.png": None}
+    assert len(instances.annotations) == 1
 
 
 def test_a_field_that_utf8_cannot_encode_does_not_reject_its_entry(tmp_path: Path) -> None:
@@ -270,6 +294,11 @@ def test_only_changed_images_are_copied_again(tmp_path: Path) -> None:
     draw(tmp_path / "own/2.png", {RIGHT: "dog"})
     assert update_images(source, images, directory) == ImagesReport(1, 1, 0)
     assert (directory / "2.png").read_bytes() == (tmp_path / "own/2.png").read_bytes()
+    content, copy = (tmp_path / "own/1.png").read_bytes(), directory / "1.png"
+    copy.write_bytes(content[:-1] + b"x")
+    shutil.copystat(tmp_path / "own/1.png", copy)  # equal size and time, other content
+    assert update_images(source, images, directory) == ImagesReport(1, 1, 0)
+    assert copy.read_bytes() == content
     assert update_images(source, images[:1], directory) == ImagesReport(1, 0, 1)
     (tmp_path / "own/1.png").unlink()
     (directory / "1.png").unlink()
@@ -294,11 +323,11 @@ def png_bytes(directory: Path, objects: dict[Box, str]) -> bytes:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[MisbehavingServer]:
-    content = document("sub/a b.png", "c.png", "../../c.png", width=60, height=40)
+    content = document("sub/a #b.png", "c.png", "../../c.png", width=60, height=40)
     content["images"].append({"id": 9, "file_name": "sizeless.png"})
     files = {
         "/x/annotations.json": json.dumps(content).encode(),
-        "/x/images/sub/a b.png": png_bytes(tmp_path, {LEFT: "cat"}),
+        "/x/images/sub/a #b.png": png_bytes(tmp_path, {LEFT: "cat"}),
         "/x/images/c.png": png_bytes(tmp_path, {RIGHT: "dog"}),
     }
     with MisbehavingServer(files) as running:
@@ -312,7 +341,7 @@ def test_annotations_and_images_are_fetched_from_urls_and_each_image_only_once(
     source, directory = source_of(tmp_path, pair), tmp_path / "images"
     instances = written(source, tmp_path)
     assert names_and_reasons(instances) == {
-        "sub+a b.png": None,
+        "sub+a #b.png": None,
         "c.png": None,
         "../../c.png": "image_not_found",
         "sizeless.png": "size_missing",
