@@ -60,9 +60,10 @@ in Python:
 
 _COMPARE = """\
 Compare the models of B (and C ...) with the model of A on the test images that
-they share. A, B, ... are commits, branches, tags, experiments or `workspace`.
-A pattern such as 'seed-*' selects all experiments, branches and tags that match
-as a group, such as runs with several seeds or folds. No file is changed."""
+both have in common. A, B, ... are commits, branches, tags, experiments or
+`workspace`. A pattern such as 'seed-*' selects all experiments, branches and
+tags that match as a group, such as runs with several seeds or folds. No file is
+changed."""
 
 _COMPARE_EXAMPLES = """\
 examples:
@@ -82,8 +83,8 @@ examples:
 
 _LABEL_ERRORS = """\
 Rank the annotations that contradict the models of one or more revisions. Each
-model is compared with the annotations of its own test images: with a run for
-each fold (split.fold), all images are covered. Rows of the CSV file can be
+model is compared with the annotations of its test images; with a run for each
+fold (split.fold), these are all images. Rows of the CSV file can be
 copied to the file of filter.exclude."""
 
 _LABEL_ERRORS_EXAMPLES = """\

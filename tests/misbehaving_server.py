@@ -8,6 +8,7 @@ Without a fault, the server supports ranges, If-Range and persistent connections
 server.
 """
 
+import gzip
 import io
 import socket
 import struct
@@ -277,6 +278,16 @@ def web_page_without_type(handler: Handler, body: bytes) -> None:
     page = b"<!doctype html><title>Sign in</title>"
     handler.head(200, len(page))
     handler.wfile.write(page)
+
+
+def compress(handler: Handler, body: bytes) -> None:
+    """Compress the body if the client accepts it, as many servers do."""
+    if "gzip" in handler.headers.get("Accept-Encoding", ""):
+        packed = gzip.compress(body)
+        handler.head(200, len(packed), Content_Encoding="gzip")
+        handler.wfile.write(packed)
+    else:
+        behave(handler, body)
 
 
 def wrong_range(handler: Handler, body: bytes) -> None:

@@ -83,7 +83,7 @@ class RevisionComparison:
         found = self.comparison
         a, b = self.first.name, self.second.name
         count = len(found.images)
-        notes = [f"Both sides share {count} test {'images' if count != 1 else 'image'}."]
+        notes = [f"Both sides have {count} test {'images' if count != 1 else 'image'} in common."]
         if count < _FEW_IMAGES:
             notes.append(f"WARNING: with fewer than {_FEW_IMAGES}, the intervals are unreliable.")
         for revision in [*self.first.revisions, *self.second.revisions]:
@@ -99,13 +99,13 @@ class RevisionComparison:
             )
         if found.trained_on:
             notes.append(
-                f"WARNING: {len(found.trained_on)} of these are training images of the other side."
+                f"WARNING: the other side was trained on {len(found.trained_on)} of these."
             )
-        if found.other_ground_truth:
+        if differing := len(found.other_ground_truth):
             notes.append(
-                f"WARNING: {b} has another ground truth for {len(found.other_ground_truth)} images "
-                f"(masks or annotations differ); --same-ground-truth scores {b} against the ground "
-                f"truth of {a}."
+                f"WARNING: the ground truth in {b} differs for {differing} of {count} images "
+                f"(other masks or annotations): use --same-ground-truth to score {b} against the "
+                f"ground truth of {a}."
             )
         if np.isnan(found.differences[0].first):
             notes.append("The mean IoU is undefined: no shared test image shows a class.")

@@ -47,7 +47,7 @@ _STYLE: Any = {
 
 
 def render_page(template: Path, **values: Any) -> str:
-    """Render a template, which can use the templates of its own directory and of this one.
+    """Render a template, which can include templates of its directory and of this one.
 
     Args:
         template: the path of the template.

@@ -148,17 +148,19 @@ def test_a_wrong_outline_is_a_single_label_error(outline: list[list[float]]) -> 
 
 
 @pytest.mark.parametrize("label", [1, 2], ids=["of its class", "of the class predicted on it"])
-@pytest.mark.parametrize(("right", "missing"), [(40, 0), (41, 1)])
+@pytest.mark.parametrize("left", [20, 0])
+@pytest.mark.parametrize(("length", "missing"), [(20, 0), (21, 1)])
 def test_a_predicted_object_is_missing_unless_half_of_it_is_close_to_an_annotation(
-    label: int, right: int, missing: int
+    label: int, left: int, length: int, missing: int
 ) -> None:
     """The annotation has 10 x 10 pixels, so 5 pixels around it are close."""
-    annotation = painted([[20, 20, 30, 20, 30, 30, 20, 30]], 1, id=1)
+    right = left + 10
+    annotation = painted([[left, 20, right, 20, right, 30, left, 30]], 1, id=1)
     prediction = np.zeros((HEIGHT, WIDTH), np.uint8)
-    prediction[20:30, 20:right] = label
+    prediction[20:30, left : left + length] = label
     ground_truth = paint([annotation])
     first, *others = find([annotation], ground_truth, prediction, confident(prediction))
-    assert (first.annotation_id, first.box, first.area) == (1, (20, 20, 10, 10), 100)
+    assert (first.annotation_id, first.box, first.area) == (1, (left, 20, 10, 10), 100)
     expected = 0.98 * 100 / (100 + 0.98 * 50) if label == 1 else 0.01
     assert first.agreement == pytest.approx(expected, abs=1e-6)
     assert [(f.annotation_id, f.label) for f in others] == [(None, label)] * missing
@@ -168,7 +170,7 @@ def test_the_score_depends_on_how_often_annotations_of_that_size_are_found() -> 
     """Cats of 51 to 100 pixels are found, except one of 90; smaller ones are not. All dogs are."""
     missed, found = np.array([1.0, 0, 0]), np.array([0.0, 1, 0])
     findings = [
-        Finding(area, 1, found, 1.0, (0, 0, 1, 1), area)
+        Finding(area, 1, found, 0.31, (0, 0, 1, 1), area)
         if area > 50 and area != 90
         else Finding(area, 1, missed, 0.0, (0, 0, 1, 1), area)
         for area in np.random.default_rng(0).permutation(np.arange(1, 101)).tolist()

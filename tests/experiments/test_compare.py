@@ -133,7 +133,7 @@ def test_verdicts_name_the_second_side(tmp_path: Path, monkeypatch: pytest.Monke
     )
     (result,) = compared(monkeypatch, [bad], [good])
     assert result.verdict == "good is better than bad."
-    assert result.notes()[0] == "Both sides share 20 test images."
+    assert result.notes()[0] == "Both sides have 20 test images in common."
     assert not any(note.startswith("WARNING") for note in result.notes())
     (result,) = compared(monkeypatch, [good], [bad])
     assert result.verdict == "bad is worse than good."
@@ -150,20 +150,20 @@ def test_notes_explain_images_ground_truth_and_intervals(
     no_dog = np.where(GROUND_TRUTH == 2, 0, GROUND_TRUTH).astype(np.uint8)
     second = write_revision(
         tmp_path / "second",
-        {"a": no_dog, "b": GROUND_TRUTH, "d": GROUND_TRUTH},
-        dict.fromkeys("abd", WRONG),
+        {"a": no_dog, **dict.fromkeys("bde", GROUND_TRUTH)},
+        dict.fromkeys("abde", WRONG),
         trained_on=["c"],
         epochs=2,
     )
     (result,) = compared(monkeypatch, [first], [second])
     notes = result.notes()
     for start in (
-        "Both sides share 2 test images.",
+        "Both sides have 2 test images in common.",
         "WARNING: with fewer than 20,",
         "WARNING: second was scored with train.epochs=1, but its params.yaml has other values",
-        "Test images of one side are excluded: 1 of first, 1 of second.",
-        "WARNING: 1 of these are training images of the other side.",
-        "WARNING: second has another ground truth for 1 images",
+        "Test images of one side are excluded: 1 of first, 2 of second.",
+        "WARNING: the other side was trained on 1 of these.",
+        "WARNING: the ground truth in second differs for 1 of 2 images",
         "The 95% interval covers the choice of test images (2, paired bootstrap).",
         "It does not cover the training seed of first (one run); the training seed of second",
     ):
@@ -178,7 +178,7 @@ def test_an_undefined_interval_is_explained_and_is_null_in_json(
     second = write_revision(tmp_path / "second", {"a": GROUND_TRUTH}, {"a": WRONG * 0})
     results = compared(monkeypatch, [first], [second])
     assert results[0].verdict == "Cannot tell whether second is better than first."
-    assert "Both sides share 1 test image." in results[0].notes()
+    assert "Both sides have 1 test image in common." in results[0].notes()
     assert "It is none if fewer than two images show the class." in results[0].notes()
     (record,) = as_json(results)
     assert record["first"] == {"name": "first", "revisions": {"first": "0123456789"}}

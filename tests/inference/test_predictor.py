@@ -74,6 +74,8 @@ def test_a_large_image_is_predicted_in_strips_without_a_difference(predictor: Pr
     assert len(np.unique(result.labels)) > 1
     assert np.array_equal(result.labels, logits.argmax(dim=0).numpy())
     assert np.array_equal(np.asarray(result.overlay()), overlay_labels(image, result.labels))
+    faint = overlay_labels(image, result.labels, 0.2)
+    assert np.array_equal(np.asarray(result.overlay(opacity=0.2)), faint)
 
 
 @pytest.mark.parametrize("backend", ["pytorch", "onnx"])
@@ -293,6 +295,36 @@ def test_a_missing_model_is_a_file_not_found_error(tmp_path: Path, name: str) ->
         cocoseg.load(tmp_path / name)
     with pytest.raises(cocoseg.UserError):
         cocoseg.load(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.onnx"])
+def test_the_device_is_the_one_asked_for(tmp_path: Path, name: str) -> None:
+    save_model(tmp_path / "model.safetensors", *lively_model())
+    write_onnx(tmp_path / "model.onnx", *lively_model(), opset=18)
+    assert cocoseg.load(tmp_path / name, device="cpu").device == CPU
+    with pytest.raises(UserError, match="cuda:99 is not available"):
+        cocoseg.load(tmp_path / name, device="cuda:99")
+
+
+@pytest.mark.parametrize("tiles", [None, 48])
+def test_too_little_gpu_memory_is_a_one_line_error(tiles: int | None) -> None:
+    def function(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB.")
+
+    predictor = Predictor(FunctionNetwork(function, lively_model()[1]))
+    with pytest.raises(UserError, match=r"^out of GPU memory: lower the batch size [^\n]*$"):
+        predictor.predict(blotches(60, 80), tiles=tiles)
+
+
+def test_image_files_larger_than_those_of_data_sets_are_read(
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.fromarray(blotches(60, 80)).save(tmp_path / "image.png")
+    monkeypatch.setattr(predictor_module, "MAX_PREDICTION_PIXELS", 60 * 80 - 1)
+    with pytest.raises(UserError, match=r"image\.png"):
+        predictor.predict(tmp_path / "image.png")
+    monkeypatch.setattr(predictor_module, "MAX_PREDICTION_PIXELS", 60 * 80)
+    predictor.predict(tmp_path / "image.png")
 
 
 def test_loading_and_predicting_change_no_state_of_the_process(model_file: Path) -> None:

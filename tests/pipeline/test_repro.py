@@ -64,7 +64,7 @@ def test_a_second_run_does_nothing_even_with_other_runtime_parameters(project: P
 def test_dvc_plots_shows_all_plots(project: Project) -> None:
     project.succeed("dvc", "plots", "show", "--out", "shown")
     page = (project.directory / "shown/index.html").read_text(encoding="utf-8")
-    shown = set(re.findall(r'id = "(\w+)"', page))
+    shown = set(re.findall(r'id ?= ?"(\w+)"', page))
     roots = [
         project.directory / "metrics" / path for path in ("data", "examples", "plots", "train")
     ]

@@ -35,9 +35,9 @@ def test_an_earlier_selection_reruns_only_the_images_stage(project: Project) -> 
     before = project.results("data")
     project.set_params({"filter.max_instances": 10_000, "filter.max_images": 30})
     assert stages_run(project.succeed(*data)) == [
-        *("filter", "mask", "images", "near_duplicates", "split"),
+        *("filter", "images", "mask", "near_duplicates", "split"),
     ]
-    assert project.results("data/images").items() < before.items()
+    assert len(project.results("data/images")) == 30
 
     # Other parameters with the same selection rerun only the filter.
     project.set_params({"filter.max_instances": 20_000})

@@ -13,9 +13,10 @@ from PIL import Image
 from cocoseg.core.errors import UserError
 from cocoseg.evaluation.label_errors import LABEL_ERROR_VIEWS, LabelError, write_label_errors
 from cocoseg.params.reader import load_params
-from cocoseg.reports.html import line_chart
+from cocoseg.reports.html import line_chart, size
 from cocoseg.reports.run import (
     deviations_from_protocol,
+    is_comparable,
     make_report,
     read_hashes,
     read_machine_figures,
@@ -138,7 +139,11 @@ def metrics(tmp_path: Path) -> Path:
         (directory / name).write_text(json.dumps(content))
     tables = {
         "plots/confusion.csv": "ground_truth,prediction,fraction,pixels\n"
-        + "".join(f"{t},{p},{float(t == p)},9\n" for t in CLASSES for p in CLASSES),
+        + "".join(
+            f"{t},{p},{0.25 if (t, p) == ('car', 'person') else float(t == p)},9\n"
+            for t in CLASSES
+            for p in CLASSES
+        ),
         "plots/images.csv": "fraction,miou,image\n0.5,0.4,c\n1.0,0.9,a\n",
         "plots/reliability.csv": "confidence,accuracy,pixels\n0.5,0.4,10\n0.9,0.95,90\n",
     }
@@ -253,6 +258,21 @@ def test_the_page_shows_the_figures_of_the_files(page: str) -> None:
     assert "<b>" not in page.replace("&lt;b&gt;", "")
 
 
+def test_rows_of_the_confusion_matrix_are_the_ground_truth(page: str) -> None:
+    text = str(Text(page))
+    assert " car 0.00 0.25 0.00 1.00 0.00 0.00 " in text
+    assert " person 0.00 1.00 0.00 0.00 0.00 0.00 " in text
+
+
+def test_curves_count_epochs_from_one_and_mark_the_best(page: str) -> None:
+    section = page[page.index('id="training"') : page.index('id="export"')]
+    charts = [drawn(uri) for uri in re.findall(r'src="(data:image/svg[^"]*)"', section)]
+    assert len(charts) == 3
+    for svg in charts:
+        assert re.findall(r">(\d+)</text>", svg) == ["1", "2"]
+        assert "stroke-dasharray" in svg
+
+
 def test_the_page_shows_label_errors_with_the_ids_that_exclude_them(
     page: str, metrics: Path
 ) -> None:
@@ -299,6 +319,9 @@ def test_coco_with_the_published_classes_is_compared_and_deviations_are_listed(
         "filter.max_instances is 15, not 10",
         "split.ratios is train 7, val 1, test 2, not train 8, val 1, test 1",
     ]
+    test = json.loads((metrics / "test.json").read_text())
+    del test["iou"]["airplane"]
+    assert not is_comparable(params, list(test["iou"]))
     params["download"]["source"] = "files"
     text = str(Text(make_report(metrics, params, metrics / "dvc.lock", "x")))
     assert "used other images" in text
@@ -355,6 +378,9 @@ def test_the_page_shows_hashes_with_formatted_sizes(metrics: Path, tmp_path: Pat
     (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"stages": {"train": {"outs": [out]}}}))
     page = make_report(metrics, preset("sample"), tmp_path / "dvc.lock", "x")
     assert "models/model.safetensors 1 44.1 MB abc123" in str(Text(page))
+    assert [size(n) for n in (999, 1000, 2_500_000_000, 10**13)] == [
+        *("999 bytes", "1 kB", "2.5 GB", "1e+04 GB")
+    ]
 
 
 def drawn(uri: str) -> str:

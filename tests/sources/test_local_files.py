@@ -1,6 +1,7 @@
 """Your own files: locations, names and ids, copied images, files at URLs."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,30 @@ def test_unique_ids_are_kept_and_categories_of_the_same_name_merged(tmp_path: Pa
     assert [(c.id, c.name) for c in instances.categories] == [(3, "cat"), (4, "dog")]
 
 
+@pytest.mark.parametrize(
+    ("ids", "merged"),
+    [
+        ((7, 9), [7, 9]),
+        (("7", 9.0), [7, 9]),
+        ((7, 7), [1, 2]),
+        ((7, "7"), [1, 2]),
+        ((7, "007"), [1, 2]),
+        ((True, 9), [1, 2]),
+        ((None, 9), [1, 2]),
+        ((1 << 62, 9), [1, 2]),
+    ],
+)
+def test_ids_are_renumbered_unless_all_are_unique_integers(
+    tmp_path: Path, ids: tuple[Any, Any], merged: list[int]
+) -> None:
+    content = document("1.png", "2.png", width=60, height=40)
+    for id, image in zip(ids, content["images"], strict=True):
+        image["id"] = id
+    write(tmp_path / "x.json", content)
+    instances = written(source_of(tmp_path, ("x.json", "http://localhost")), tmp_path)
+    assert [image.id for image in instances.images] == merged
+
+
 def test_two_categories_with_the_same_id_are_refused(tmp_path: Path) -> None:
     content = document("1.png")
     content["categories"].append({"id": "3", "name": "dog"})
@@ -140,6 +165,44 @@ def test_two_categories_with_the_same_id_are_refused(tmp_path: Path) -> None:
         UserError, match=r"file 1 has two categories with the id 3 \(the second is 'dog'\)"
     ):
         written(source_of(tmp_path, ("x.json", ".")), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"segmentation": [], "bbox": [1, 2, 3, 4]}, "bbox_only"),
+        ({"segmentation": [[]], "bbox": [1, 2, 3, 4]}, "bbox_only"),
+        ({"segmentation": None, "bbox": [1, 2, 3, 4]}, "bbox_only"),
+        ({"segmentation": []}, None),
+        ({"segmentation": polygon(LEFT), "bbox": [1, 2, 3, 4]}, None),
+    ],
+)
+def test_an_annotation_with_a_box_and_no_outline_is_rejected(
+    tmp_path: Path, fields: dict[str, Any], reason: str | None
+) -> None:
+    draw(tmp_path / "1.png", {})
+    content = document("1.png")
+    content["annotations"][0] |= {"iscrowd": True, **fields}
+    write(tmp_path / "x.json", content)
+    written(source_of(tmp_path, ("x.json", ".")), tmp_path)
+    [annotation] = json.loads((tmp_path / "instances.json").read_bytes())["annotations"]
+    assert annotation.get("rejected", [None])[0] == reason
+    assert annotation["iscrowd"] == 1
+    assert annotation["iscrowd"] is not True
+
+
+@pytest.mark.parametrize(
+    ("width", "reasons"), [(60, ["image_ambiguous"] * 2), (61, [None, "image_size"])]
+)
+def test_a_file_of_two_entries_is_ambiguous_unless_one_entry_is_unusable(
+    tmp_path: Path, width: int, reasons: list[str | None]
+) -> None:
+    draw(tmp_path / "1.png", {})
+    content = document("1.png", "1.png", width=60, height=40)
+    content["images"][1]["width"] = width
+    write(tmp_path / "x.json", content)
+    images = written(source_of(tmp_path, ("x.json", ".")), tmp_path).images
+    assert [image.rejected and image.rejected.reason for image in images] == reasons
 
 
 def test_other_fields_of_an_image_are_kept(tmp_path: Path) -> None:
@@ -153,6 +216,15 @@ def test_other_fields_of_an_image_are_kept(tmp_path: Path) -> None:
     assert image["tags"] == ["a"]
     assert image["source"] == f"{tmp_path}/1.png"
     assert "rejected" not in image
+
+
+def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
+    draw(tmp_path / "1.png", {})
+    content = json.dumps(document("1.png")).encode("utf-8-sig")
+    (tmp_path / "x.json").write_bytes(content)
+    instances = written(source_of(tmp_path, ("x.json", ".")), tmp_path)
+    assert names_and_reasons(instances) == {"1.png": None}
+    assert len(instances.annotations) == 1
 
 
 def test_a_field_that_utf8_cannot_encode_does_not_reject_its_entry(tmp_path: Path) -> None:
@@ -183,7 +255,9 @@ def test_a_field_that_utf8_cannot_encode_does_not_reject_its_entry(tmp_path: Pat
         ("c/2.png", None),
         ("3.png", ["a/3.png", "b/3.png"]),
         ("b/3.png", "b/3.png"),
+        ("../d/4.png", "c/d/4.png"),
         ("e\u0301.png", "\u00e9.png"),
+        ("\u00fc/\u00f1.png", "u\u0308/n\u0303.png"),
         ("../secret.png", None),
         ("b", None),
         ("", None),
@@ -192,7 +266,8 @@ def test_a_field_that_utf8_cannot_encode_does_not_reject_its_entry(tmp_path: Pat
 def test_a_name_matches_the_path_with_the_longest_common_end(
     tmp_path: Path, name: str, found: str | list[str] | None
 ) -> None:
-    for path in ("1.png", "a/1.png", "b/2.png", "a/3.png", "b/3.png", "\u00e9.png"):
+    paths = ["1.png", "0/a/1.png", "a/1.png", "b/2.png", "a/3.png", "b/3.png", "c/4.png"]
+    for path in [*paths, "c/d/4.png", "\u00e9.png", "u\u0308/n\u0303.png"]:
         (tmp_path / "images" / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "images" / path).touch()
     (tmp_path / "secret.png").touch()
@@ -219,6 +294,11 @@ def test_only_changed_images_are_copied_again(tmp_path: Path) -> None:
     draw(tmp_path / "own/2.png", {RIGHT: "dog"})
     assert update_images(source, images, directory) == ImagesReport(1, 1, 0)
     assert (directory / "2.png").read_bytes() == (tmp_path / "own/2.png").read_bytes()
+    content, copy = (tmp_path / "own/1.png").read_bytes(), directory / "1.png"
+    copy.write_bytes(content[:-1] + b"x")
+    shutil.copystat(tmp_path / "own/1.png", copy)  # equal size and time, other content
+    assert update_images(source, images, directory) == ImagesReport(1, 1, 0)
+    assert copy.read_bytes() == content
     assert update_images(source, images[:1], directory) == ImagesReport(1, 0, 1)
     (tmp_path / "own/1.png").unlink()
     (directory / "1.png").unlink()
@@ -243,11 +323,11 @@ def png_bytes(directory: Path, objects: dict[Box, str]) -> bytes:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[MisbehavingServer]:
-    content = document("sub/a b.png", "c.png", "../../c.png", width=60, height=40)
+    content = document("sub/a #b.png", "c.png", "../../c.png", width=60, height=40)
     content["images"].append({"id": 9, "file_name": "sizeless.png"})
     files = {
         "/x/annotations.json": json.dumps(content).encode(),
-        "/x/images/sub/a b.png": png_bytes(tmp_path, {LEFT: "cat"}),
+        "/x/images/sub/a #b.png": png_bytes(tmp_path, {LEFT: "cat"}),
         "/x/images/c.png": png_bytes(tmp_path, {RIGHT: "dog"}),
     }
     with MisbehavingServer(files) as running:
@@ -261,7 +341,7 @@ def test_annotations_and_images_are_fetched_from_urls_and_each_image_only_once(
     source, directory = source_of(tmp_path, pair), tmp_path / "images"
     instances = written(source, tmp_path)
     assert names_and_reasons(instances) == {
-        "sub+a b.png": None,
+        "sub+a #b.png": None,
         "c.png": None,
         "../../c.png": "image_not_found",
         "sizeless.png": "size_missing",

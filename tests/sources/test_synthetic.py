@@ -1,5 +1,6 @@
 """The drawn sample: its annotations agree with its images, and it has every kind of problem."""
 
+import hashlib
 import json
 import math
 from collections import Counter
@@ -88,6 +89,16 @@ def test_the_bytes_depend_on_the_seed_alone() -> None:
     assert first.tobytes() == draw_image(7, 128, 96, 3).tobytes()
     assert first.tobytes() != draw_image(7, 128, 96, 4).tobytes()
     assert (first.mode, first.size) == ("RGB", (128, 96))
+
+
+def test_the_bytes_of_the_sample_have_not_changed() -> None:
+    """A difference is allowed only if the sample changes on purpose; then update dvc.lock too."""
+    digest = hashlib.sha256(annotations_json(40, WIDTH, HEIGHT, 0).encode())
+    for image_id in (5, 8, 31):  # people, a bicycle, cars
+        digest.update(draw_image(image_id, WIDTH, HEIGHT, 0).tobytes())
+    assert digest.hexdigest() == (
+        "277d98c5787edbf84937349861d8f914826dc9baef67a471a8c822dc29fd3bde"
+    )
 
 
 def test_an_image_does_not_depend_on_the_number_of_images(document: Document) -> None:

@@ -48,6 +48,7 @@ TEMPORARY_FAULTS = [
     misbehave.status(503, Retry_After="soon"),
     misbehave.status(500),
     misbehave.status(408),
+    misbehave.status(425),
 ]
 
 STALLS = [
@@ -178,6 +179,23 @@ def test_circular_redirects_end_in_an_error(server: MisbehavingServer, tmp_path:
     server.faults["/0.txt"] = itertools.repeat(misbehave.redirect("/0.txt"))
     with pytest.raises(UserError, match="redirects"):
         fetch_many(downloads_of(server.url, tmp_path, 1), connections=1, label="x", policy=QUICK)
+    assert server.request_counts()["/0.txt"] == 31  # one attempt
+
+
+def test_files_are_requested_uncompressed(server: MisbehavingServer, tmp_path: Path) -> None:
+    server.faults = {path: iter([misbehave.compress]) for path in server.files}
+    fetch_many(downloads_of(server.url, tmp_path), connections=2, label="x", policy=QUICK)
+    assert words_in(tmp_path) == all_words()
+    assert set(server.request_counts().values()) == {1}
+
+
+def test_a_body_larger_than_any_image_is_refused(
+    server: MisbehavingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cocoseg.sources.retry._MAX_SMALL_FILE", len(WORDS[0]) - 1)
+    with pytest.raises(UserError, match=rf"the file is larger than {len(WORDS[0]) - 1} bytes"):
+        fetch_many(downloads_of(server.url, tmp_path, 1), connections=1, label="x", policy=QUICK)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture
@@ -223,6 +241,23 @@ def test_many_missing_files_do_not_stop_the_transfer(
             policy=impatient,
         )
     assert words_in(tmp_path) == all_words()
+
+
+@pytest.mark.parametrize(
+    ("failing", "give_up"),
+    [(range(10), 3600.0), (range(0, 20, 2), 0.0)],
+    ids=["in a row, but not for long", "not in a row"],
+)
+def test_failures_do_not_stop_the_transfer(
+    server: MisbehavingServer, tmp_path: Path, failing: range, give_up: float
+) -> None:
+    server.files = {f"/{number}.txt": WORDS[0] for number in range(20)}
+    for number in failing:
+        server.faults[f"/{number}.txt"] = itertools.repeat(misbehave.status(503))
+    policy = replace(QUICK, attempts=2, give_up=give_up)
+    with pytest.raises(UserError, match="10 of 20 files"):
+        fetch_many(downloads_of(server.url, tmp_path, 20), connections=1, label="x", policy=policy)
+    assert len(words_in(tmp_path)) == 10
 
 
 def test_files_of_file_urls_are_copied(tmp_path: Path) -> None:
@@ -319,7 +354,9 @@ def test_less_progress_does_not_reset_the_attempts(
     assert len(large_server.requests) == 2
 
 
-@pytest.mark.parametrize("case", ["no ranges", "no version", "another range", "already whole"])
+@pytest.mark.parametrize(
+    "case", ["no ranges", "no version", "another range", "already whole", "too long"]
+)
 def test_a_large_file_is_complete_however_the_server_treats_ranges(
     large_server: MisbehavingServer, tmp_path: Path, case: str
 ) -> None:
@@ -332,7 +369,7 @@ def test_a_large_file_is_complete_however_the_server_treats_ranges(
     elif case == "another range":
         large_server.faults["/large.zip"] = iter([misbehave.cut_after(9), misbehave.wrong_range])
     else:
-        path.with_name("large.zip.part").write_bytes(LARGE)
+        path.with_name("large.zip.part").write_bytes(LARGE + b"x" * (case == "too long"))
         large_server.faults.clear()
     fetch_file(f"{large_server.url}/large.zip", path, policy=QUICK)
     assert path.read_bytes() == LARGE
@@ -343,10 +380,11 @@ def test_a_large_file_is_complete_however_the_server_treats_ranges(
     [
         (('"version 1"', None), ('"version 2"', None)),
         ((None, "Sat, 01 Nov 2025 10:00:00 GMT"), (None, "Sun, 02 Nov 2025 10:00:00 GMT")),
+        (('"1"', "Sat, 01 Nov 2025 10:00:00 GMT"), ('"2"', "Sat, 01 Nov 2025 10:00:00 GMT")),
         # A weak ETag may stay the same although the bytes change.
         (('W/"1"', "Sat, 01 Nov 2025 10:00:00 GMT"), ('W/"1"', "Sun, 02 Nov 2025 10:00:00 GMT")),
     ],
-    ids=["ETag", "date", "weak ETag and date"],
+    ids=["ETag", "date", "ETag and not date", "weak ETag and date"],
 )
 def test_a_file_that_changed_on_the_server_is_fetched_from_the_start(
     large_server: MisbehavingServer,

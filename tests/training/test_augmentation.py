@@ -45,6 +45,23 @@ def test_crops_contain_no_label_that_their_mask_lacks(tmp_path: Path) -> None:
     assert labels == {0, 200, IGNORE_INDEX}
 
 
+def test_scales_are_log_uniform_and_half_of_the_crops_are_mirrored(tmp_path: Path) -> None:
+    crops = TrainingCrops([make_sample(tmp_path)], Augmentation(48, 128, (0.5, 2.0), 0.0), seed=0)
+    labels = [crops[epoch, 0][1] for epoch in range(200)]
+    scales = [((found != IGNORE_INDEX).sum().item() / (48 * 64)) ** 0.5 for found in labels]
+    assert 0.49 < min(scales) < 0.55 and 1.85 < max(scales) < 2.02
+    assert 0.4 < np.mean([scale < 1 for scale in scales]) < 0.6
+    columns = [[(found == label).nonzero()[:, 1].max() for label in (1, 2)] for found in labels]
+    assert 0.4 < np.mean([first > second for first, second in columns]) < 0.6
+
+
+def test_crops_reach_both_edges_of_the_image(tmp_path: Path) -> None:
+    """47 of 48 rows, of which the first 12 are background."""
+    crops = TrainingCrops([make_sample(tmp_path)], Augmentation(48, 47, (1.0, 1.0), 0.0), seed=0)
+    background = [(crops[epoch, 0][1] == 0).all(dim=1).sum().item() for epoch in range(20)]
+    assert set(background) == {11, 12}
+
+
 def test_labels_are_ignored_beyond_the_image_and_nowhere_else(tmp_path: Path) -> None:
     augmentation = Augmentation(size=48, crop=48, scale=(0.5, 0.5), color=0.0)
     crop, labels = augmentation(make_sample(tmp_path), generator(0, "test"))
@@ -59,6 +76,10 @@ def test_color_jitter_changes_the_image_and_not_the_labels(tmp_path: Path) -> No
     jittered = Augmentation(48, 40, (0.5, 2.0), 0.5)(sample, generator(3, "test"))
     assert torch.equal(plain[1], jittered[1])
     assert not torch.equal(plain[0], jittered[0])
+    jitter = TrainingCrops([sample], Augmentation(48, 40, (1.0, 1.0), 0.5), seed=0)
+    brightness = [jitter[epoch, 0][0].float().mean() for epoch in range(20)]
+    original = sample.read()[0].float().mean()
+    assert min(brightness) < 0.8 * original and max(brightness) > 1.2 * original
 
 
 def test_a_crop_depends_only_on_seed_epoch_and_index(tmp_path: Path) -> None:

@@ -10,11 +10,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cocoseg.core.errors import UserError
-from cocoseg.inference.backends import TorchNetwork
+from cocoseg.inference.backends import TorchNetwork, normalize
 from cocoseg.inference.batches import confusion_of_samples
 from cocoseg.inference.confusion import count_confusion, mean_iou
 from cocoseg.inference.dataset import Sample
 from cocoseg.models.networks import ModelCard, build_model
+from cocoseg.training.losses import segmentation_loss
 from cocoseg.training.trainer import (
     Trainer,
     learning_rate_factor,
@@ -85,6 +86,10 @@ def test_the_result_is_the_network_of_the_best_epoch(
     network = TorchNetwork(result.model, result.card, DEVICE)
     kept = confusion_of_samples(network, samples[:2], batch_size=1, workers=0)
     assert mean_iou(kept) == pytest.approx(best, abs=1e-6)
+    assert not result.model.training
+    assert (summary["weights"], summary["pretraining_overlap"]) == ("random weights", False)
+    last_steps = [learning_rate_factor(step, 6, params().warmup) for step in (1, 3, 5)]
+    assert [m["lr"] for m in epochs] == pytest.approx([params().lr * f for f in last_steps])
 
 
 def test_only_a_better_epoch_replaces_the_best_weights() -> None:
@@ -102,10 +107,11 @@ def test_the_ema_averages_the_weights_of_all_steps(decay: float) -> None:
     trainer = Trainer(
         ModelCard(params().architecture, NAMES, 48), params(ema_decay=decay, warmup=0.0), DEVICE
     )
-    after_step = []
+    after_step, seeds = [], []
 
     class Bar:
         def update(self) -> None:
+            seeds.append(torch.initial_seed())
             after_step.append(trainer.model.classifier[4].bias.detach().clone())
 
         def set_postfix(self, **_: object) -> None:
@@ -117,6 +123,25 @@ def test_the_ema_averages_the_weights_of_all_steps(decay: float) -> None:
     assert not torch.equal(second, third)
     expected = decay * (decay * first + (1 - decay) * second) + (1 - decay) * third
     torch.testing.assert_close(trainer.ema_model().classifier[4].bias.detach(), expected)
+    trainer.finish_epoch(1.0, np.eye(3, dtype=np.int64))
+    trainer.train_epoch([batch], 3, Bar())  # type: ignore[arg-type]
+    assert len(set(seeds)) == 2  # dropout differs between epochs
+
+
+def test_the_loss_has_the_weights_of_the_parameters() -> None:
+    card, class_weights = ModelCard(params().architecture, NAMES, 48), torch.tensor([1.0, 2, 3])
+    weights = {"aux_weight": 0.25, "dice_weight": 0.75}
+    trainer = Trainer(card, params(**weights), DEVICE, class_weights)
+    for module in trainer.model.train().modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.eval()
+    random = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (2, 3, 48, 48), generator=random, dtype=torch.uint8).to(DEVICE)
+    labels = torch.randint(0, 3, (2, 48, 48), generator=random, dtype=torch.uint8).to(DEVICE)
+    logits = trainer.model(normalize(images, card))
+    assert set(logits) == {"out", "aux"}
+    expected = segmentation_loss(logits, labels, **weights, class_weights=class_weights.to(DEVICE))
+    torch.testing.assert_close(trainer.loss(images, labels), expected)
 
 
 def test_weights_do_not_depend_on_the_number_of_workers(

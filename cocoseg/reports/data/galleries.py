@@ -89,8 +89,8 @@ def class_galleries(
     """Draw examples of each class.
 
     Returns:
-        The name and the thumbnails of each class. If there are so many classes that each has one
-        thumbnail, all are in one gallery without a name.
+        The name and the thumbnails of each class. If each class has only one thumbnail, all
+        are in one gallery without a name.
     """
     count = min(6, max(1, _CLASS_THUMBNAILS // len(data.class_labels)))
     galleries = {

@@ -228,6 +228,12 @@ class DataStatistics:
         counts = np.histogram(areas, [*limits, 1 << 62])[0].tolist()
         return {int(limit**0.5): n for limit, n in zip(limits, counts, strict=True)}
 
+    def instance_counts(self, limit: int = 15) -> dict[str, int]:
+        """A histogram of the number of objects per image; `>LIMIT` joins all higher numbers."""
+        counts = np.bincount(self.instances().sum(axis=1)).tolist()
+        bins = {str(n): images for n, images in enumerate(counts[: limit + 1])}
+        return bins | ({f">{limit}": sum(counts[limit + 1 :])} if len(counts) > limit + 1 else {})
+
     def side_rows(self) -> list[SideRow]:
         """The rows of `metrics/data/sizes.csv`, which DVC plots; empty bins at the end are cut."""
         longest = max((side for side, n in self.side_counts().items() if n), default=0)

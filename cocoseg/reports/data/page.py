@@ -24,9 +24,6 @@ from cocoseg.reports.html import bar_chart, class_colors, heat_map, read_json, r
 _TABLE_CLASSES = 20
 """Heat maps and the table of co-occurrence show at most this number of classes."""
 
-_MOST_OBJECTS = 15
-"""The chart of objects per image joins all higher numbers in one bar."""
-
 
 def make_data_page(
     data: DataStatistics, data_warnings: Sequence[DataWarning], inputs: Inputs, metrics: Path
@@ -62,7 +59,9 @@ def make_data_page(
         near_duplicate_galleries=near_duplicate_galleries(data, inputs),
         sizes={data.names[label]: data.sizes(label) for label in data.class_labels},
         size_chart=_draw_sizes(data),
-        instances_chart=_draw_instances(data),
+        instances_chart=bar_chart(
+            data.instance_counts(), x_label="objects in an image", y_label="images"
+        ),
         positions=[
             _draw_positions(data, label, int(shown[label])) for label in frequent if shown[label]
         ],
@@ -87,14 +86,6 @@ def _draw_sizes(data: DataStatistics) -> str:
     bars = {str(side): float(n) for side, n in counts.items() if min(used) <= side <= max(used)}
     x_label = "square root of the area in pixels (lower bound)"
     return bar_chart(bars, x_label=x_label, y_label="objects")
-
-
-def _draw_instances(data: DataStatistics) -> str:
-    counts = np.bincount(data.instances().sum(axis=1)).tolist()
-    bars = {str(n): float(images) for n, images in enumerate(counts[: _MOST_OBJECTS + 1])}
-    if len(counts) > _MOST_OBJECTS + 1:
-        bars[f">{_MOST_OBJECTS}"] = float(sum(counts[_MOST_OBJECTS + 1 :]))
-    return bar_chart(bars, x_label="objects in an image", y_label="images")
 
 
 class _Positions(TypedDict):

@@ -164,12 +164,33 @@ def test_rectangles_are_polygons_or_run_lengths_that_fill_their_box(tmp_path: Pa
     box = [[2.0, 2.0, 60.0, 2.0, 60.0, 40.0, 2.0, 40.0]]
     cut = [[2.0, 2.0, 60.0, 2.0, 60.0, 40.0, 20.0, 40.0]]
     runs = {"size": [64, 64], "counts": [0, 64 * 64]}
-    thin = [[2.0, 2.0, 60.0, 2.0, 60.0, 6.0, 2.0, 6.0]]
-    entries = [annotation(n, n, s) for n, s in enumerate((box, cut, runs, thin), start=1)]
-    images = [image(n, 64, 64) for n in range(1, 5)]
+    wide = [[2.0, 2.0, 60.0, 2.0, 60.0, 10.0, 2.0, 10.0]]
+    thin = [[2.0, 2.0, 60.0, 2.0, 60.0, 9.0, 2.0, 9.0]]
+    entries = [annotation(n, n, s) for n, s in enumerate((box, cut, runs, wide, thin), start=1)]
+    images = [image(n, 64, 64) for n in range(1, 6)]
     path = write_instances(tmp_path / "x.json", images, entries)
     data = measured(select_from(path).instances, tmp_path / "masks")
-    assert [data.annotations[index].id for index in data.rectangles()] == [1, 3]
+    assert [data.annotations[index].id for index in data.rectangles()] == [1, 3, 4]
+
+
+def test_objects_at_the_limits_of_cocos_sizes_count_as_larger(tmp_path: Path) -> None:
+    def box(width: float, height: float) -> Any:
+        return [[0.0, 0.0, width, 0.0, width, height, 0.0, height]]
+
+    shapes = [box(31, 33), box(32, 32), box(96, 95), box(96, 96)]
+    entries = [annotation(n, 1, shape) for n, shape in enumerate(shapes)]
+    path = write_instances(tmp_path / "x.json", [image(1, 100, 100)], entries)
+    data = measured(select_from(path).instances, tmp_path / "masks")
+    assert data.sizes() == {"small": 1, "medium": 2, "large": 1}
+
+
+def test_the_last_bin_of_objects_per_image_joins_higher_numbers(tmp_path: Path) -> None:
+    numbers = {1: 1, 2: 3, 3: 4, 4: 5, 5: 6}
+    entries = [annotation(10 * i + n, i) for i, count in numbers.items() for n in range(count)]
+    path = write_instances(tmp_path / "x.json", [image(n) for n in numbers], entries)
+    data = measured(select_from(path).instances, tmp_path / "masks")
+    assert data.instance_counts(3) == {"0": 0, "1": 1, "2": 0, "3": 1, ">3": 3}
+    assert data.instance_counts(6) == {"0": 0, "1": 1, "2": 0, "3": 1, "4": 1, "5": 1, "6": 1}
 
 
 @pytest.mark.parametrize(

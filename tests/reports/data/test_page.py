@@ -71,6 +71,7 @@ def write_project(directory: Path, document: Path, classes: list[str], **limits:
     pairs = [
         NearDuplicate(*in_order[:2], 0.98),
         NearDuplicate(in_order[0], in_order[-1], 0.95),
+        NearDuplicate(*in_order[2:4], 0.96),
     ]
     write_splits(directory / "data/splits", splits)
     write_near_duplicates(directory / "data/near_duplicates.csv", pairs)
@@ -197,10 +198,23 @@ def test_data_json_has_the_figures_of_the_selection(project: Path, page: str) ->
     assert figures["warnings"] == page.count('<li class="notice">') > 3
 
 
+def test_positions_and_cooccurrence_are_by_class(page: str) -> None:
+    # The centroid of OUTLINE in images of 100 x 80 pixels.
+    assert "center 45% from the left, 54% from the top; darkest: 100% of its images" in page
+    table = page[page.index('id="co-occurrence"') : page.index('id="near-duplicates"')]
+    # One of 25 images of the first class shows the second, which 6 images show.
+    assert re.findall(r">(\d+)%</td>", table) == ["4", "0", "17", "0", "0", "0"]
+
+
 def test_near_duplicates_in_different_splits_come_first(page: str) -> None:
     text = str(Text(page))
-    assert "2 pairs of near-duplicates, 1 in different splits" in text
-    assert text.index("train and test, similarity 0.95") < text.index("train, similarity 0.98")
+    assert "3 pairs of near-duplicates, 1 in different splits" in text
+    titles = re.findall(r"train(?: and test)?, similarity 0\.\d+", text)
+    assert titles == [
+        "train and test, similarity 0.95",
+        "train, similarity 0.98",
+        "train, similarity 0.96",
+    ]
     assert "1 pair of near-duplicates is in different splits" in text
 
 
@@ -255,7 +269,7 @@ def test_with_many_classes_each_has_one_example_and_tables_are_limited(tmp_path:
     page = (tmp_path / "metrics/data.html").read_text(encoding="utf-8")
     outline = Outline(page)
     # Examples, heat maps, near-duplicates and charts.
-    assert len(outline.images) == 100 + 20 + 4 + 2
+    assert len(outline.images) == 100 + 20 + 6 + 2
     assert "the 20 most frequent classes" in str(Text(page))
     assert outline.headings.count(3) < 20
     assert len(page) < 3_000_000

@@ -166,14 +166,30 @@ def test_absent_missing_and_rare_classes_are_listed(tmp_path: Path) -> None:
     ]
 
 
-def test_invalid_annotations_are_counted_by_reason(tmp_path: Path) -> None:
+@pytest.mark.parametrize("few", [9, 10])
+def test_a_class_with_fewer_than_ten_images_is_listed(tmp_path: Path, few: int) -> None:
+    with_dog = [*range(1, few - 1), 21, 26]
+    dogs = [annotation(100 + n, n, BLOB, category_id=20) for n in with_dog]
+    found = data_warnings(tmp_path, USUAL, [*cats(*with_dog), *dogs], ("cat", "dog"))
+    expected = ["1 class has fewer than 10 images: dog (9)"] if few == 9 else []
+    assert [warning.text for warning in found] == expected
+
+
+def test_invalid_annotations_are_counted_by_reason_and_the_rarest_are_summarized(
+    tmp_path: Path,
+) -> None:
+    counts = {"rle_size": 1200, "polygon_odd": 3, "rle_counts": 3, "bbox_only": 2}
+    counts |= {"segmentation_empty": 1, "segmentation_missing": 1, "excluded": 9}
     rejections = [
-        *[Rejection("annotation", 1, n, Reason.RLE_SIZE) for n in range(1200)],
-        *[Rejection("annotation", 2, n, Reason.POLYGON_ODD) for n in range(2)],
-        Rejection("annotation", 3, 1, Reason.EXCLUDED),
+        Rejection("annotation", 1, number, Reason(name))  # type: ignore[call-arg]
+        for name, count in counts.items()
+        for number in range(count)
     ]
     (found,) = data_warnings(tmp_path, USUAL, cats(), rejections=rejections)
-    assert found.text == "1,202 annotations were dropped as invalid: 1,200 rle size, 2 polygon odd"
+    assert found.text == (
+        "1,210 annotations were dropped as invalid: 1,200 rle size, 3 polygon odd, 3 rle counts, "
+        "2 bbox only, 1 segmentation empty and 1 more"
+    )
 
 
 def test_crowd_regions_alone_give_no_warning(tmp_path: Path) -> None:
