@@ -91,6 +91,8 @@ def test_the_bytes_depend_on_the_seed_alone() -> None:
     assert first.tobytes() == draw_image(7, 128, 96, 3).tobytes()
     assert first.tobytes() != draw_image(7, 128, 96, 4).tobytes()
     assert (first.mode, first.size) == ("RGB", (128, 96))
+    scene = compose_scene(7, 128, 96, 3)
+    assert first.tobytes() == render(scene, 3).tobytes() != render(scene, 4).tobytes()
 
 
 def test_the_bytes_of_the_sample_have_not_changed() -> None:
@@ -194,6 +196,15 @@ def test_the_mask_of_a_crowd_is_its_silhouette_and_the_adjacent_pixels(
     silhouette = np.zeros((HEIGHT, WIDTH), bool)
     silhouette[top : top + 31, left : left + 61] = True  # Pillow paints the edges
     assert np.array_equal(decode(annotation["segmentation"]), grown(silhouette))
+
+
+def test_outlines_are_clipped_to_the_image() -> None:
+    right, bottom = WIDTH + 40, HEIGHT + 40
+    outline = [(-40, -40), (right, -40), (right, bottom), (-40, bottom)]
+    scene = compose_scene(3, WIDTH, HEIGHT, 0)
+    [annotation] = annotate(replace(scene, things=[Thing("car", [Part(outline, None)], base=60)]))
+    assert annotation["bbox"] == [0, 0, WIDTH, HEIGHT]
+    assert annotation["area"] == WIDTH * HEIGHT
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
