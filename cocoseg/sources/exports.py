@@ -142,7 +142,7 @@ def read_export(path: Path, split: str | None, name: str | None = None) -> Expor
         read = msgspec.json.decode(content, type=_Export)
         return Export(read.images, read.annotations, read.categories, split, name)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        document = load_document(path, content.removeprefix(b"\xef\xbb\xbf"))
+        document = load_document(path, content)
     annotations = [
         _known_fields(entry) if isinstance(entry, dict) else entry
         for entry in document["annotations"]

@@ -16,15 +16,15 @@ from tests.samples import COLORS, make_sample
 
 @pytest.mark.parametrize(
     ("shorter_side", "height", "width"),
-    [(None, 601, 801), (301, 601, 801), (300, 301, 401), (9, 76, 101)],
+    [(None, 607, 801), (304, 607, 801), (303, 304, 401), (9, 76, 101)],
 )
 def test_a_jpeg_is_decoded_at_the_smallest_sufficient_size_with_a_matching_mask(
     tmp_path: Path, shorter_side: int | None, height: int, width: int
 ) -> None:
-    sample = make_sample(tmp_path, width=801, height=601, kind="jpg")
+    sample = make_sample(tmp_path, width=801, height=607, kind="jpg")
     image, labels = sample.read(shorter_side=shorter_side)
     assert image.shape == (3, height, width)
-    rows = ((torch.arange(height) + 0.5) * 601 / height).long()
+    rows = ((torch.arange(height) + 0.5) * 607 / height).long()
     columns = ((torch.arange(width) + 0.5) * 801 / width).long()
     assert torch.equal(labels, torch.from_numpy(read_mask(sample.mask))[rows][:, columns])
     expected = torch.from_numpy(COLORS)[labels.long()].permute(2, 0, 1)

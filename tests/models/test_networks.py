@@ -10,7 +10,8 @@ from torchvision.models import MobileNet_V3_Large_Weights, Weights, WeightsEnum,
 from torchvision.models.segmentation import DeepLabV3_MobileNet_V3_Large_Weights
 
 from cocoseg.core.errors import MissingFileError, UserError
-from cocoseg.models.heads import DilatedConv2d
+from cocoseg.inference.backends import normalize
+from cocoseg.models.heads import DilatedConv2d, SkipHead
 from cocoseg.models.networks import (
     OUTPUT_STRIDES,
     ModelCard,
@@ -20,6 +21,7 @@ from cocoseg.models.networks import (
 )
 from cocoseg.models.weights import _download, load_model, load_pretrained, save_model
 from tests import ROOT
+from tests.networks import blotches, lively_model
 
 ARCHITECTURE = "deeplabv3_mobilenet_v3_large"
 NAMES = ("background", "person", "bicycle", "car", "motorcycle", "airplane")
@@ -51,15 +53,31 @@ def test_depthwise_convolutions_may_skip_taps_too() -> None:
     torch.testing.assert_close(short(images), nn.Conv2d.forward(short, images))
 
 
-def test_logits_equal_those_of_torchvisions_network() -> None:
-    ours = build_model(ARCHITECTURE, 6).eval()
+@pytest.mark.parametrize("architecture", [ARCHITECTURE, "lraspp_mobilenet_v3_large"])
+def test_logits_equal_those_of_torchvisions_network(architecture: str) -> None:
+    """The layers of this network are scaled so that each of them affects the logits."""
+    ours, card = lively_model(architecture)
+    options = {} if architecture.startswith("lraspp") else {"aux_loss": True}
     theirs = get_model(
-        ARCHITECTURE, weights=None, weights_backbone=None, num_classes=6, aux_loss=True
+        architecture, weights=None, weights_backbone=None, num_classes=3, **options
     ).eval()
     theirs.load_state_dict(ours.state_dict())
-    images = torch.randn(1, 3, 96, 128)
+    rgb = torch.from_numpy(blotches(96, 128, seed=9)).permute(2, 0, 1)[None]
+    images = normalize(rgb, card)
     with torch.inference_mode():
-        torch.testing.assert_close(ours(images)["out"], theirs(images)["out"], rtol=1e-4, atol=1e-5)
+        expected = theirs(images)["out"]
+        difference = (ours(images)["out"] - expected).abs().max()
+    assert difference < 1e-3 * expected.std()
+
+
+def test_the_decoder_of_deeplabv3plus_uses_low_and_high_level_features() -> None:
+    torch.manual_seed(0)
+    head = SkipHead(4, 8, classes=3, channels=6).eval()
+    features = {"low": torch.randn(1, 4, 40, 60), "high": torch.randn(1, 8, 10, 15)}
+    logits = head(features)
+    assert logits.shape == (1, 3, 40, 60)
+    for name, maps in features.items():
+        assert not torch.allclose(head({**features, name: maps.flip(-1)}), logits)
 
 
 @pytest.mark.parametrize("architecture", OUTPUT_STRIDES)
@@ -74,6 +92,7 @@ def test_folding_batch_norms_does_not_change_the_logits(architecture: str) -> No
                 nn.init.uniform_(tensor, 0.5, 1.5)
     folded = fold_batch_norms(model)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    assert any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
     images = torch.randn(2, 3, 64, 96, dtype=torch.float64)
     with torch.inference_mode():
         torch.testing.assert_close(folded(images)["out"], model.eval()(images)["out"])

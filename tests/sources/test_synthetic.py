@@ -12,7 +12,9 @@ import pycocotools.mask
 import pytest
 from numpy.typing import NDArray
 
+from cocoseg.sources.synthetic.objects import Part
 from cocoseg.sources.synthetic.scenes import (
+    Thing,
     annotate,
     annotations_json,
     compose_scene,
@@ -89,6 +91,8 @@ def test_the_bytes_depend_on_the_seed_alone() -> None:
     assert first.tobytes() == draw_image(7, 128, 96, 3).tobytes()
     assert first.tobytes() != draw_image(7, 128, 96, 4).tobytes()
     assert (first.mode, first.size) == ("RGB", (128, 96))
+    scene = compose_scene(7, 128, 96, 3)
+    assert first.tobytes() == render(scene, 3).tobytes() != render(scene, 4).tobytes()
 
 
 def test_the_bytes_of_the_sample_have_not_changed() -> None:
@@ -144,6 +148,18 @@ def test_areas_and_boxes_agree_with_the_masks(document: Document) -> None:
         assert np.allclose(edges, (left, top, left + width, top + height), atol=3)
 
 
+def test_every_annotated_object_is_visible(document: Document) -> None:
+    owners: dict[int, NDArray[np.int64]] = {}
+    valid = valid_annotations(document)
+    for annotation in valid:  # in each image back to front
+        owner = owners.setdefault(annotation["image_id"], np.zeros((HEIGHT, WIDTH), np.int64))
+        owner[decode(annotation["segmentation"])] = annotation["id"]
+    visible = Counter[int]()
+    for owner in owners.values():
+        visible.update(dict(zip(*np.unique(owner, return_counts=True), strict=True)))
+    assert min(visible[annotation["id"]] for annotation in valid) >= 20
+
+
 @pytest.mark.parametrize("image_id", [3, 8, 10, 13, 16, 22])
 def test_an_object_changes_the_image_only_inside_its_mask(image_id: int) -> None:
     scene = compose_scene(image_id, WIDTH, HEIGHT, seed=0)
@@ -169,10 +185,34 @@ def grown(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return near[1:-1, 1:-1]
 
 
+@pytest.mark.parametrize("corner", [(0, 0), (50, 20)], ids=["in the corner", "inside"])
+def test_the_mask_of_a_crowd_is_its_silhouette_and_the_adjacent_pixels(
+    corner: tuple[int, int],
+) -> None:
+    left, top = corner
+    outline = [(left, top), (left + 60, top), (left + 60, top + 30), (left, top + 30)]
+    crowd = Thing("person", [Part(outline, None)], base=60, crowd=True)
+    [annotation] = annotate(replace(compose_scene(3, WIDTH, HEIGHT, 0), things=[crowd]))
+    silhouette = np.zeros((HEIGHT, WIDTH), bool)
+    silhouette[top : top + 31, left : left + 61] = True  # Pillow paints the edges
+    assert np.array_equal(decode(annotation["segmentation"]), grown(silhouette))
+
+
+def test_outlines_are_clipped_to_the_image() -> None:
+    right, bottom = WIDTH + 40, HEIGHT + 40
+    outline = [(-40, -40), (right, -40), (right, bottom), (-40, bottom)]
+    scene = compose_scene(3, WIDTH, HEIGHT, 0)
+    [annotation] = annotate(replace(scene, things=[Thing("car", [Part(outline, None)], base=60)]))
+    assert annotation["bbox"] == [0, 0, WIDTH, HEIGHT]
+    assert annotation["area"] == WIDTH * HEIGHT
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_forty_images_contain_every_kind_of_malformed_annotation(seed: int) -> None:
     malformed = [(a, found) for a, found in all_defects(load(40, seed=seed)) if found]
     assert all(a["category_id"] in CLASSES for a, _ in malformed)
+    images = Counter(a["image_id"] for a, _ in malformed if a["image_id"] != 27)
+    assert sorted(images.values()) == [1] * 13  # in image 27, all annotations are malformed
     assert set().union(*(found for _, found in malformed)) == {
         "missing",
         "empty",

@@ -1,5 +1,6 @@
 """A training run is tracked by DVCLive and W&B."""
 
+import io
 import json
 import os
 import re
@@ -9,7 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from cocoseg.training.tracking import track
 from tests import ROOT
 from tests.wandb_files import OfflineRun, offline_runs
 from tests.wandb_server import WandbServer
@@ -24,8 +27,13 @@ from cocoseg.training.tracking import track
 def main():
     with track(Path("train"), {"lr": 1}, ["car"], run_id="run") as tracker:
         sizes = [(4, 6), (6, 4)]
-        arrays = [(np.zeros((*s, 3), np.uint8), *np.ones((2, *s), np.uint8)) for s in sizes]
-        tracker.log_predictions(0, [ValidationPrediction(*three) for three in arrays])
+        predictions = [
+            ValidationPrediction(
+                np.zeros((*size, 3), np.uint8), np.ones(size, np.uint8), np.full(size, 2, np.uint8)
+            )
+            for size in sizes
+        ]
+        tracker.log_predictions(0, predictions)
         for epoch, miou in enumerate([0.25, 0.5]):
             tracker.log_epoch(epoch, {"loss": 1.0, "val": {"miou": miou, "iou": {"car": None}}})
         tracker.summarize({"epoch": 1, "val": {"miou": 0.25}})
@@ -79,6 +87,13 @@ def test_metrics_become_curves_and_a_summary(tmp_path: Path) -> None:
     summary = json.loads((tmp_path / "train/metrics.json").read_text())
     assert summary["val"] == {"miou": 0.25}
     assert not (tmp_path / "wandb").exists()
+
+
+def test_an_inactive_tracker_writes_nothing(tmp_path: Path) -> None:
+    with track(tmp_path / "train", {}, ["car"], run_id="run", active=False) as tracker:
+        tracker.log_epoch(0, {"loss": 1.0, "lr": 0.1, "val": {}})  # type: ignore[typeddict-item]
+        tracker.summarize({"epoch": 1})
+    assert not (tmp_path / "train").exists()
 
 
 def test_wandb_is_offline_by_default_and_stores_the_run(tmp_path: Path) -> None:
@@ -168,6 +183,8 @@ def test_an_online_run_has_curves_images_and_the_model(tmp_path: Path) -> None:
         masks = [image["masks"][name] for name in ("ground_truth", "prediction")]
         for file in (image, *masks):
             assert run.files[file["path"]].startswith(b"\x89PNG")
+        labels = [Image.open(io.BytesIO(run.files[mask["path"]])).getextrema() for mask in masks]
+        assert labels == [(1, 1), (2, 2)]
         assert json.loads(run.files["wandb-summary.json"])["val/miou"] == 0.25
         assert run.artifacts["model"]["model.safetensors"] == b"weights"
 
