@@ -4,7 +4,6 @@ import errno
 import logging
 import os
 import platform
-import resource
 import signal
 import sys
 import time
@@ -120,6 +119,8 @@ def _fail(message: str) -> None:
 
 def _machine() -> dict[str, Any]:
     """Figures of this process and its finished children; memory in MiB."""
+    import resource  # not on Windows, where the command line works all the same
+
     unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB elsewhere
     peak = max(
         resource.getrusage(who).ru_maxrss

@@ -1,6 +1,5 @@
 """Choosing the device that computes."""
 
-import fcntl
 import logging
 import os
 import tempfile
@@ -95,6 +94,8 @@ def take_device(names: Sequence[str], locks: Path) -> int:
     Returns:
         The index in `names` of the device with the fewest reservations, the first of equals.
     """
+    import fcntl  # not on Windows, where `find_device` works all the same
+
     locks.mkdir(parents=True, exist_ok=True)
     with (locks / "choice.lock").open("w") as one_at_a_time:
         fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
@@ -112,6 +113,8 @@ def take_device(names: Sequence[str], locks: Path) -> int:
 
 def _is_held(path: Path) -> bool:
     """Whether a running process holds the lock of a file; if none does, remove the file."""
+    import fcntl
+
     with path.open() as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

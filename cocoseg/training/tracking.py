@@ -14,7 +14,6 @@ from typing import Any
 
 import wandb
 from dvclive import Live
-from scmrepo.exceptions import SCMError
 
 from cocoseg.core.errors import UserError
 from cocoseg.core.files import curve_name
@@ -196,7 +195,9 @@ def _warn(problem: str, error: Exception, run: "wandb.Run") -> None:
 def _open_live(directory: Path) -> Live:
     try:
         return Live(str(directory), save_dvc_exp=False, dvcyaml=False)
-    except SCMError as error:
+    except Exception as error:
+        if not type(error).__module__.startswith("scmrepo."):  # DVCLive's Git
+            raise
         raise UserError(f"Git: {error}; DVCLive requires a commit: run `git commit`") from None
 
 
