@@ -101,7 +101,7 @@ def _candidates(value: Any) -> Iterator[Any]:
             choices = [*_choices(params_model().model_json_schema()), "cpu", "auto"]
             yield from (f"{value}, changed", value[::-1])
             yield from (choice for choice in choices if choice != value)
-            yield 1  # for words that replace a number, such as `auto`
+            yield from (1, [value])  # for words that replace a number or a list: `auto`, `all`
         case list():
             yield from (value[:-1], [*value, *value[-1:]], value[:1] * max(2, len(value)))
             yield from ([*value, choice] for choice in _choices(params_model().model_json_schema()))

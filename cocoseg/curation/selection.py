@@ -19,7 +19,7 @@ from typing import Literal, TypedDict
 import msgspec
 from pycocotools import mask as coco_mask
 
-from cocoseg.coco.bounds import Box, Overshoot, overshoot, parse_json, possible_box
+from cocoseg.coco.bounds import Box, Overshoot, parse_json, possible_box
 from cocoseg.coco.instances import (
     Annotation,
     Category,
@@ -28,6 +28,7 @@ from cocoseg.coco.instances import (
     InvalidSegmentation,
     ReadResult,
     images_by_class,
+    parse_and_measure,
     parse_segmentation,
     rarest_class_by_image,
 )
@@ -202,9 +203,10 @@ def select(
     other = {c.id for c in read.instances.categories} - labels.keys()
     rejections = [r for r in read.rejections if r.category_id not in other]
     images = _usable_images(read.instances.images, rejections)
-    found = _Annotations(labels, source_names, other, images, exclude, out_of_bounds == "clip")
+    found = _Annotations(labels, source_names, images, exclude, out_of_bounds == "clip")
     for annotation in read.instances.annotations:
-        found.add(annotation)
+        if annotation.category_id not in other:
+            found.add(annotation)
     rejections += found.rejections
     dropped = _dropped_images(images, found.valid, rejections, exclude, max_instances)
     qualifying = {i: found.valid[i] for i in images if i not in dropped and i in found.valid}
@@ -221,7 +223,7 @@ def select(
             rejections.append(Rejection("annotation", image_id, annotation.id, reason))
     if not found.valid:
         raise NothingSelected(rejections)
-    ignored = _ignored_boxes(rejections, images, dropped.keys())
+    ignored = _ignored_boxes(rejections, images, found.valid, dropped.keys())
     kept = sorted(images.keys() - dropped.keys())
     instances = Instances(
         [
@@ -305,12 +307,11 @@ def _image_defect(image: ImageRecord) -> Defect | None:
 
 @dataclass
 class _Annotations:
-    """Annotations sorted into valid ones by image id, rejections and clipped ones."""
+    """Annotations of selected and unknown classes: valid ones by image id, rejected and clipped."""
 
     labels: Mapping[int, int]
     source_names: Mapping[int, str]
     """The category names of classes that merge several categories."""
-    other: Set[int]
     images: Mapping[int, ImageRecord]
     exclude: Set[Exclusion]
     clip: bool
@@ -321,8 +322,6 @@ class _Annotations:
 
     def add(self, annotation: Annotation) -> None:
         """Sort in one annotation."""
-        if annotation.category_id in self.other:
-            return
         image = self.images.get(annotation.image_id)
         defect = self._defect(annotation, image)
         self._seen.add(annotation.id)
@@ -335,8 +334,7 @@ class _Annotations:
             return
         box = None
         if image is not None:
-            segmentation, bbox = map(parse_json, (annotation.segmentation, annotation.bbox))
-            box = possible_box(segmentation, bbox, image.width, image.height)
+            box = _bounds(annotation, image)
         self.rejections.append(
             Rejection("annotation", annotation.image_id, annotation.id, *defect, box=box)
         )
@@ -351,12 +349,14 @@ class _Annotations:
         if annotation.category_id not in self.labels:
             return Defect(Reason.UNKNOWN_CATEGORY, f"category_id {annotation.category_id}")
         try:
-            segmentation = parse_segmentation(annotation.segmentation, image.width, image.height)
+            segmentation, beyond = parse_and_measure(
+                annotation.segmentation, image.width, image.height
+            )
         except InvalidSegmentation as error:
             return Defect(error.reason, error.detail)
         if (annotation.image_id, annotation.id) in self.exclude:
             return Defect(Reason.EXCLUDED)
-        if beyond := overshoot(segmentation, image.width, image.height):
+        if beyond:
             if not self.clip:
                 return Defect(Reason.OUT_OF_BOUNDS, f"by {beyond.pixels:.3g} pixels")
             if not coco_mask.area(encode_region(segmentation, image.width, image.height)):
@@ -410,9 +410,14 @@ def _numbers(
 def _ignored_boxes(
     rejections: Iterable[Rejection],
     images: Mapping[int, ImageRecord],
+    valid: Mapping[int, Sequence[Annotation]],
     dropped: Set[int],
 ) -> dict[int, list[Box]]:
-    """The boxes of rejected annotations in kept images, by image id."""
+    """The boxes of rejected annotations in kept images, by image id.
+
+    A box that bounds a valid annotation shows the same object and is left out. Label Studio writes
+    a box beside each polygon that it imported.
+    """
     boxes: dict[int, list[Box]] = defaultdict(list)
     for r in rejections:
         image_id = r.image_id
@@ -424,7 +429,22 @@ def _ignored_boxes(
             box = left, top, min(right, image.width), min(bottom, image.height)
             if box[0] < box[2] and box[1] < box[3]:
                 boxes[image_id].append(box)
-    return dict(boxes)
+    ignored: dict[int, list[Box]] = {}
+    for image_id, found in boxes.items():
+        outlined = [_bounds(a, images[image_id]) for a in valid.get(image_id, ())]
+        if others := [box for box in found if not any(_are_close(box, o) for o in outlined if o)]:
+            ignored[image_id] = others
+    return ignored
+
+
+def _bounds(annotation: Annotation, image: ImageRecord) -> Box | None:
+    segmentation, bbox = map(parse_json, (annotation.segmentation, annotation.bbox))
+    return possible_box(segmentation, bbox, image.width, image.height)
+
+
+def _are_close(box: Box, other: Box) -> bool:
+    """Whether no side differs by more than a pixel, the error of rounding."""
+    return all(abs(a - b) <= 1 for a, b in zip(box, other, strict=True))
 
 
 def _by_preference(

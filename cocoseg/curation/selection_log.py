@@ -67,8 +67,8 @@ def log_selection(selection: Selection, crowd_classes: Iterable[str]) -> None:
         )
     for name in crowd_classes:
         logger.warning(
-            "most annotated pixels of class %s are crowd regions (iscrowd: 1), which are ignored: "
-            "set mask.crowd: paint if your labeling tool writes iscrowd for masks",
+            "most annotated pixels of class %s are crowd regions (iscrowd: 1), which are ignored "
+            "unless mask.crowd is paint: set it if your labeling tool writes iscrowd for masks",
             name,
         )
     logger.info(

@@ -72,6 +72,13 @@ def test_a_preset_has_the_keys_of_params_yaml(preset: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("preset", sorted((ROOT / "presets").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_key_of_a_preset_has_another_valid_value(preset: Path) -> None:
+    params = yaml.safe_load(preset.read_text(encoding="utf-8"))
+    for key, value in flatten(params).items():
+        assert other_value(params, key) != value
+
+
 @pytest.fixture(scope="module")
 def repo(asked: Project) -> Iterator[Repo]:
     """DVC in this process. While locked, it reads dvc.yaml and dvc.lock only once."""
