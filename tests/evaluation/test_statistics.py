@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.stats import ttest_ind, ttest_rel
 
 from cocoseg.core.errors import UserError
 from cocoseg.evaluation.statistics import Comparison, ImageCounts, ScoredRun, compare_runs
@@ -156,6 +157,31 @@ def test_seeds_are_averaged_and_their_spread_widens_the_interval() -> None:
     ]
 
 
+def test_the_interval_of_seeds_equals_welchs_t_test() -> None:
+    """All images of a run have the same counts, so only the seeds vary."""
+    world = World(12, 5)
+    first, second = ([world.run(A, 0.05)[:1].repeat(4, axis=0) for _ in range(n)] for n in (3, 6))
+    found = compare_runs([scored(c) for c in first], [scored(c) for c in second])
+    scores = [[mean_iou(counts.sum(axis=0)) for counts in side] for side in (second, first)]
+    expected = ttest_ind(*scores, equal_var=False).confidence_interval()
+    assert (found.differences[0].low, found.differences[0].high) == pytest.approx(expected)
+    assert found.image_scores == [pytest.approx([np.mean(scores[1]), np.mean(scores[0])])] * 4
+
+
+def test_the_interval_of_folds_equals_a_paired_t_test() -> None:
+    world = World(13, 40)
+    sides = [
+        [{str(i): counts[i] for i in range(40) if i % 4 == fold} for fold in range(4)]
+        for counts in (world.run(A, 0.05), world.run(B, 0.05))
+    ]
+    found = compare_runs(*([scored(fold) for fold in side] for side in sides))
+    scores = [[mean_iou(sum(fold.values())) for fold in side] for side in sides]
+    expected = ttest_rel(*scores).confidence_interval()
+    width = found.differences[0].high - found.differences[0].low
+    assert width == pytest.approx(expected.high - expected.low)
+    assert (len(found.covered), found.not_covered) == (1, [])
+
+
 def test_folds_are_pooled_into_one_test_of_all_images() -> None:
     counts = World(5, 30).run(A, 0)
     folds = [scored({str(i): counts[i] for i in range(30) if i % 5 == fold}) for fold in range(5)]
@@ -187,13 +213,17 @@ def test_only_common_images_are_compared_and_the_others_are_listed() -> None:
 
 
 def test_classes_are_matched_by_name_and_the_rest_is_background() -> None:
-    counts = World(7, 30).run(A, 0)
+    world = World(7, 30)
+    counts = world.run(A, 0)
     order = [0, 2, 1]  # the second run lists car before person
     swapped = counts[:, order][:, :, order]
     found = compare_runs(
         [scored(counts)], [scored(swapped, classes=["background", "car", "person"])]
     )
     assert all(d.difference == 0 for d in found.differences)
+    assert not found.other_ground_truth
+    other = world.run(B, 0)[:, order][:, :, order]
+    found = compare_runs([scored(counts)], [scored(other, classes=["background", "car", "person"])])
     assert not found.other_ground_truth
 
     fewer = counts.copy()
