@@ -28,7 +28,9 @@ if TYPE_CHECKING:  # imports PyTorch
     from cocoseg.inference.predictor import Prediction
     from cocoseg.inference.tiling import Tiles
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm")
+EXTENSIONS = (
+    *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm"),
+)
 """The extensions of images in directories. A file that is named directly may have any extension."""
 
 _PREDICT = """\

@@ -72,7 +72,15 @@ NAMES += [
     "loop.png",
 ]
 NAMES += ["../secret.png", "../../secret.png", "..\\..\\secret.png", "sub/../../../secret.png"]
-NAMES += ["%2e%2e%2fsecret.png", "linked/secret.png", "SECRET", "file://SECRET", "C:\\secret.png"]
+NAMES += [
+    "%2e%2e%2fsecret.png",
+    "linked/far.png",
+    "far.png",
+    "linked/back/a.png",
+    "SECRET",
+    "file://SECRET",
+    "C:\\secret.png",
+]
 NAMES += [
     "/data/local-files/?d=sub%2Fb.jpg",
     "images\\a.png",
@@ -107,7 +115,10 @@ def make_room(room: Path) -> None:
     Image.new("RGB", SIZE, (4, 5, 6)).save(room / "cached.png")
     (images / "link.png").symlink_to(room / "cached.png")  # as DVC links tracked files
     (images / "loop.png").symlink_to("loop.png")
-    (images / "linked").symlink_to(room)
+    (room / "shared").mkdir()
+    Image.new("RGB", SIZE, (7, 8, 9)).save(room / "shared/far.png")
+    (room / "shared/back").symlink_to(images)
+    (images / "linked").symlink_to(room / "shared")
     (images / "gone.png").symlink_to("nowhere.png")
 
 
@@ -191,21 +202,24 @@ def run_case(number: int, room: Path) -> Counter[str]:
     source = FilesSource(params, connections=2, workers=0, downloads=case / "downloads")
     try:
         source.write_annotations(case / "instances.json")
+        read = read_instances(case / "instances.json")
         selection = select(
-            read_instances(case / "instances.json"),
+            read,
             "all",
             max_instances=10,
             max_images=10,
             prefer=rng.choice(["rare", "random", "first"]),
             seed=0,
+            out_of_bounds=rng.choice(["drop", "clip"]),
+            empty_fraction=rng.choice([0, 0.5, 1]),
         )
     except UserError as error:
         message = str(error)
         if len(message.splitlines()) != 1 or len(message) > 3000:
             raise AssertionError(f"not a line for a user: {message[:200]!r}") from error
         return Counter(["refused"])
-    write_selection(case / "selection.json", selection)
-    write_rejections(case / "rejected.csv", selection.rejections)
+    write_selection(case / "selection.json", selection.instances)
+    write_rejections(case / "rejected.csv", selection.rejections, read.instances)
     kept = read_instances(case / "selection.json").instances
     assert kept.images == selection.instances.images
     update_images(source, kept.images, case / "images")
@@ -223,8 +237,8 @@ def run_case(number: int, room: Path) -> Counter[str]:
 
 
 def _image_files(room: Path) -> list[Path]:
-    own = [path for path in (room / "own/images").rglob("*") if path.is_file()]
-    return [path for path in own if "linked" not in path.parts]
+    directories = room / "own/images", room / "shared"
+    return [path for own in directories for path in own.rglob("*") if path.is_file()]
 
 
 def run_cases(first: int, cases: int) -> Counter[str]:

@@ -170,7 +170,9 @@ def read_thumbnail(path: Path, side: int) -> NDArray[np.uint8]:
     try:
         with _open(path) as image:
             image.draft("L", (2 * side, 2 * side))
-            gray = Image.fromarray(to_rgb(ImageOps.exif_transpose(image))).convert("L")
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)  # a copy would lack the tags of a TIFF
+            gray = Image.fromarray(to_rgb(image)).convert("L")
             return np.asarray(gray.resize((side, side), Image.Resampling.BOX))
     except FileNotFoundError:
         raise MissingFileError(f"{path} not found") from None
@@ -191,13 +193,15 @@ def _open(path: Path, max_pixels: int = MAX_IMAGE_PIXELS) -> Iterator[Image.Imag
                 yield image
         except (DamagedImage, MemoryError):
             raise
+        except Image.DecompressionBombError:
+            raise TooLarge(f"has more pixels than the limit of {max_pixels:,}") from None
         except UnidentifiedImageError:
             raise DamagedImage(
                 f"is not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image"
             ) from None
         except Exception as error:
-            # Decoders raise almost anything on hostile bytes: struct.error, SyntaxError, EOFError,
-            # DecompressionBombError… Only an OSError with an errno comes from the disk.
+            # Decoders raise almost anything on hostile bytes: struct.error, SyntaxError, EOFError…
+            # Only an OSError with an errno comes from the disk.
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             raise DamagedImage(f"is damaged: {str(error) or type(error).__name__}") from None
@@ -211,6 +215,10 @@ def _check_values(image: Image.Image) -> None:
         return
     tags = image.tag_v2
     bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
+    if 2 in tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,)):
+        raise DamagedImage("has signed pixels of unknown range; save it as 8 bits")
+    if max(bits) > 8 and tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:
+        raise DamagedImage("has inverted gray values of more than 8 bits; save it as 8 bits")
     if len(bits) > 1 and max(bits) > 8:
         if tags.get(TiffImagePlugin.PLANAR_CONFIGURATION, 1) == 2:
             raise DamagedImage("has 16-bit channels in separate planes; save it as 8 bits")
@@ -222,10 +230,11 @@ def _check_values(image: Image.Image) -> None:
 
 def _highest_value(image: Image.Image) -> int:
     """The value of white in a gray image of more than 8 bits."""
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        values = image.tag_v2.get(_MAX_SAMPLE_VALUE, (65535,))
-        return int(max(values if isinstance(values, tuple) else (values,))) or 65535
-    return 65535
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return 65535
+    values = image.tag_v2.get(_MAX_SAMPLE_VALUE, 0)
+    bits = max(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (16,)))
+    return int(max(values if isinstance(values, tuple) else (values,))) or (1 << bits) - 1
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from cocoseg.evaluation.statistics import (
     Interval,
     draw_images,
     interval_95,
+    mean_ious,
     mean_of_defined,
     weighted_ious,
 )
@@ -147,9 +148,14 @@ class Evaluation:
         return total
 
     @cached_property
+    def resamples(self) -> NDArray[np.float64]:
+        """How often each bootstrap sample contains each image, (resamples, images)."""
+        return draw_images(len(self.samples))
+
+    @cached_property
     def resampled_ious(self) -> NDArray[np.float64]:
-        """The IoU of each class in bootstrap samples of the images, (resamples, classes)."""
-        return weighted_ious(self.confusions, draw_images(len(self.samples)))
+        """The IoU of each class in the bootstrap samples, (resamples, classes)."""
+        return weighted_ious(self.confusions, self.resamples)
 
     def image_scores(self) -> list[float]:
         """The mean IoU of each image over the classes in its ground truth or prediction."""
@@ -172,27 +178,26 @@ class Evaluation:
     def scores(self) -> EvaluationScores:
         """Compute the content of `metrics/test.json`."""
         scores = summarize_scores(self.confusion, self.classes)
-        undefined = scores["miou"] is None
+        boundary_miou = rounded(float(mean_of_defined(self._boundary_ious())))
         result: EvaluationScores = {
             "miou": scores["miou"],
             "miou_interval": interval_95(
-                np.array([]) if undefined else mean_of_defined(self.resampled_ious)
+                mean_ious(self.resampled_ious, self.confusions, self.resamples)
             ),
-            "boundary_miou": None
-            if undefined
-            else rounded(float(mean_of_defined(self._boundary_ious()))),
+            "boundary_miou": None if scores["miou"] is None else boundary_miou,
             "pixel_accuracy": scores["pixel_accuracy"],
             "mean_accuracy": scores["mean_accuracy"],
             "iou": scores["iou"],
             "images": len(self.samples),
         }
-        empty = self.confusions[~self.confusions[:, 1:].any(axis=(1, 2))]
+        shown = self.confusions.any(axis=2)
+        empty = self.confusions[shown[:, 0] & ~shown[:, 1:].any(axis=1)]
         if len(empty):
             false_pixels = empty[:, 0, 1:].sum(axis=1)
             result["empty_images"] = {
                 "images": len(empty),
                 "false_alarms": round(float((false_pixels > 0).mean()), 6),
-                "false_pixels": round(float(false_pixels.sum() / max(empty.sum(), 1)), 6),
+                "false_pixels": round(float(false_pixels.sum() / empty.sum()), 6),
             }
         return result
 

@@ -77,6 +77,23 @@ def mean_of_defined(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     return ratio(np.nansum(scores, axis=-1), (~np.isnan(scores)).sum(axis=-1))
 
 
+def mean_ious(
+    ious: NDArray[np.float64], confusions: NDArray[np.int64], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The mean IoU over weighted images; NaN where the ground truth shows only background.
+
+    Args:
+        ious: the result (rows, classes) of `weighted_ious` for the other arguments.
+        confusions: the confusion matrix of each image, (images, classes, classes).
+        weights: how often each image counts, (rows, images).
+
+    Returns:
+        The mean for each row of weights, (rows,).
+    """
+    shown = weights @ confusions[:, 1:].sum(axis=(1, 2))
+    return np.where(shown > 0, mean_of_defined(ious), np.nan)
+
+
 def interval_95(samples: NDArray[np.float64]) -> Interval:
     """The range of the middle 95% of bootstrap samples (n,), without NaN, rounded to 6 digits."""
     defined = samples[~np.isnan(samples)]
@@ -353,10 +370,11 @@ def _scores(counts: NDArray[np.int64], weights: NDArray[np.float64]) -> NDArray[
 
     The mean is NaN where the ground truth shows no class but the background.
     """
-    ious = np.stack([weighted_ious(one_pass, weights) for one_pass in counts])
-    shown = counts[:, :, 1:].sum(axis=(2, 3)) @ weights.T
-    means = np.where(shown > 0, mean_of_defined(ious), np.nan)
-    return np.concatenate([means[..., None], ious], axis=-1)
+    scores = []
+    for one_pass in counts:
+        ious = weighted_ious(one_pass, weights)
+        scores.append(np.column_stack([mean_ious(ious, one_pass, weights), ious]))
+    return np.stack(scores)
 
 
 def _image_scores(counts: NDArray[np.int64]) -> list[float]:

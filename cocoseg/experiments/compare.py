@@ -107,7 +107,7 @@ class RevisionComparison:
                 f"(other masks or annotations): use --same-ground-truth to score {b} against the "
                 f"ground truth of {a}."
             )
-        if np.isnan(found.differences[0].first):
+        if np.isnan(found.differences[0].difference):
             notes.append("The mean IoU is undefined: no shared test image shows a class.")
         notes.append(f"The 95% interval covers {'; '.join(found.covered)}.")
         if any(not np.isfinite(difference.low) for difference in found.differences):

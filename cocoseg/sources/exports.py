@@ -11,6 +11,7 @@ kept with a reason, so that `filter` can report them.
 import gzip
 import json
 import logging
+import re
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -251,8 +252,8 @@ _OUR_FIELDS = {
 
 def _file_name(entry: dict[str, Any]) -> str | None:
     """The name of the image file. LVIS has a URL in its place."""
-    names = (entry.get("file_name"), entry.get("coco_url"))
-    return next((name for name in names if isinstance(name, str)), None)
+    names = [entry.get(field) for field in ("file_name", "coco_url")]
+    return max((name for name in names if isinstance(name, str)), key=bool, default=None)
 
 
 def _query(export: int, entry: dict[str, Any]) -> ImageQuery:
@@ -309,7 +310,8 @@ def _unique_name(path: str, taken: set[str]) -> str:
 # --- Annotations and categories ------------------------------------------------------------------
 
 
-_EMPTY_SEGMENTATIONS = (b"null", b"[]", b"[[]]")
+_EMPTY = re.compile(rb"null|\[\s*(\[\s*\]\s*,?\s*)*\]")
+_LIST = re.compile(rb"\[\s*([-\d{])")
 
 
 def _annotation(
@@ -328,9 +330,7 @@ def _annotation(
     key = _key(entry.id)
     if key not in (None, id):
         annotation["source_id"] = _encodable(key)
-    is_short = memoryview(entry.segmentation).nbytes < 16
-    compact = b"".join(bytes(entry.segmentation).split()) if is_short else b""
-    if entry.bbox and compact in _EMPTY_SEGMENTATIONS:
+    if entry.bbox and _EMPTY.fullmatch(memoryview(entry.segmentation)):
         annotation["rejected"] = Defect(Reason.BBOX_ONLY)
     return annotation
 
@@ -341,17 +341,20 @@ def _segmentation(raw: msgspec.Raw) -> msgspec.Raw:
     VGG Image Annotator writes the one polygon as a flat list; other tools put a run-length encoding
     into a list.
     """
-    start = memoryview(raw)[:8].tobytes().lstrip()
-    inner = start[1:].lstrip()[:1]
-    if not start.startswith(b"[") or not inner or inner not in b"{-0123456789":
+    start = _LIST.match(memoryview(raw))
+    if not start:
         return raw
-    if inner != b"{":
+    if start[1] != b"{":
         return msgspec.Raw(b"[" + bytes(raw) + b"]")
-    encodings = msgspec.json.decode(raw, type=list[msgspec.Raw])
+    try:
+        encodings = msgspec.json.decode(raw, type=list[msgspec.Raw])
+    except msgspec.DecodeError:  # NaN
+        return raw
     return encodings[0] if len(encodings) == 1 else raw
 
 
-_CROWD_TEXTS = {"": 0, "0": 0, "false": 0, "no": 0, "1": 1, "true": 1, "yes": 1}
+_NO, _YES = ("", "0", "0.0", "false", "no"), ("1", "1.0", "true", "yes")
+_CROWD_TEXTS = {**dict.fromkeys(_NO, 0), **dict.fromkeys(_YES, 1)}
 
 
 def _iscrowd(value: Any) -> Any:
@@ -384,7 +387,7 @@ def _merge_categories(
                     f"{ascii(entry)[:100]}"
                 )
             key = _key(entry.get("id"))
-            if isinstance(supercategory := entry.get("supercategory"), str):
+            if isinstance(supercategory := entry.get("supercategory"), str) and supercategory:
                 supercategories.setdefault(name, _utf8(supercategory))
             if name not in id_of:
                 taken = id_of.values()

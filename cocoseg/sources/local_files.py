@@ -161,7 +161,7 @@ class _Candidate:
 def _find(query: ImageQuery, base: str, directory: ImageDirectory | None) -> _Candidate:
     try:
         if directory is None:
-            return _Candidate(query, base, plain_path(query.file_name))
+            return _Candidate(query, base, plain_path(query.file_name.removeprefix(f"{base}/")))
         path = directory.find(query.file_name)
         return _Candidate(query, base, path, directory.directory / path)
     except NoMatch as error:

@@ -34,6 +34,9 @@ class NoMatch(LookupError):
 
 PathParts = tuple[str, ...]
 
+_Listed = tuple[PathParts, str]
+"""A path, and the first path of the same file: links give a directory several."""
+
 
 class ImageDirectory:
     """The files in a directory and its subdirectories.
@@ -53,14 +56,16 @@ class ImageDirectory:
         if not directory.is_dir():
             raise UserError(f"{directory} is not a directory; check download.files")
         self.directory = directory
-        self._by_name: dict[str, list[PathParts]] = defaultdict(list)
-        self._by_stem: dict[str, list[PathParts]] = defaultdict(list)
-        for parent, names in _walk(directory):
+        self._by_name: dict[str, list[_Listed]] = defaultdict(list)
+        self._by_lower_extension: dict[str, list[_Listed]] = defaultdict(list)
+        for parent, first, names in _walk(directory):
             for name in names:
                 parts = Path(parent, name).relative_to(directory).parts
-                if _is_utf8("/".join(parts)):
-                    self._by_name[_composed(name)].append(parts)
-                    self._by_stem[_with_lower_extension(_composed(name))].append(parts)
+                path = Path(first, name).relative_to(directory).as_posix()
+                if _is_utf8("/".join((path, *parts))):
+                    self._by_name[_composed(name)].append((parts, path))
+                    lower = _with_lower_extension(_composed(name))
+                    self._by_lower_extension[lower].append((parts, path))
 
     def find(self, name: str) -> str:
         """Find the file that a name in an annotation file refers to.
@@ -80,18 +85,19 @@ class ImageDirectory:
         candidates = [(wanted, self._by_name.get(wanted[-1], ())) for wanted in interpretations]
         for *directories, last in interpretations:
             wanted = (*directories, _with_lower_extension(last))
-            candidates.append((wanted, self._by_stem.get(wanted[-1], ())))
-        for wanted, paths in candidates:
-            matches = [parts for parts in paths if _is_match(parts, wanted)]
+            candidates.append((wanted, self._by_lower_extension.get(wanted[-1], ())))
+        for wanted, listed in candidates:
+            matches = [(parts, path) for parts, path in listed if _is_match(parts, wanted)]
             if not matches:
                 continue
-            longest = max(min(len(parts), len(wanted)) for parts in matches)
-            best = [parts for parts in matches if min(len(parts), len(wanted)) == longest]
-            exact = [parts for parts in best if len(parts) == len(wanted)]
-            if len(exact or best) > 1:
-                shown = ", ".join("/".join(parts) for parts in best[:3])
+            longest = max(min(len(parts), len(wanted)) for parts, _ in matches)
+            best = [match for match in matches if min(len(match[0]), len(wanted)) == longest]
+            exact = [match for match in best if len(match[0]) == len(wanted)]
+            paths = list(dict.fromkeys(path for _, path in exact or best))
+            if len(paths) > 1:
+                shown = ", ".join(paths[:3])
                 raise NoMatch(Reason.IMAGE_AMBIGUOUS, f"{name} matches {shown}"[:300])
-            return "/".join((exact or best)[0])
+            return paths[0]
         raise NoMatch(Reason.IMAGE_NOT_FOUND, name[:300])
 
 
@@ -119,19 +125,27 @@ def _composed(name: str) -> str:
 
 def _with_lower_extension(name: str) -> str:
     stem, dot, extension = name.rpartition(".")
-    return f"{stem}{dot}{extension.lower()}"
+    return f"{stem}.{extension.lower()}" if dot else name
 
 
-def _walk(directory: Path) -> Iterator[tuple[str, list[str]]]:
-    """Each directory below, also behind links, and its sorted file names; none twice."""
-    seen: set[str] = set()
-    for parent, directories, names in os.walk(directory, followlinks=True):
-        if (real := os.path.realpath(parent)) in seen:
-            directories.clear()
+def _walk(directory: Path) -> Iterator[tuple[str, str, list[str]]]:
+    """Each path of a directory below, its first path, and its sorted file names.
+
+    Links are followed after all directories, and only one link to each directory, because links can
+    form loops.
+    """
+    first: dict[str, str] = {}
+    followed: set[str] = set()
+    starts = [str(directory)]
+    for start in starts:
+        if (target := os.path.realpath(start)) in followed:
             continue
-        seen.add(real)
-        directories.sort()
-        yield parent, sorted(names)
+        followed.add(target)
+        for parent, directories, names in os.walk(start):
+            directories.sort()
+            paths = [os.path.join(parent, name) for name in directories]
+            starts += filter(os.path.islink, paths)
+            yield parent, first.setdefault(os.path.realpath(parent), parent), sorted(names)
 
 
 def _is_match(parts: PathParts, wanted: PathParts) -> bool:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cocoseg.coco.instances import Annotation, Instances
 from cocoseg.coco.rasterize import rasterize
 from cocoseg.core.labels import IGNORE_INDEX, Labels, write_mask
-from cocoseg.curation.selection import read_exclusions
+from cocoseg.curation.exclusions import read_exclusions
 from cocoseg.evaluation.examples import write_gallery
 from cocoseg.evaluation.label_errors import (
     LABEL_ERROR_VIEWS,
