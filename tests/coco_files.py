@@ -1,14 +1,16 @@
 """Small COCO instances files, built entry by entry."""
 
 import json
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
 from cocoseg.coco.instances import Annotation, read_instances
-from cocoseg.curation.selection import Exclusion, Prefer, Selection, select
+from cocoseg.curation.classes import ClassSpec
+from cocoseg.curation.exclusions import Exclusion
+from cocoseg.curation.selection import Prefer, Selection, select
 
 SQUARE = [[2.0, 2.0, 8.0, 2.0, 8.0, 8.0, 2.0, 8.0]]
 CATEGORIES = [{"id": 10, "name": "cat"}, {"id": 20, "name": "dog"}, {"id": 30, "name": "cow"}]
@@ -39,13 +41,15 @@ def write_instances(
 
 def select_from(
     path: Path,
-    classes: tuple[str, ...] | Literal["all"] = ("cat", "dog"),
+    classes: Sequence[ClassSpec] | Literal["all"] = ("cat", "dog"),
     *,
     max_instances: int = 10,
     max_images: int = 100,
     prefer: Prefer = "rare",
     seed: int = 0,
     exclude: Set[Exclusion] = frozenset(),
+    out_of_bounds: Literal["drop", "clip"] = "drop",
+    empty_fraction: float = 0.0,
 ) -> Selection:
     return select(
         read_instances(path),
@@ -55,9 +59,12 @@ def select_from(
         prefer=prefer,
         seed=seed,
         exclude=exclude,
+        out_of_bounds=out_of_bounds,
+        empty_fraction=empty_fraction,
     )
 
 
 def painted(segmentation: Any, label: int, id: int = 1, iscrowd: Literal[0, 1] = 0) -> Annotation:
     """An annotation of a selection, with a label as its category."""
-    return Annotation(id, 1, label, msgspec.Raw(json.dumps(segmentation).encode()), iscrowd)
+    raw = msgspec.Raw(json.dumps(segmentation).encode())
+    return Annotation(id, 1, label, raw, iscrowd=iscrowd)

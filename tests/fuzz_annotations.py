@@ -32,7 +32,8 @@ from cocoseg.coco.instances import read_instances
 from cocoseg.coco.rasterize import write_masks
 from cocoseg.coco.rejections import write_rejections
 from cocoseg.core.errors import UserError
-from cocoseg.curation.selection import log_rejections, select, write_selection
+from cocoseg.curation.selection import select, write_selection
+from cocoseg.curation.selection_log import log_selection, mostly_crowd
 from cocoseg.sources.synthetic.scenes import annotations_json
 from tests import ROOT
 from tests.mirror import MIRROR, mirror_document
@@ -337,6 +338,8 @@ def run_case(content: bytes, directory: Path, rng: random.Random) -> Counter[str
             max_images=rng.choice([1, 2, 10]),
             prefer=rng.choice(["rare", "random", "first"]),
             seed=0,
+            out_of_bounds=rng.choice(["drop", "clip"]),
+            empty_fraction=rng.choice([0, 0.5, 1]),
         )
     except UserError as error:
         message = str(error)
@@ -344,9 +347,9 @@ def run_case(content: bytes, directory: Path, rng: random.Random) -> Counter[str
             raise AssertionError(f"not an error of one line: {message[:200]!r}") from error
         message.encode()
         return Counter(["refused"])
-    log_rejections(selection)
-    write_selection(directory / "selection.json", selection)
-    write_rejections(directory / "rejected.csv", selection.rejections)
+    log_selection(selection, mostly_crowd(selection.instances))
+    write_selection(directory / "selection.json", selection.instances)
+    write_rejections(directory / "rejected.csv", selection.rejections, read.instances)
     json.dumps(selection.summary(), allow_nan=False).encode()
     with (directory / "rejected.csv").open(encoding="utf-8", newline="") as table:
         assert len(list(csv.reader(table))) == 1 + len(selection.rejections)

@@ -39,7 +39,7 @@ def overshoot(segmentation: "Polygons | RunLengths", width: int, height: int) ->
             horizontal = max(horizontal, -min(xs), max(xs) - width)
             vertical = max(vertical, -min(ys), max(ys) - height)
     largest = max(horizontal, vertical)
-    if largest <= ROUNDING:
+    if round(largest, 6) <= ROUNDING:  # 20.01 - 20 is slightly more than 0.01
         return None
     return Overshoot(largest, max(horizontal / width, vertical / height))
 

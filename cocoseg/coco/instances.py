@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from cocoseg.coco.bounds import Box, possible_box
+from cocoseg.coco.bounds import ROUNDING, Box, Overshoot, overshoot, possible_box
 from cocoseg.coco.rejections import Defect, Reason, Rejection
 from cocoseg.core.errors import MissingFileError, UserError
 
@@ -325,6 +325,9 @@ class _RawRunLengths(msgspec.Struct):
 
 
 _decode_polygons = msgspec.json.Decoder(Polygons).decode
+_decode_plausible_polygons = msgspec.json.Decoder(
+    list[Annotated[list[Annotated[float, msgspec.Meta(ge=0)]], msgspec.Meta(min_length=6)]]
+).decode
 _decode_run_lengths = msgspec.json.Decoder(_RawRunLengths).decode
 
 
@@ -345,25 +348,44 @@ def parse_segmentation(raw: msgspec.Raw, width: int, height: int) -> Polygons | 
     Raises:
         InvalidSegmentation: The segmentation is missing or malformed.
     """
+    return parse_and_measure(raw, width, height)[0]
+
+
+def parse_and_measure(
+    raw: msgspec.Raw, width: int, height: int
+) -> tuple[Polygons | RunLengths, Overshoot | None]:
+    """Like `parse_segmentation`; also returns how far the segmentation extends beyond the image."""
     try:
-        polygons = _decode_polygons(raw)
+        polygons = _decode_plausible_polygons(raw)
+        is_within = bool(polygons)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         content = bytes(raw).lstrip()
         if content.startswith(b"{"):
-            return _parse_run_lengths(content, width, height)
-        raise _polygons_defect(content) from None
-    if len(min(polygons, key=len, default=())) < 6:
-        polygons = _without_short_polygons(polygons)
-    points, extent = 0, float(max(width, height))
+            return _parse_run_lengths(content, width, height), None
+        is_within = False
+    if not is_within:
+        polygons = _remaining_polygons(raw)
+    points, shorter = 0, min(width, height)
     for polygon in polygons:
         points += len(polygon) // 2
-        extent = max(extent, max(polygon) - min(polygon))
         if len(polygon) % 2:
             raise InvalidSegmentation(Reason.POLYGON_ODD, f"{len(polygon)} coordinates")
+        is_within = is_within and max(polygon) <= shorter  # most are
+    beyond = None if is_within else overshoot(polygons, width, height)
     # Measuring is slow; this upper bound rules out nearly all outlines.
+    extent = max(width, height) + 2 * (beyond.pixels if beyond else ROUNDING)
     if points * extent > MAX_OUTLINE < sum(map(_outline_length, polygons)):
         raise InvalidSegmentation(Reason.OUTLINE_TOO_LONG, f"more than {MAX_OUTLINE} pixels")
-    return polygons
+    return polygons, beyond
+
+
+def _remaining_polygons(raw: msgspec.Raw) -> Polygons:
+    """The polygons of three points or more. Raises InvalidSegmentation where there are none."""
+    try:
+        polygons = _decode_polygons(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise _polygons_defect(bytes(raw).lstrip()) from None
+    return _without_short_polygons(polygons)
 
 
 def _without_short_polygons(polygons: Polygons) -> Polygons:

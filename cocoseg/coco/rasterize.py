@@ -93,7 +93,8 @@ def encode_region(
     else:
         rightmost = max(max(polygon[0::2]) for polygon in segmentation)
         columns = width if whole else max(1, min(width, int(rightmost) + 1))
-        encoded = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, columns))
+        outlines = coco_mask.frPyObjects(segmentation, height, columns)
+        encoded = coco_mask.merge(outlines) if len(outlines) > 1 else outlines[0]
     return encoded
 
 

@@ -105,8 +105,7 @@ class Reason(StrEnum):
     # Images with an unusable entry.
     MALFORMED_IMAGE = (
         "malformed_image",
-        "A field of the image is missing or has the wrong type, or the size is below 1 or above "
-        "67,108,864 pixels.",
+        "A field of the image is missing or has the wrong type, or the size is below 1 pixel.",
         "Correct the entry.",
     )
     IMAGE_TOO_LARGE = (
@@ -158,7 +157,7 @@ class Reason(StrEnum):
     )
     SEGMENTATION_EMPTY = (
         "segmentation_empty",
-        "The segmentation or one of its polygons is empty.",
+        "The segmentation is empty.",
         "Export polygons or masks.",
     )
     SEGMENTATION_MALFORMED = (
@@ -173,8 +172,8 @@ class Reason(StrEnum):
     )
     POLYGON_TOO_SHORT = (
         "polygon_too_short",
-        "A polygon has fewer than three points.",
-        "Remove the polygon, or add points.",
+        "No polygon of the annotation has three points.",
+        "Remove the annotation, or add points.",
     )
     OUT_OF_BOUNDS = (
         "out_of_bounds",
@@ -319,13 +318,19 @@ def write_rejections(path: Path, rejections: Sequence[Rejection], instances: "In
                     r.annotation_id,
                     r.reason,
                     r.detail,
-                    image.file_name if image else "",
-                    names.get(category_id, ""),
-                    image.annotation_file if image else "",
-                    source_image_id,
-                    source_annotation_id,
+                    _printable(image.file_name if image else ""),
+                    _printable(names.get(category_id, "")),
+                    _printable(image.annotation_file if image else ""),
+                    _printable(source_image_id),
+                    _printable(source_annotation_id),
                 ]
             )
+
+
+def _printable(value: int | str | None) -> int | str | None:
+    """Escape what UTF-8 or CSV cannot hold, such as half a surrogate pair or a carriage return."""
+    is_printable = not isinstance(value, str) or value.isprintable()
+    return value if is_printable else ascii(value)[1:-1]
 
 
 def read_rejections(path: Path) -> list[Rejection]:

@@ -257,7 +257,7 @@ class NothingSelected(UserError):
             commonest = max(images, key=images.__getitem__, default=Reason.NO_SELECTED_CLASS)
             details = [r.detail for r in rejections if r.reason is commonest and r.detail]
             if details:
-                message += f", first {ascii(details[0][:200])[1:-1]}"
+                message += f" (first: {ascii(details[0][:200])[1:-1]})"
             message += "."
         super().__init__(f"{message} {commonest.remedy} See data/rejected.csv.")
 
@@ -360,7 +360,7 @@ class _Annotations:
             if not self.clip:
                 return Defect(Reason.OUT_OF_BOUNDS, f"by {beyond.pixels:.3g} pixels")
             if not coco_mask.area(encode_region(segmentation, image.width, image.height)):
-                return Defect(Reason.OUT_OF_BOUNDS, "entirely")
+                return Defect(Reason.OUT_OF_BOUNDS, "no pixel is within")
             self.clipped.append(Clipped(image.id, annotation.id, beyond))
         return None
 

@@ -140,6 +140,6 @@ def test_fields_that_are_not_used_are_not_kept(tmp_path: Path) -> None:
     read = read_instances(file)
     assert msgspec.json.decode(msgspec.json.encode(read.instances)) == {
         "images": [image(1)],
-        "annotations": [annotation(1, 1)],
+        "annotations": [{**annotation(1, 1), "bbox": None}],
         "categories": CATEGORIES,
     }

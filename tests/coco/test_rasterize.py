@@ -65,7 +65,9 @@ def test_mask_files_are_palette_pngs_of_the_labels_and_the_summary_counts_them(
     pixels = np.zeros(256, int)
     for image in selection.images:
         annotations = [a for a in selection.annotations if a.image_id == image.id]
-        labels = rasterize(annotations, 96, 64, overlap="last", crowd="ignore")
+        labels = rasterize(
+            annotations, 96, 64, overlap="last", crowd="ignore", ignored=image.ignored
+        )
         with Image.open(tmp_path / f"{image.stem}.png") as mask:
             assert (mask.format, mask.mode) == ("PNG", "P")
             assert mask.getpalette() == PALETTE.ravel().tolist()

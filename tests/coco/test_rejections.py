@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cocoseg.coco.instances import MAX_OUTLINE
+from cocoseg.coco.instances import MAX_OUTLINE, Instances
 from cocoseg.coco.rejections import (
     UNUSABLE_IMAGES,
     Reason,
@@ -36,17 +36,18 @@ def test_the_library_uses_every_reason_and_spells_none_out() -> None:
 
 
 def test_unusable_images_are_all_image_reasons_but_those_of_the_selection() -> None:
-    # The enumeration lists five reasons of the selection, then the other image reasons.
+    # The enumeration lists the reasons of the selection, then the other image reasons.
     reasons = list(Reason)
     of_selection = {
         Reason.NO_SELECTED_CLASS,
         Reason.NO_VALID_ANNOTATION,
         Reason.TOO_MANY_INSTANCES,
         Reason.OVER_MAX_IMAGES,
+        Reason.OVER_EMPTY_FRACTION,
         Reason.EXCLUDED,
     }
-    assert set(reasons[:5]) == of_selection
-    assert set(reasons[5 : reasons.index(Reason.UNKNOWN_IMAGE)]) == UNUSABLE_IMAGES
+    assert set(reasons[:6]) == of_selection
+    assert set(reasons[6 : reasons.index(Reason.UNKNOWN_IMAGE)]) == UNUSABLE_IMAGES
 
 
 def test_meanings_and_remedies_are_sentences_with_the_limits_of_the_code() -> None:
@@ -54,7 +55,7 @@ def test_meanings_and_remedies_are_sentences_with_the_limits_of_the_code() -> No
         assert re.fullmatch(r"[A-Z].+\.", reason.meaning), reason
         assert re.fullmatch(r"[A-Z].+\.", reason.remedy), reason
     assert f" {MAX_OUTLINE:,} pixels" in Reason.OUTLINE_TOO_LONG.meaning
-    assert f" {MAX_IMAGE_PIXELS:,} pixels" in Reason.MALFORMED_IMAGE.meaning
+    assert f" {MAX_IMAGE_PIXELS:,} pixels" in Reason.IMAGE_TOO_LARGE.meaning
 
 
 def test_the_table_in_the_documentation_lists_the_reasons() -> None:
@@ -74,7 +75,7 @@ def test_rejections_are_read_as_they_were_written_without_the_category(tmp_path:
         Rejection("annotation", None, -3, Reason.MALFORMED_ANNOTATION),
     ]
     path = tmp_path / "rejected.csv"
-    write_rejections(path, rejections)
+    write_rejections(path, rejections, Instances([], [], []))
     rejections[3].category_id = None
     assert read_rejections(path) == rejections
 

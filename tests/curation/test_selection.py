@@ -21,17 +21,12 @@ from cocoseg.coco.instances import (
     rarest_class_by_image,
     read_instances,
 )
-from cocoseg.coco.rejections import write_rejections
+from cocoseg.coco.rejections import COLUMNS, write_rejections
 from cocoseg.core.errors import UserError
 from cocoseg.core.images import MAX_IMAGE_PIXELS
-from cocoseg.curation.selection import (
-    Prefer,
-    Selection,
-    log_rejections,
-    read_exclusions,
-    warn_of_unknown,
-    write_selection,
-)
+from cocoseg.curation.exclusions import read_exclusions, warn_of_unknown
+from cocoseg.curation.selection import Prefer, Selection, write_selection
+from cocoseg.curation.selection_log import log_selection
 from cocoseg.sources.synthetic.scenes import annotations_json
 from tests.coco_files import (
     CATEGORIES,
@@ -57,7 +52,6 @@ INVALID: list[tuple[str, Any, str]] = [
     ("segmentation_missing", None, ""),
     ("segmentation_empty", [], ""),
     ("segmentation_empty", [[]], ""),
-    ("segmentation_empty", [*SQUARE, []], ""),
     ("segmentation_malformed", "[[1, 2, 3, 4, 5, 6]]", "not a list of lists of numbers"),
     ("segmentation_malformed", "", "not a list of lists of numbers"),
     ("segmentation_malformed", [1, 2, 3, 4, 5, 6], "not a list of lists of numbers"),
@@ -71,10 +65,10 @@ INVALID: list[tuple[str, Any, str]] = [
     ("coordinate_not_finite", [[1, 2, 3, 4, 5, float("nan")]], ""),
     ("coordinate_not_finite", [[1, 2, 3, 4, 5, float("inf")]], ""),
     ("coordinate_not_finite", [[1, 2, 3, 4, 5, 10**400]], ""),
-    ("coordinate_negative", [[1, 2, 3, 4, 5, -0.5]], "-0.5"),
-    ("coordinate_beyond_image", [[1, 2, 20.01, 4, 5, 6]], "x 20.01 > width 20"),
-    ("coordinate_beyond_image", [[1, 2, 3, 10.01, 5, 6]], "y 10.01 > height 10"),
-    ("coordinate_beyond_image", [*SQUARE, [1, 2, 3, 1e300, 5, 6]], "y 1e+300 > height 10"),
+    ("out_of_bounds", [[1, 2, 3, 4, 5, -0.5]], "by 0.5 pixels"),
+    ("out_of_bounds", [[1, 2, 20.02, 4, 5, 6]], "by 0.02 pixels"),
+    ("out_of_bounds", [*SQUARE, [1, 2, 3, 70, 5, 6]], "by 60 pixels"),
+    ("outline_too_long", [*SQUARE, [1, 2, 3, 1e300, 5, 6]], "more than 1048576 pixels"),
     ("outline_too_long", [[0, 0, 20, 10] * 60_000], "more than 1048576 pixels"),
     ("rle_malformed", {"size": [10, 20]}, "counts"),
     ("rle_malformed", {"counts": [200]}, "size"),
@@ -113,7 +107,9 @@ def test_an_annotation_is_rejected_for_its_segmentation(
     [
         [[0, 0, 20, 0, 20, 10, 0, 10]],  # the whole image, including the far edges
         [[0, 0, 0, 0, 0, 0]],
+        [[0, 0, 20.01, 0, 20, 10.01, -0.01, 10]],  # rounding noise
         SQUARE * 50,
+        [*SQUARE, [], [1, 2], [1, 2, 3, 4]],
         CROWD,
         {"size": [10, 20], "counts": [0, 0, 0, 200]},
         {"size": [10, 20], "counts": "X6"},
@@ -170,7 +166,7 @@ def test_annotations_with_an_unknown_image_or_a_repeated_id_are_rejected(tmp_pat
 BAD_IMAGES: list[tuple[str, Any]] = [
     ("malformed_image", image(2, width=0)),
     ("malformed_image", image(2, height=-1)),
-    ("malformed_image", image(2, width=MAX_IMAGE_PIXELS + 1, height=1)),
+    ("image_too_large", image(2, width=MAX_IMAGE_PIXELS + 1, height=1)),
     ("malformed_image", image(2, width=2**70)),
     ("malformed_image", image(2, width=20.5)),
     ("malformed_image", image(2, file_name=None)),
@@ -242,6 +238,7 @@ def test_images_are_rejected_for_their_annotations_and_counted(tmp_path: Path) -
     assert selection.summary() == {
         "images_total": 7,
         "images_kept": 2,
+        "images_empty": 0,
         "images_dropped": {
             "no_selected_class": 2,
             "no_valid_annotation": 2,
@@ -254,6 +251,8 @@ def test_images_are_rejected_for_their_annotations_and_counted(tmp_path: Path) -
             "segmentation_empty": 2,
             "too_many_instances": 4,
         },
+        "clipped": {"annotations": 0, "largest": 0},
+        "ignored": {"annotations": 0, "images": 0},
         "classes": {"cat": {"images": 2, "instances": 5}, "dog": {"images": 0, "instances": 0}},
     }
 
@@ -262,7 +261,7 @@ def test_a_crowd_counts_as_one_instance(tmp_path: Path) -> None:
     annotations = [annotation(1, 1), annotation(2, 1, CROWD, iscrowd=1)]
     file = write_instances(tmp_path / "a.json", [image(1), image(2)], annotations)
     assert len(select_from(file, max_instances=2).instances.images) == 1
-    with pytest.raises(UserError, match=r"no images left after filtering 2 \(.*\): check filt"):
+    with pytest.raises(UserError, match=r"no images left .* Raise `filter\.max_instances`\."):
         select_from(file, max_instances=1)
 
 
@@ -278,7 +277,7 @@ def test_categories_with_the_same_id_are_refused_if_one_is_selected(tmp_path: Pa
     categories = [*CATEGORIES, {"id": 10, "name": "rat"}]
     file = write_instances(tmp_path / "a.json", [image(1)], [annotation(1, 1)], categories)
     for classes in (("cat", "dog"), ("rat",)):
-        with pytest.raises(UserError, match="'cat' and 'rat' have the same id 10"):
+        with pytest.raises(UserError, match="'cat' and 'rat' have the same id, 10, in"):
             select_from(file, classes)
     file = write_instances(
         tmp_path / "a.json", [image(1)], [annotation(1, 1, category_id=20)], categories
@@ -304,30 +303,47 @@ def test_a_selection_is_read_as_it_was_written(tmp_path: Path) -> None:
     file = tmp_path / "instances.json"
     file.write_text(annotations_json(50, 96, 64, seed=0))
     selection = select_from(file, CLASSES)
-    write_selection(tmp_path / "selection.json", selection)
+    write_selection(tmp_path / "selection.json", selection.instances)
     again = read_instances(tmp_path / "selection.json")
     assert again.rejections == []
+    for ours in (again.instances.annotations, selection.instances.annotations):
+        for entry in ours:  # boxes are those of the painted pixels
+            entry.bbox = msgspec.Raw(b"null")
     assert msgspec.json.encode(again.instances) == msgspec.json.encode(selection.instances)
     assert len(again.instances.annotations) > 30
 
 
 def test_rejected_csv_has_a_row_for_every_rejection(tmp_path: Path) -> None:
-    annotations = [annotation(1, 1), annotation(2, 1, [[1, 2, 3, 4, 5, -6]]), annotation(3, 3, [])]
-    images = [image(1), image(2), image(3), image(4, file_name='../"a",\n.jpg')]
-    selection = select_from(write_instances(tmp_path / "a.json", images, annotations))
-    write_rejections(tmp_path / "rejected.csv", selection.rejections)
+    annotations = [
+        annotation(1, 1),
+        annotation(2, 1, [[1, 2, 3, 4, 5, -6]], source_id="a2"),
+        annotation(3, 3, [], category_id=20),
+        annotation(4, 1, iscrowd="?", category_id=20),
+    ]
+    images = [
+        image(1, annotation_file="a.json"),
+        image(2, annotation_file="b.json", source_id="x/2"),
+        image(3),
+        image(4, file_name='../"a",\r\n\ud800.jpg'),
+    ]
+    path = write_instances(tmp_path / "a.json", images, annotations)
+    selection = select_from(path)
+    read = read_instances(path)
+    write_rejections(tmp_path / "rejected.csv", selection.rejections, read.instances)
     with (tmp_path / "rejected.csv").open(encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
-    assert header == ["image_id", "annotation_id", "reason", "detail"]
-    assert sorted(rows) == sorted(
-        [
-            ["1", "2", "coordinate_negative", "-6"],
-            ["3", "3", "segmentation_empty", ""],
-            ["2", "", "no_selected_class", ""],
-            ["3", "", "no_valid_annotation", ""],
-            ["4", "", "unsafe_file_name", "'../\"a\",\\n.jpg'"],
-        ]
-    )
+    assert tuple(header) == COLUMNS
+    detail = {reason: text for _, _, reason, text, *_ in rows}
+    assert detail["out_of_bounds"] == "by 6 pixels"
+    # Without the detail: ids, reason, file name, category, file and ids of the source.
+    assert sorted([*row[:3], *row[4:]] for row in rows) == [
+        ["1", "2", "out_of_bounds", "1.jpg", "cat", "a.json", "1", "a2"],
+        ["1", "4", "malformed_annotation", "1.jpg", "dog", "a.json", "1", ""],
+        ["2", "", "no_selected_class", "2.jpg", "", "b.json", "x/2", ""],
+        ["3", "", "no_valid_annotation", "3.jpg", "", "", "3", ""],
+        ["3", "3", "segmentation_empty", "3.jpg", "dog", "", "3", "3"],
+        ["4", "", "unsafe_file_name", '../"a",\\r\\n\\ud800.jpg', "", "", "4", ""],
+    ]
 
 
 def test_the_log_has_one_line_per_reason(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -335,11 +351,15 @@ def test_the_log_has_one_line_per_reason(tmp_path: Path, caplog: pytest.LogCaptu
     annotations = [annotation(1, 1), *invalid]
     selection = select_from(write_instances(tmp_path / "a.json", [image(1)], annotations))
     with caplog.at_level(logging.INFO):
-        log_rejections(selection)
+        log_selection(selection, ["cat"])
     assert [record.getMessage() for record in caplog.records] == [
-        "98 invalid annotations: segmentation_empty, the first: annotation 2 of image 1",
-        "1 invalid annotations: segmentation_missing, the first: annotation 0 of image 1",
-        "1 of 1 images kept with 1 annotations; dropped images: none",
+        "98 invalid: segmentation_empty, first annotation 2 of image 1. Export polygons or masks.",
+        "1 invalid: segmentation_missing, first annotation 0 of image 1. Export polygons or masks.",
+        "99 rejected annotations have no known position, so their objects count as background: in "
+        "1.jpg",
+        "most annotated pixels of class cat are crowd regions (iscrowd: 1), which are ignored "
+        "unless mask.crowd is paint: set it if your labeling tool writes iscrowd for masks",
+        "1 of 1 images kept with 1 annotations; rejected images: none",
     ]
 
 
@@ -398,9 +418,11 @@ def independent_counts(document: dict[str, Any], max_instances: int) -> dict[str
     return {
         "images_total": len(images),
         "images_kept": len({a["image_id"] for a in kept_annotations}),
+        "images_empty": 0,
         "images_dropped": dict(drops),
         "annotations_total": sum(a["category_id"] in ids for a in document["annotations"]),
         "annotations_kept": len(kept_annotations),
+        "clipped": {"annotations": 0, "largest": 0},
         "classes": classes,
     }
 
@@ -408,7 +430,8 @@ def independent_counts(document: dict[str, Any], max_instances: int) -> dict[str
 def assert_counts_are_independent(document: dict[str, Any], file: Path) -> dict[str, Any]:
     file.write_text(json.dumps(document))
     summary = select_from(file, CLASSES, max_images=10_000).summary()
-    dropped = summary.pop("annotations_dropped")
+    dropped, ignored = summary.pop("annotations_dropped"), summary.pop("ignored")
+    assert ignored["annotations"] <= sum(dropped.values())
     assert summary == independent_counts(document, max_instances=10)
     assert sum(dropped.values()) == summary["annotations_total"] - summary["annotations_kept"]
     return summary
@@ -696,7 +719,7 @@ def test_all_classes_are_at_most_254(tmp_path: Path) -> None:
         return select_from(file, "all", max_instances=255)
 
     assert len(select_all(254).instances.categories) == 254
-    with pytest.raises(UserError, match="255 categories have annotations, expected 1 to 254"):
+    with pytest.raises(UserError, match="255 classes, expected at most 254"):
         select_all(255)
 
 
@@ -731,5 +754,5 @@ def test_entries_that_the_source_rejected_keep_their_reason(tmp_path: Path) -> N
         ("annotation", "bbox_only", ""),
         ("annotation", "unknown_image", ""),
     ]
-    with pytest.raises(UserError, match=r"2 \(1 image_not_found, .*, the first: 2\.jpg\): "):
+    with pytest.raises(UserError, match=r"2: 1 image_not_found, .* \(first: 2\.jpg\)\. "):
         select_from(write_instances(tmp_path / "a.json", images, []), ("cat",))
