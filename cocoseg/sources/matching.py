@@ -143,8 +143,8 @@ def _walk(directory: Path) -> Iterator[tuple[str, str, list[str]]]:
         followed.add(target)
         for parent, directories, names in os.walk(start):
             directories.sort()
-            paths = [os.path.join(parent, name) for name in directories]
-            starts += filter(os.path.islink, paths)
+            paths = [Path(parent, name) for name in directories]
+            starts += [str(path) for path in paths if path.is_symlink()]
             yield parent, first.setdefault(os.path.realpath(parent), parent), sorted(names)
 
 
