@@ -1,6 +1,7 @@
-"""The command line: segment images, compare and list runs, rank potential label errors.
+"""The command line: segment images, check an export, compare and list runs, rank label errors.
 
 cocoseg predict photo.jpg holiday/ --out predictions
+cocoseg check farm/annotations.json farm/images
 cocoseg compare main 'seed-*'
 cocoseg runs
 cocoseg label-errors 'fold-*'
@@ -14,9 +15,10 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from cocoseg.core.errors import UserError
@@ -37,7 +39,9 @@ _PREDICT = """\
 Segment images. For each image NAME.jpg, this writes
 
   NAME_mask.png           the mask as a palette image: 0 is the background,
-                          then the classes in the order of the model
+                          then the classes in the order of the model. Pillow
+                          reads labels from it; OpenCV, scikit-image and imageio
+                          read colors, unless --gray writes a grayscale image
   NAME_overlay.jpg        the image with the mask over it
   NAME_probabilities.npz  with --probabilities: the arrays `probabilities`,
                           float16 (classes, height, width), and `classes`
@@ -55,10 +59,22 @@ examples:
   cocoseg predict holiday/ more/*.png --out predictions --batch-size 32
   cocoseg predict photo.jpg --model models/onnx/int8.onnx --probabilities
   cocoseg predict panorama.jpg --tiles full
-  cocoseg predict unlabeled/ --coco predictions.json
+  cocoseg predict unlabeled/ --coco predictions.json --coco-format polygons
 
 in Python:
   cocoseg.load("models/model.safetensors").predict("photo.jpg").labels"""
+
+_CHECK = """\
+Read an export of a labeling tool as the pipeline would, with the settings of
+presets/own_data.yaml, and list what it would keep and reject. ANNOTATIONS is a
+COCO file, IMAGES the directory of its images; both may be URLs. Images at URLs
+are not fetched, so their files are not checked. No file is written. If nothing
+is left to train on, the exit status is 1."""
+
+_CHECK_EXAMPLES = """\
+examples:
+  cocoseg check ~/Downloads/farm/annotations.json ~/Downloads/farm/images
+  cocoseg check result.json . --classes cow sheep"""
 
 _COMPARE = """\
 Compare the models of B (and C ...) with the model of A on the test images that
@@ -118,11 +134,13 @@ def _renamed(arguments: Sequence[str]) -> str | None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="cocoseg", description="Segment images, compare runs and find label errors."
+        prog="cocoseg",
+        description="Segment images, check exports, compare runs and find label errors.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, summary, description, examples, add_arguments in (
         ("predict", "segment images", _PREDICT, _PREDICT_EXAMPLES, _add_predict),
+        ("check", "check an export before training", _CHECK, _CHECK_EXAMPLES, _add_check),
         ("compare", "test which revision is better", _COMPARE, _COMPARE_EXAMPLES, _add_compare),
         ("runs", "list runs and their scores", _RUNS, _RUNS_EXAMPLES, _add_runs),
         (
@@ -168,6 +186,19 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="also write all predictions to a COCO file, for labeling tools",
     )
+    add(
+        "--coco-format",
+        choices=("rle", "polygons"),
+        default="rle",
+        help="one run-length encoding per class, or one polygon per connected region, for tools "
+        "that read no run-length encodings, such as Label Studio (default: %(default)s)",
+    )
+    add(
+        "--gray",
+        action="store_true",
+        help="write masks as grayscale images of labels, which OpenCV, scikit-image and imageio "
+        "read as labels; image viewers show them almost black",
+    )
     add("--probabilities", action="store_true", help="also write the probability of each class")
     add(
         "--tiles",
@@ -199,10 +230,37 @@ def _predict(options: argparse.Namespace) -> None:
         options.out,
         probabilities=options.probabilities,
         coco=options.coco,
+        coco_format=options.coco_format,
+        gray=options.gray,
         device=options.device,
         batch_size=options.batch_size,
         tiles=options.tiles,
     )
+
+
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("annotations", metavar="ANNOTATIONS", help="the path or URL of a COCO file")
+    add("images", metavar="IMAGES", help="the path or URL of the directory of the images")
+    add(
+        "--classes",
+        nargs="+",
+        default="all",
+        metavar="CLASS",
+        help="the classes to select (default: all that have annotations)",
+    )
+    parser.set_defaults(run=_check)
+
+
+def _check(options: argparse.Namespace) -> None:
+    from cocoseg.check import check_export, next_step
+
+    arguments = options.annotations, options.images, options.classes
+    checked = check_export(*arguments)
+    print(checked.as_text())
+    if not checked.selection:
+        raise UserError("nothing is left to train on: see the reasons above")
+    print(f"\n{next_step(*arguments)}")
 
 
 def _add_compare(parser: argparse.ArgumentParser) -> None:
@@ -319,6 +377,8 @@ def predict(
     device: str,
     batch_size: int,
     coco: Path | None = None,
+    coco_format: Literal["rle", "polygons"] = "rle",
+    gray: bool = False,
     tiles: "Tiles | None" = None,
 ) -> None:
     """Segment images, write the outputs, and print a line for each image.
@@ -332,6 +392,8 @@ def predict(
         batch_size: as in `Predictor.predict_many`.
         coco: a COCO file to write. File names in it are relative to the deepest directory that
             contains all inputs.
+        coco_format: the form of the segmentations in `coco`.
+        gray: write masks as grayscale images of labels, without a palette.
         tiles: as in `Predictor.predict`.
 
     Raises:
@@ -349,7 +411,7 @@ def predict(
     except (FileExistsError, NotADirectoryError):
         raise UserError(f"--out {out}: a file is in the place of this directory") from None
     predictor = load(model, device)
-    annotations = CocoWriter(predictor.card.classes)
+    annotations = CocoWriter(predictor.card.classes, coco_format)
     base = os.path.commonpath([os.path.normpath(_directory_of(path).absolute()) for path in inputs])
     failed = 0
     results = predictor.predict_many(outputs, batch_size, tiles)
@@ -360,7 +422,7 @@ def predict(
             tqdm.write(f"error: {result}", file=sys.stderr)
             continue
         output = outputs[image]
-        _write_prediction(output, result, probabilities)
+        _write_prediction(output, result, probabilities, gray)
         if coco:
             annotations.add(Path(os.path.relpath(image, base)).as_posix(), result.labels)
         fractions = ", ".join(f"{name} {part:.1%}" for name, part in result.fractions().items())
@@ -373,10 +435,15 @@ def predict(
         raise UserError(f"{failed} of {len(outputs)} images could not be read")
 
 
-def _write_prediction(output: Path, prediction: "Prediction", probabilities: bool) -> None:
+def _write_prediction(
+    output: Path, prediction: "Prediction", probabilities: bool, gray: bool
+) -> None:
     """Write the files of an image; `output` is their path without `_mask.png` and so on."""
     with atomic_file(output.with_name(f"{output.name}_mask.png")) as temporary:
-        write_mask(temporary, prediction.labels)
+        if gray:
+            Image.fromarray(prediction.labels).save(temporary, format="PNG")
+        else:
+            write_mask(temporary, prediction.labels)
     with atomic_file(output.with_name(f"{output.name}_overlay.jpg")) as temporary:
         prediction.overlay().save(temporary, format="JPEG", quality=90)
     if probabilities:

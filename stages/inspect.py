@@ -14,8 +14,10 @@ from cocoseg.coco.instances import read_instances
 from cocoseg.coco.rejections import read_rejections
 from cocoseg.core.files import atomic_directory, write_csv, write_json, write_text
 from cocoseg.core.stage import run_stage
+from cocoseg.curation.classes import labels_of_categories
 from cocoseg.curation.near_duplicates import read_near_duplicates
 from cocoseg.curation.splits import read_splits
+from cocoseg.params.filter import FilterParams
 from cocoseg.params.reader import load_params
 from cocoseg.params.runtime import RuntimeParams
 from cocoseg.reports.data.galleries import Inputs
@@ -29,13 +31,15 @@ def main() -> None:
     params = load_params(Path("params.yaml"))
     selection = read_instances(Path("data/selection.json")).instances
     data = measure(selection, Path("data/masks"), params[RuntimeParams].worker_count())
+    source = read_instances(Path("data/annotations/instances.json")).instances
     inputs = Inputs(
-        source=read_instances(Path("data/annotations/instances.json")).instances,
+        source=source,
         rejections=read_rejections(Path("data/rejected.csv")),
         images=Path("data/images"),
         masks=Path("data/masks"),
         near_duplicates=read_near_duplicates(Path("data/near_duplicates.csv")),
         splits=read_splits(Path("data/splits")),
+        labels=labels_of_categories(source, params[FilterParams].class_specs()),
     )
     splits = read_json(Path("metrics/split.json"))
     data_warnings = find_data_warnings(data, splits, inputs.rejections)

@@ -48,6 +48,17 @@ def categories_of_classes(
     return found
 
 
+def labels_of_categories(
+    instances: Instances, classes: Sequence[ClassSpec] | Literal["all"]
+) -> dict[int, int]:
+    """The label of each category of a selected class, by category id.
+
+    Arguments and errors are those of `categories_of_classes`.
+    """
+    members = categories_of_classes(instances, classes)
+    return {id: label for label, ids in enumerate(members.values(), start=1) for id in ids}
+
+
 def _names_of_classes(instances: Instances, classes: Sequence[ClassSpec]) -> dict[str, list[str]]:
     """The names of the categories that make up each class."""
     known = {category.name for category in instances.categories}

@@ -11,7 +11,7 @@ Mislabeled Images in Object Detection Data", 2023).
 import csv
 import io
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import msgspec
@@ -57,6 +57,7 @@ class Finding:
             from 0 to 1; 0 without an annotation.
         box: (left, top, width, height) of the visible pixels.
         area: the number of visible pixels.
+        category: the category of the annotation in the source, if its class merges several.
     """
 
     annotation_id: int | None
@@ -65,6 +66,7 @@ class Finding:
     agreement: float
     box: tuple[int, int, int, int]
     area: int
+    category: str = ""
 
 
 def find(
@@ -106,7 +108,10 @@ def find(
         around = _window(*window, margin=round(REACH * visible.sum() ** 0.5))
         excess = unannotated[around] == label
         beyond = float(probabilities[label][around][excess].sum(dtype=np.float64))
-        finding = _finding(annotation.id, label, probabilities, window, visible, beyond)
+        finding = replace(
+            _finding(annotation.id, label, probabilities, window, visible, beyond),
+            category=annotation.source_category or "",
+        )
         # The class that is predicted in its place may extend beyond the annotation, too.
         explained[around] |= excess | (unannotated[around] == finding.means.argmax())
         findings.append(finding)
@@ -165,6 +170,7 @@ class LabelError:
         width: the width of the box.
         height: the height of the box.
         area: the number of visible pixels.
+        category: the category of the annotation in the source, if its class merges several.
     """
 
     image_id: int
@@ -179,6 +185,7 @@ class LabelError:
     width: int
     height: int
     area: int
+    category: str = ""
 
 
 COLUMNS = [field.name for field in fields(LabelError)]
@@ -218,7 +225,10 @@ def rank_label_errors(
         labels = classes[annotated], classes[seen]
         if score >= MIN_SCORE:
             label_errors.append(
-                LabelError(image_id, f.annotation_id, name, *labels, kind, score, *f.box, f.area)
+                LabelError(
+                    *(image_id, f.annotation_id, name, *labels, kind, score, *f.box, f.area),
+                    category=f.category,
+                )
             )
     return sorted(
         label_errors, key=lambda s: (-s.score, s.image_id, s.annotation_id or -1, s.x, s.y)

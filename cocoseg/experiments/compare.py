@@ -107,8 +107,17 @@ class RevisionComparison:
                 f"(other masks or annotations): use --same-ground-truth to score {b} against the "
                 f"ground truth of {a}."
             )
-        if np.isnan(found.differences[0].difference):
-            notes.append("The mean IoU is undefined: no shared test image shows a class.")
+        mean, *classes = found.differences
+        for side, score in ((a, mean.first), (b, mean.second)):
+            if np.isnan(score):
+                notes.append(
+                    f"The mean IoU of {side} is undefined: no mask of these images shows a class."
+                )
+        if undefined := [d.name for d in classes if np.isnan(d.first) or np.isnan(d.second)]:
+            notes.append(
+                f"The IoU of {', '.join(undefined)} is undefined where neither masks nor "
+                "predictions show the class."
+            )
         notes.append(f"The 95% interval covers {'; '.join(found.covered)}.")
         if any(not np.isfinite(difference.low) for difference in found.differences):
             notes.append("It is none if fewer than two images show the class.")
@@ -283,12 +292,12 @@ def _rows(result: RevisionComparison) -> list[list[str]]:
 def _cells(difference: Difference) -> list[str]:
     scores = [_number(value, "") for value in (difference.first, difference.second)]
     low, high = (_number(value, "+") for value in (difference.low, difference.high))
-    interval = "none" if low == "none" else f"{low} to {high}"
+    interval = "none" if np.isnan(difference.low) else f"{low} to {high}"
     return [*scores, _number(difference.difference, "+"), interval]
 
 
 def _number(value: float, sign: str) -> str:
-    return "none" if np.isnan(value) else f"{value:{sign}.3f}"
+    return "undefined" if np.isnan(value) else f"{value:{sign}.3f}"
 
 
 def text_table(rows: Sequence[Sequence[str]], numeric: Collection[int] = ()) -> str:

@@ -95,7 +95,7 @@ def label_errors_table(found: Sequence[RankedError]) -> str:
     rows = [
         [
             f"{error.score:.3f}",
-            *(error.kind, error.annotated, error.predicted, error.image),
+            *(error.kind, _annotated(error), error.predicted, error.image),
             "" if error.annotation_id is None else str(error.annotation_id),
             f"{error.x},{error.y} {error.width}x{error.height}",
             revision.name,
@@ -103,6 +103,10 @@ def label_errors_table(found: Sequence[RankedError]) -> str:
         for error, revision in found
     ]
     return text_table([header, *rows])
+
+
+def _annotated(error: LabelError) -> str:
+    return f"{error.annotated} ({error.category})" if error.category else error.annotated
 
 
 def label_errors_page(found: Sequence[RankedError]) -> str:

@@ -62,6 +62,7 @@ def render_page(template: Path, **values: Any) -> str:
     )
     environment.filters.update(
         score=score,
+        mean_score=mean_score,
         count=count,
         size=size,
         words=words,
@@ -121,6 +122,11 @@ def hex_color(color: Sequence[int]) -> str:
 def score(value: float | None) -> str:
     """Format a score with three decimals, or as a dash if it is undefined."""
     return "–" if value is None else f"{value:.3f}"  # noqa: RUF001
+
+
+def mean_score(value: float | None) -> str:
+    """Format a mean IoU with three decimals, or as `undefined`."""
+    return "undefined" if value is None else score(value)
 
 
 def count(value: float) -> str:

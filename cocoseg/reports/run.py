@@ -37,6 +37,8 @@ _PROTOCOL_IMAGES = 8000
 _PROTOCOL = {
     "download.coco.split": "val2014",
     "filter.max_instances": 10,
+    "filter.out_of_bounds": "drop",
+    "filter.empty_fraction": 0,
     "split.ratios": {"train": 8, "val": 1, "test": 1},
 }
 

@@ -38,6 +38,7 @@ from cocoseg.reports.data.thumbnails import (
 )
 
 _MAX_PAIRS = 8
+_EMPTY_THUMBNAILS = 6
 _CLASS_THUMBNAILS = 96
 """The approximate number of class examples on the page; each class has at least one."""
 
@@ -70,6 +71,7 @@ class Inputs:
         masks: the directory of their masks.
         near_duplicates: the pairs that the stage `near_duplicates` found.
         splits: the stems of each split.
+        labels: the label of each category of a selected class, by category id of the source.
     """
 
     source: Instances
@@ -78,6 +80,7 @@ class Inputs:
     masks: Path
     near_duplicates: Sequence[NearDuplicate]
     splits: Mapping[str, Sequence[str]]
+    labels: Mapping[int, int]
 
 
 # --- Examples of each class -----------------------------------------------------------------------
@@ -138,12 +141,17 @@ def choose_class_examples(data: DataStatistics, label: int) -> list[ClassExample
     visible = objects[data.areas[objects] > 0] if data.areas[largest] else objects
     smallest = visible[np.argmin(data.areas[visible])]
     width, height = data.boxes[smallest, 2:]
+    largest_fraction = f"largest: {fractions.max():.0%} of the image"
     candidates = [
         ClassExample(int(by_fraction[len(images) // 2]), "median size"),
         ClassExample(
-            int(data.image_of[smallest]), f"smallest: {width} x {height} pixels", int(smallest)
+            int(data.image_of[smallest]),
+            f"smallest: {width} x {height} pixels{_source_category(data, smallest)}",
+            int(smallest),
         ),
-        ClassExample(int(data.image_of[largest]), f"largest: {fractions.max():.0%} of the image"),
+        ClassExample(
+            int(data.image_of[largest]), f"{largest_fraction}{_source_category(data, largest)}"
+        ),
         ClassExample(
             int(images[np.argmax(instances)]), f"most objects: {instances.max()} in this image"
         ),
@@ -154,6 +162,12 @@ def choose_class_examples(data: DataStatistics, label: int) -> list[ClassExample
     for example in candidates:
         chosen.setdefault((example.image, example.annotation), example)
     return list(chosen.values())
+
+
+def _source_category(data: DataStatistics, index: int) -> str:
+    """The category of an annotation in the source, if its class merges several."""
+    name = data.annotations[index].source_category
+    return f", {name}" if name else ""
 
 
 def _draw_class_example(data: DataStatistics, inputs: Inputs, example: ClassExample) -> Thumbnail:
@@ -174,6 +188,20 @@ def _draw_class_example(data: DataStatistics, inputs: Inputs, example: ClassExam
         f"{image.file_name} with its mask: {', '.join(visible) or 'background only'}",
         _jpeg(draw_annotated(pixels, labels, box)),
     )
+
+
+def draw_empty_images(data: DataStatistics, inputs: Inputs) -> list[Thumbnail]:
+    """Draw some images without annotations, evenly spread over all of them."""
+    split_of = {stem: name for name, stems in inputs.splits.items() for stem in stems}
+    empty = data.empty_images()
+    chosen = np.linspace(0, len(empty) - 1, min(_EMPTY_THUMBNAILS, len(empty))).round().astype(int)
+    thumbnails = []
+    for image in [data.images[index] for index in empty[chosen]]:
+        drawn = draw_dropped(image.width, image.height, image=_read_image(inputs, image))
+        alt = f"{image.file_name}, without objects"
+        caption = f"in {split_of[image.stem]}"
+        thumbnails.append(Thumbnail(caption, image.file_name, alt, _jpeg(drawn)))
+    return thumbnails
 
 
 def _surroundings(box: Sequence[int], image: ImageRecord) -> tuple[int, int, int, int]:
@@ -253,7 +281,7 @@ class _Draw(Protocol):
 def rejected_images(data: DataStatistics, inputs: Inputs) -> list[RejectedGallery]:
     """Draw the annotations of some rejected images, by reason; most frequent first."""
     rejections = [r for r in inputs.rejections if r.kind == "image"]
-    return _galleries(data, inputs, rejections, partial(_draw_rejected_image, data, inputs))
+    return _galleries(data, inputs, rejections, partial(_draw_rejected_image, inputs))
 
 
 def rejected_annotations(data: DataStatistics, inputs: Inputs) -> list[RejectedGallery]:
@@ -299,7 +327,6 @@ def _galleries(
 
 
 def _draw_rejected_image(
-    data: DataStatistics,
     inputs: Inputs,
     rejection: Rejection,
     image: ImageRecord | None,
@@ -313,11 +340,10 @@ def _draw_rejected_image(
     name = _name(image, rejection)
     if image is None or not _is_drawable(image):
         return Thumbnail(caption, name)
-    label_of = {data.names[label]: label for label in data.class_labels}
     valid, outlines = [], []
     for annotation in annotations:
         if _is_valid(annotation, image):
-            label = label_of.get(name_of.get(annotation.category_id, ""), IGNORE_INDEX)
+            label = inputs.labels.get(annotation.category_id, IGNORE_INDEX)
             valid.append(msgspec.structs.replace(annotation, category_id=label))
         else:
             outlines += outlines_in(bytes(annotation.segmentation))

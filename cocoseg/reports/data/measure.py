@@ -117,6 +117,10 @@ class DataStatistics:
         chosen = ~self.crowd if label is None else ~self.crowd & (self.labels == label)
         return np.flatnonzero(chosen)
 
+    def empty_images(self) -> NDArray[np.int64]:
+        """Indices of the images without annotations."""
+        return np.setdiff1d(np.arange(len(self.images)), self.image_of)
+
     def instances(self) -> NDArray[np.int64]:
         """The number of objects of each class in each image, without crowd regions, (I, L)."""
         counts = np.zeros((len(self.images), len(self.names)), np.int64)

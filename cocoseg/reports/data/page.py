@@ -13,6 +13,7 @@ from cocoseg.curation.splits import SPLITS
 from cocoseg.reports.data.galleries import (
     Inputs,
     class_galleries,
+    draw_empty_images,
     near_duplicate_galleries,
     rejected_annotations,
     rejected_images,
@@ -43,6 +44,7 @@ def make_data_page(
     frequent = sorted(sorted(data.class_labels, key=lambda k: -shown[k])[:_TABLE_CLASSES])
     both = data.cooccurrence()
     splits = read_json(metrics / "split.json")
+    empty = {data.images[index].stem for index in data.empty_images()}
     return render_page(
         Path(__file__).with_name("data.html.jinja"),
         names=data.names,
@@ -53,6 +55,8 @@ def make_data_page(
         splits={name: splits[name] for name in SPLITS},
         colors=class_colors(data.names),
         class_galleries=class_galleries(data, inputs),
+        empty={name: sum(stem in empty for stem in inputs.splits.get(name, ())) for name in SPLITS},
+        empty_images=draw_empty_images(data, inputs),
         rejected_images=rejected_images(data, inputs),
         rejected_annotations=rejected_annotations(data, inputs),
         near_duplicates=splits.get("near_duplicates", {"pairs": 0, "across_splits": 0}),

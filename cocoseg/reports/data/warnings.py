@@ -41,6 +41,7 @@ def find_data_warnings(
     )
     invalid = Counter(r.reason for r in invalid_annotations(rejections))
     return [
+        *_unlearnable(data),
         *_rejected(unusable, "image was", "images were", "as unusable"),
         *_classes(data, splits),
         *_leaks(splits),
@@ -50,6 +51,27 @@ def find_data_warnings(
         *_objects(data),
         *_images(data),
     ]
+
+
+def _unlearnable(data: DataStatistics) -> Iterator[DataWarning]:
+    """Classes that the masks show hardly or not at all, although they are annotated."""
+    annotated = np.bincount(data.labels, weights=data.areas, minlength=len(data.names))
+    crowds = np.bincount(data.labels, weights=data.areas * data.crowd, minlength=len(data.names))
+    painted = data.pixels[:, :-1].sum(axis=0)
+    if not painted[1:].any():
+        yield DataWarning("No mask shows a class: a model cannot learn anything from them")
+    elif lost := [label for label in data.class_labels if annotated[label] and not painted[label]]:
+        names = [data.names[label] for label in lost]
+        yield DataWarning(f"No mask shows {_listed(names)}, although there are annotations")
+    # With mask.crowd: paint, the masks show the crowd regions.
+    mostly = (crowds > annotated / 2) & (painted < annotated / 2)
+    if mostly.any():
+        names = [data.names[label] for label in np.flatnonzero(mostly)]
+        text = (
+            f"Most annotated pixels of {_listed(names)} are crowd regions (iscrowd: 1), which are "
+            "not painted: set mask.crowd to paint if your labeling tool writes iscrowd for masks"
+        )
+        yield _of_objects(data, text, np.flatnonzero(data.crowd & mostly[data.labels]))
 
 
 def _classes(data: DataStatistics, splits: Mapping[str, Any]) -> Iterator[DataWarning]:
