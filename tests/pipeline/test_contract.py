@@ -171,7 +171,7 @@ AFTER_FILTER = ["images", "mask", "near_duplicates", "split", *AFTER_MASK]
         ("cocoseg/params/__init__.py", [], []),
         ("cocoseg/params/runtime.py", [], []),
         ("cocoseg/params/download.py", ["download", "images"], ["filter", *AFTER_FILTER]),
-        ("cocoseg/params/filter.py", ["filter"], AFTER_FILTER),
+        ("cocoseg/params/filter.py", ["filter", "inspect"], AFTER_FILTER),
         ("cocoseg/params/mask.py", ["mask"], AFTER_MASK),
         ("cocoseg/params/split.py", ["split"], AFTER_MASK),
         ("cocoseg/params/train.py", ["train"], AFTER_TRAIN),
