@@ -115,6 +115,25 @@ def test_uniform_images_are_not_near_duplicates(images: dict[str, Path], tmp_pat
     ]
 
 
+def test_images_that_are_almost_black_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """12-bit values in 16 bits, of which the file says nothing, are at most 15 of 255."""
+    twelve_bits = np.linspace(0, 4095, 96 * 72).reshape(72, 96).astype(np.uint16)
+    pixels = {"b": twelve_bits, "a": twelve_bits // 2, "bright": twelve_bits * 16}
+    paths = {name: tmp_path / f"{name}.png" for name in pixels}
+    for name, path in paths.items():
+        Image.fromarray(pixels[name]).save(path)
+    find_near_duplicates(paths, 0)
+    [message] = caplog.messages
+    assert message.startswith("2 images are almost black, the first: a.")
+    assert "12-bit values in 16 bits" in message
+    caplog.clear()
+    Image.fromarray(twelve_bits).save(tmp_path / "a.tif", tiffinfo={281: 4095})
+    find_near_duplicates({"a": tmp_path / "a.tif", "bright": paths["bright"]}, 0)
+    assert caplog.messages == []
+
+
 def test_shifted_images_are_compared_where_they_overlap() -> None:
     left, right = (
         np.stack([scene(n).resize((SIDE, SIDE), box=(x, 0, x + 90, 72)) for n in range(10)])

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from cocoseg.evaluation.statistics import draw_images, interval_95, mean_of_defined, weighted_ious
+from cocoseg.evaluation.statistics import (
+    draw_images,
+    interval_95,
+    mean_ious,
+    mean_of_defined,
+    weighted_ious,
+)
 from cocoseg.inference.confusion import count_confusion
 from tests.samples import random_masks
 
@@ -37,3 +43,10 @@ def test_intervals_are_reproducible_and_none_without_a_score() -> None:
     first, second = (weighted_ious(confusions, draw_images(len(confusions))) for _ in range(2))
     assert np.array_equal(first, second, equal_nan=True)
     assert interval_95(first[:, 4]) == {"low": None, "high": None}
+
+
+def test_a_sample_that_shows_no_class_has_no_mean_iou() -> None:
+    confusions = np.array([[[8, 2], [0, 0]], [[5, 0], [0, 5]]])
+    weights = np.array([[1.0, 1.0], [2.0, 0.0], [0.0, 2.0]])
+    means = mean_ious(weighted_ious(confusions, weights), confusions, weights)
+    np.testing.assert_allclose(means, [(13 / 15 + 5 / 7) / 2, np.nan, 1.0])

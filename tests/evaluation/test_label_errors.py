@@ -204,6 +204,19 @@ def test_label_errors_are_sorted_by_score_for_any_order_of_annotations() -> None
     assert audit(bad[::-1], GROUND_TRUTH, bad) == label_errors
 
 
+def test_a_merged_class_has_the_category_of_the_source(tmp_path: Path) -> None:
+    bad = painted(ellipse(90, 5, 20, 20), 2, id=9)
+    bad.source_category = "wolf"
+    (label_error,) = (e for e in audit([bad, *GROUND_TRUTH[1:]]) if e.annotation_id == 9)
+    assert (label_error.annotated, label_error.category) == (CLASSES[2], "wolf")
+    write_label_errors(tmp_path / "table.csv", [label_error])
+    header, row = (tmp_path / "table.csv").read_text().splitlines()
+    assert header.endswith(",category") and row.endswith(",wolf")
+    assert read_label_errors((tmp_path / "table.csv").read_text()) == [label_error]
+    with pytest.raises(ValueError, match="expected the columns"):  # of an earlier version
+        read_label_errors(f"{header.removesuffix(',category')}\n{row.removesuffix(',wolf')}\n")
+
+
 def test_written_rows_can_be_read_and_excluded(tmp_path: Path) -> None:
     label_errors = audit([painted(ellipse(90, 5, 20, 20), 2, id=9), *GROUND_TRUTH[1:]])
     table = tmp_path / "label_errors.csv"

@@ -219,6 +219,38 @@ def evaluation_of(samples: list[Sample], hits: list[list[int]]) -> Evaluation:
     return Evaluation(samples, NAMES, *counts, [""] * len(samples), 1.0)
 
 
+def test_without_a_class_in_the_ground_truth_the_mean_iou_is_undefined(
+    samples: list[Sample],
+) -> None:
+    scores = evaluation_of(samples, [[9, -1, -1], *[[10, -1, -1]] * 4]).scores()
+    assert scores["miou"] is scores["mean_accuracy"] is scores["boundary_miou"] is None
+    assert scores["miou_interval"] == {"low": None, "high": None}
+    assert scores["pixel_accuracy"] == 0.98
+    assert scores["iou"] == {"background": 0.98, "red": 0.0, "blue": None}
+    assert scores["empty_images"] == {"images": 5, "false_alarms": 0.2, "false_pixels": 0.02}
+
+
+def test_samples_of_images_that_show_no_class_do_not_widen_the_interval(
+    samples: list[Sample],
+) -> None:
+    scores = evaluation_of(samples, [[10, 10, -1], *[[10, -1, -1]] * 4]).scores()
+    assert scores["miou_interval"] == {"low": 1.0, "high": 1.0}
+    scores = evaluation_of(samples, [[10, 0, -1], *[[10, -1, -1]] * 4]).scores()
+    assert scores["miou_interval"]["high"] < 0.5
+
+
+def test_images_without_objects_have_scores_of_their_own(samples: list[Sample]) -> None:
+    hits = [[10, 5, -1], [10, -1, 5], [10, -1, -1], [7, -1, -1], [-1, -1, -1]]
+    evaluation = evaluation_of(samples, hits)  # all pixels of the last image are ignored
+    assert evaluation.scores()["empty_images"] == {
+        "images": 2,
+        "false_alarms": 0.5,
+        "false_pixels": 0.15,
+    }
+    without = evaluation_of(samples, [*hits[:2], [-1, 10, -1], [10, 5, 5], [-1, -1, -1]])
+    assert "empty_images" not in without.scores()
+
+
 def test_examples_are_best_median_worst_and_the_median_of_each_class(tmp_path: Path) -> None:
     samples = [make_sample(tmp_path, str(i)) for i in range(9)]
     hits = [[10, n, n if n != 4 else -1] for n in (7, 1, 5, 9, 3, 8, 2, 6, 4)]

@@ -263,6 +263,26 @@ def test_a_single_common_image_has_no_interval() -> None:
     assert np.isnan(found.low) and found.verdict == "cannot tell"
 
 
+def test_without_a_class_in_the_ground_truth_the_mean_iou_cannot_be_compared() -> None:
+    counts = np.array([[[9, 1, 0], [0, 0, 0], [0, 0, 0]]] * 3)
+    whole, background, person, car = compared(counts, counts).differences
+    assert np.isnan([whole.first, whole.second, whole.difference, whole.low, whole.high]).all()
+    assert whole.verdict == "cannot tell"
+    assert (background.first, person.first) == (0.9, 0.0)
+    assert np.isnan(car.first)
+
+
+def test_samples_without_a_class_do_not_widen_the_interval_of_a_difference() -> None:
+    empty = [[10, 0, 0], [0, 0, 0], [0, 0, 0]]
+    counts = np.array([[[10, 0, 0], [0, 10, 0], [0, 0, 0]], *[empty] * 2])
+    worse = counts.copy()
+    worse[0, 1] = [10, 0, 0]
+    whole = compared(counts, worse).differences[0]
+    assert whole.first == 1.0
+    assert whole.second == pytest.approx((30 / 40 + 0) / 2)
+    assert whole.high < 0
+
+
 def test_runs_without_common_images_or_classes_are_refused() -> None:
     counts = World(11, 3).run(A, 0)
     with pytest.raises(UserError, match="no test image in common"):

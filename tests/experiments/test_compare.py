@@ -188,6 +188,23 @@ def test_an_undefined_interval_is_explained_and_is_null_in_json(
     assert cat["verdict"] == "cannot tell"
 
 
+def test_an_undefined_mean_iou_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = {"a": GROUND_TRUTH * 0, "b": GROUND_TRUTH * 0}
+    sides = [[write_revision(tmp_path / name, nothing, nothing)] for name in ("first", "second")]
+    results = compared(monkeypatch, *sides)
+    for printed in (as_text(results), as_markdown(results), as_page(results)):
+        assert "Cannot tell whether second is better than first." in printed
+        for side in ("first", "second"):
+            reason = "no mask of these images shows a class"
+            assert f"The mean IoU of {side} is undefined: {reason}." in printed
+        assert "The IoU of cat, dog is undefined where neither masks nor predictions" in printed
+    cells = re.split(r"  +", as_text(results).splitlines()[3])
+    assert cells == ["mean IoU", *["undefined"] * 3, "none", "cannot tell"]
+    assert as_json(results)[0]["differences"][0]["first"] is None
+
+
 def test_text_and_markdown_have_a_row_for_each_score(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,3 +269,19 @@ def test_a_group_of_folds_reads_each_image_from_the_fold_that_tests_it(
     (result,) = compared(monkeypatch, folds, [other], same=True)
     assert scores(result)["mean IoU"][1] == 1
     assert as_page([result]).count("ground truth of b") == 1
+
+
+def test_a_comparison_without_classes_in_the_ground_truth_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = dict.fromkeys("abc", GROUND_TRUTH * 0)
+    first = write_revision(tmp_path / "first", empty, dict.fromkeys("abc", WRONG))
+    second = write_revision(tmp_path / "second", empty, dict.fromkeys("abc", GROUND_TRUTH * 0))
+    (result,) = compared(monkeypatch, [first], [second])
+    assert np.isnan(scores(result)["mean IoU"]).all()
+    assert result.comparison.differences[0].verdict == "cannot tell"
+    for side in ("first", "second"):
+        note = f"The mean IoU of {side} is undefined: no mask of these images shows a class."
+        assert note in result.notes()
+    (record,) = as_json([result])
+    assert record["differences"][0]["first"] is None

@@ -13,6 +13,7 @@ from cocoseg.inference.confusion import (
     dice_scores,
     iou_scores,
     mean_iou,
+    mean_of_defined_ious,
     precision_scores,
     recall_scores,
     score_masks,
@@ -65,14 +66,34 @@ def test_a_stack_of_matrices_has_a_stack_of_ious() -> None:
     assert iou_scores(confusions).tolist() == expected
 
 
-def test_no_pixels_score_zero() -> None:
-    assert mean_iou(np.zeros((3, 3), np.int64)) == 0
-    assert summarize_scores(np.zeros((1, 1), np.int64), ["a"]) == {
-        "miou": 0,
-        "pixel_accuracy": 0,
-        "mean_accuracy": 0,
-        "iou": {"a": None},
+@pytest.mark.parametrize(
+    ("confusion", "accuracy", "ious"),
+    [
+        ([[9, 0], [0, 0]], 1.0, [1.0, None]),
+        ([[6, 3], [0, 0]], 0.666667, [0.666667, 0.0]),  # the class is only predicted
+        ([[0, 0], [0, 0]], 0.0, [None, None]),
+    ],
+)
+def test_the_mean_is_undefined_if_the_ground_truth_shows_only_background(
+    confusion: list[list[int]], accuracy: float, ious: list[float | None]
+) -> None:
+    assert np.isnan(mean_iou(np.array(confusion)))
+    assert summarize_scores(np.array(confusion), ["background", "cat"]) == {
+        "miou": None,
+        "pixel_accuracy": accuracy,
+        "mean_accuracy": None,
+        "iou": dict(zip(("background", "cat"), ious, strict=True)),
     }
+
+
+def test_one_pixel_of_a_class_defines_the_mean() -> None:
+    assert mean_iou(np.array([[9, 0], [1, 0]])) == 0.45
+
+
+def test_the_mean_of_defined_ious_of_an_image_includes_one_without_objects() -> None:
+    assert mean_of_defined_ious(np.array([[9, 0], [0, 0]])) == 1.0
+    assert mean_of_defined_ious(np.array([[6, 3], [0, 0]])) == pytest.approx(1 / 3)
+    assert mean_of_defined_ious(np.zeros((2, 2), np.int64)) == 0.0
 
 
 def test_masks_are_scored_from_arrays_and_from_directories(tmp_path: Path) -> None:
@@ -90,6 +111,12 @@ def test_masks_are_scored_from_arrays_and_from_directories(tmp_path: Path) -> No
     (directories[0] / "1.png").unlink()
     with pytest.raises(MissingFileError, match=r"masks/1\.png not found: .*1\.png has no ground"):
         score_masks(str(directories[0]), str(directories[1]), list("abcd"))
+
+
+def test_masks_without_classes_have_no_mean_iou() -> None:
+    empty, prediction = np.zeros((2, 4), np.uint8), np.array([[0, 0, 0, 1]] * 2, np.uint8)
+    scores = score_masks([empty], [prediction], ["background", "cat"])
+    assert (scores["miou"], scores["iou"]) == (None, {"background": 0.75, "cat": 0.0})
 
 
 def test_masks_that_cannot_be_scored_are_refused(tmp_path: Path) -> None:

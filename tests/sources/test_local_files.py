@@ -1,15 +1,18 @@
 """Your own files: locations, names and ids, copied images, files at URLs."""
 
+import gzip
 import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from cocoseg.coco.instances import ImageRecord, Instances, read_instances
 from cocoseg.core.errors import UserError
+from cocoseg.curation.selection import select
 from cocoseg.params.download import FilesExport, FilesParams
 from cocoseg.sources.local_files import FilesSource
 from cocoseg.sources.matching import ImageDirectory, NoMatch
@@ -172,6 +175,7 @@ def test_two_categories_with_the_same_id_are_refused(tmp_path: Path) -> None:
     [
         ({"segmentation": [], "bbox": [1, 2, 3, 4]}, "bbox_only"),
         ({"segmentation": [[]], "bbox": [1, 2, 3, 4]}, "bbox_only"),
+        ({"segmentation": [[], []], "bbox": [1, 2, 3, 4]}, "bbox_only"),
         ({"segmentation": None, "bbox": [1, 2, 3, 4]}, "bbox_only"),
         ({"segmentation": []}, None),
         ({"segmentation": polygon(LEFT), "bbox": [1, 2, 3, 4]}, None),
@@ -182,27 +186,230 @@ def test_an_annotation_with_a_box_and_no_outline_is_rejected(
 ) -> None:
     draw(tmp_path / "1.png", {})
     content = document("1.png")
-    content["annotations"][0] |= {"iscrowd": True, **fields}
+    content["annotations"][0] |= fields
+    for indent in (None, 4):
+        (tmp_path / "x.json").write_text(json.dumps(content, indent=indent), encoding="utf-8")
+        written(source_of(tmp_path, ("x.json", ".")), tmp_path)
+        [annotation] = json.loads((tmp_path / "instances.json").read_bytes())["annotations"]
+        assert annotation.get("rejected", [None])[0] == reason
+
+
+@pytest.mark.parametrize("size", [{}, {"width": "60", "height": 40.0}])
+def test_entries_of_the_same_image_are_joined(tmp_path: Path, size: dict[str, Any]) -> None:
+    draw(tmp_path / "1.png", {})
+    draw(tmp_path / "2.png", {})
+    content = document("1.png", "2.png", "./1.png", width=60, height=40)
+    content["images"][2] = {"id": 2, "file_name": "./1.png", **size}
     write(tmp_path / "x.json", content)
-    written(source_of(tmp_path, ("x.json", ".")), tmp_path)
-    [annotation] = json.loads((tmp_path / "instances.json").read_bytes())["annotations"]
-    assert annotation.get("rejected", [None])[0] == reason
-    assert annotation["iscrowd"] == 1
-    assert annotation["iscrowd"] is not True
+    instances = written(source_of(tmp_path, ("x.json", ".")), tmp_path)
+    assert names_and_reasons(instances) == {"1.png": None, "2.png": None}
+    assert [image.id for image in instances.images] == [0, 1]
+    assert [(a.id, a.image_id) for a in instances.annotations] == [(0, 0), (1, 1), (2, 0)]
+
+
+def test_entries_of_the_same_image_in_two_exports_are_joined(tmp_path: Path) -> None:
+    draw(tmp_path / "1.png", {})
+    draw(tmp_path / "2.png", {})
+    write(tmp_path / "x.json", document("1.png"))
+    write(tmp_path / "y.json", document("2.png", "1.png"))
+    instances = written(source_of(tmp_path, ("x.json", "."), ("y.json", ".")), tmp_path)
+    assert [(i.id, i.file_name, i.annotation_file, i.source_id) for i in instances.images] == [
+        (1, "1.png", "x.json", 0),
+        (2, "2.png", "y.json", 0),
+    ]
+    assert [(a.id, a.image_id, a.source_id) for a in instances.annotations] == [
+        (1, 1, 0),
+        (2, 2, 0),
+        (3, 1, 1),
+    ]
 
 
 @pytest.mark.parametrize(
-    ("width", "reasons"), [(60, ["image_ambiguous"] * 2), (61, [None, "image_size"])]
+    ("second", "reasons"),
+    [
+        ({"width": 60, "height": 40}, ["image_ambiguous"] * 2),
+        ({"width": 40, "height": 60}, [None, "image_size"]),
+    ],
 )
-def test_a_file_of_two_entries_is_ambiguous_unless_one_entry_is_unusable(
-    tmp_path: Path, width: int, reasons: list[str | None]
+def test_an_image_in_two_splits_is_ambiguous_unless_one_entry_is_unusable(
+    tmp_path: Path, second: dict[str, int], reasons: list[str | None]
 ) -> None:
     draw(tmp_path / "1.png", {})
-    content = document("1.png", "1.png", width=60, height=40)
-    content["images"][1]["width"] = width
+    write(tmp_path / "x.json", document("1.png", width=60, height=40))
+    write(tmp_path / "y.json", document("1.png", **second))
+    pairs = [
+        FilesExport(annotations=f"{name}.json", images=".", split=split)
+        for name, split in (("x", "train"), ("y", "val"))
+    ]
+    params = FilesParams(directory=str(tmp_path), pairs=pairs)
+    instances = written(FilesSource(params, 2, 0, tmp_path / "downloads", QUICK), tmp_path)
+    assert [image.rejected and image.rejected.reason for image in instances.images] == reasons
+
+
+def test_an_image_of_two_sizes_is_ambiguous(tmp_path: Path) -> None:
+    """An image that EXIF rotates may be annotated as stored and as shown."""
+    draw(tmp_path / "1.jpg", {}, turn=6)
+    content = document("1.jpg", "1.jpg")
+    content["images"][0] |= {"width": 60, "height": 40}
+    content["images"][1] |= {"width": 40, "height": 60}
     write(tmp_path / "x.json", content)
     images = written(source_of(tmp_path, ("x.json", ".")), tmp_path).images
-    assert [image.rejected and image.rejected.reason for image in images] == reasons
+    assert [image.rejected and image.rejected.reason for image in images] == ["image_ambiguous"] * 2
+
+
+def test_other_ids_and_the_annotation_file_are_kept_for_reports(tmp_path: Path) -> None:
+    content = document("1.png", "2.png", "3.png", width=60, height=40)
+    for entry, id in zip(content["images"], ("7", "a", 7), strict=True):
+        entry["id"] = id
+    for entry, id in zip(content["annotations"], ("x y", None, 3), strict=True):
+        entry |= {"id": id, "image_id": "a"}
+    write(tmp_path / "sub/x.json", content)
+    instances = written(source_of(tmp_path, ("sub/x.json", "http://localhost")), tmp_path)
+    assert {image.annotation_file for image in instances.images} == {"sub/x.json"}
+    assert [(image.id, image.source_id) for image in instances.images] == [(1, 7), (2, "a"), (3, 7)]
+    found = [(a.id, a.image_id, a.source_id) for a in instances.annotations]
+    assert found == [(1, 2, "x y"), (2, 2, msgspec.UNSET), (3, 2, msgspec.UNSET)]
+
+
+@pytest.mark.parametrize("category", [4, "3 ", None, [3], 3.5])
+def test_an_annotation_of_an_unknown_category_gets_an_id_that_no_category_has(
+    tmp_path: Path, category: Any
+) -> None:
+    content = document("1.png", width=60, height=40)
+    content["categories"][0]["id"] = 0
+    content["annotations"][0]["category_id"] = category
+    write(tmp_path / "x.json", content)
+    instances = written(source_of(tmp_path, ("x.json", "http://localhost")), tmp_path)
+    assert [c.id for c in instances.categories] == [0]
+    assert [a.category_id for a in instances.annotations] == [-1]
+    with pytest.raises(UserError, match="1 unknown_category"):
+        select_all(tmp_path)
+
+
+def select_all(directory: Path) -> None:
+    select(
+        read_instances(directory / "instances.json"),
+        "all",
+        max_instances=10,
+        max_images=10,
+        prefer="first",
+        seed=0,
+    )
+
+
+def test_the_first_supercategory_that_an_export_names_is_kept(tmp_path: Path) -> None:
+    for name, supercategory in (("x", ""), ("y", "animal"), ("z", "pet")):
+        content = document("1.png", width=60, height=40)
+        content["categories"][0]["supercategory"] = supercategory
+        write(tmp_path / f"{name}.json", content)
+    pairs = [(f"{name}.json", "http://localhost") for name in "xyz"]
+    [category] = written(source_of(tmp_path, *pairs), tmp_path).categories
+    assert (category.id, category.name, category.supercategory) == (3, "cat", "animal")
+
+
+# --- Forms of entries -------------------------------------------------------------------------
+
+FLAT = [4.0, 6, 24, 6, 24, 30]
+LENGTHS = {"size": [40, 60], "counts": [10, 5, 2385]}
+
+
+@pytest.mark.parametrize("indent", [None, 4])
+@pytest.mark.parametrize(
+    ("segmentation", "expected"),
+    [
+        (FLAT, [FLAT]),
+        ([-0.5, *FLAT[1:]], [[-0.5, *FLAT[1:]]]),
+        ([FLAT], [FLAT]),
+        ([LENGTHS], LENGTHS),
+        ([LENGTHS, LENGTHS], [LENGTHS, LENGTHS]),
+        ([LENGTHS, 5], [LENGTHS, 5]),
+        (LENGTHS, LENGTHS),
+        (["4", "6"], ["4", "6"]),
+        ([], []),
+        ("text", "text"),
+    ],
+)
+def test_segmentations_are_written_as_coco_writes_them(
+    tmp_path: Path, segmentation: Any, expected: Any, indent: int | None
+) -> None:
+    content = document("1.png", width=60, height=40)
+    content["annotations"][0] |= {"id": "an id", "segmentation": segmentation}
+    (tmp_path / "x.json").write_text(json.dumps(content, indent=indent), encoding="utf-8")
+    written(source_of(tmp_path, ("x.json", "http://localhost")), tmp_path)
+    [annotation] = json.loads((tmp_path / "instances.json").read_bytes())["annotations"]
+    assert annotation["segmentation"] == expected
+
+
+def test_several_run_length_encodings_in_a_list_are_malformed(tmp_path: Path) -> None:
+    content = document("1.png", width=60, height=40)
+    content["annotations"][0]["segmentation"] = [LENGTHS, LENGTHS]
+    write(tmp_path / "x.json", content)
+    written(source_of(tmp_path, ("x.json", "http://localhost")), tmp_path)
+    with pytest.raises(UserError, match="1 segmentation_malformed"):
+        select_all(tmp_path)
+
+
+def test_a_run_length_encoding_in_a_list_may_contain_nan(tmp_path: Path) -> None:
+    content = document("1.png", width=60, height=40)
+    content["annotations"][0]["segmentation"] = [LENGTHS | {"counts": [float("nan")]}]
+    write(tmp_path / "x.json", content)
+    written(source_of(tmp_path, ("x.json", "http://localhost")), tmp_path)
+    with pytest.raises(UserError, match="1 segmentation_malformed"):
+        select_all(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        *[(value, 0) for value in (0, 0.0, False, None, "", "0", "0.0", "false", "No")],
+        *[(value, 1) for value in (1, 1.0, True, "1", "1.0", "True", " yes ")],
+        *[(value, value) for value in (2, 0.5, "maybe", [0])],
+    ],
+)
+def test_iscrowd_is_read_in_every_form(tmp_path: Path, value: Any, expected: Any) -> None:
+    content = document("1.png", width=60, height=40)
+    content["annotations"][0]["iscrowd"] = value
+    write(tmp_path / "x.json", content)
+    written(source_of(tmp_path, ("x.json", "http://localhost")), tmp_path)
+    [annotation] = json.loads((tmp_path / "instances.json").read_bytes())["annotations"]
+    assert annotation["iscrowd"] == expected
+    assert type(annotation["iscrowd"]) is type(expected)
+
+
+def test_the_url_of_lvis_takes_the_place_of_a_missing_name(tmp_path: Path) -> None:
+    url = "http://images.cocodataset.org/train2017"
+    content = document("", "b.png", width=60, height=40)
+    content["images"].append({"id": 2, "width": 60, "height": 40})
+    for entry, name in zip(content["images"], "acd", strict=True):
+        entry["coco_url"] = f"{url}/{name}.png"
+    write(tmp_path / "x.json", content)
+    for name in "abcd":
+        draw(tmp_path / f"train2017/{name}.png", {})
+    for base in (".", "http://images.cocodataset.org"):
+        images = written(source_of(tmp_path, ("x.json", base)), tmp_path).images
+        assert all(image.rejected is None for image in images)
+        prefix = f"{tmp_path}" if base == "." else base
+        sources = [image.source.removeprefix(f"{prefix}/") for image in images]
+        other = "b.png" if base != "." else "train2017/b.png"
+        assert sources == ["train2017/a.png", other, "train2017/d.png"]
+
+
+def test_a_gzipped_file_is_read_under_any_name_and_a_damaged_one_named(tmp_path: Path) -> None:
+    content = gzip.compress(json.dumps(document("1.png", width=60, height=40)).encode())
+    for name in ("x.json.gz", "x.json"):
+        (tmp_path / name).write_bytes(content)
+        images = written(source_of(tmp_path, (name, "http://localhost")), tmp_path).images
+        assert [image.annotation_file for image in images] == [name]
+    flipped = bytearray(content)
+    flipped[len(content) // 2] ^= 0xFF
+    for damaged in (content[:-9], content[:12], bytes(flipped), content + b"more"):
+        (tmp_path / "x.json.gz").write_bytes(damaged)
+        with pytest.raises(UserError, match=r"x\.json\.gz is damaged: .+") as error:
+            written(source_of(tmp_path, ("x.json.gz", "http://localhost")), tmp_path)
+        assert len(str(error.value).splitlines()) == 1
+
+
+# --- Names of files ---------------------------------------------------------------------------
 
 
 def test_other_fields_of_an_image_are_kept(tmp_path: Path) -> None:
@@ -252,6 +459,20 @@ def test_a_field_that_utf8_cannot_encode_does_not_reject_its_entry(tmp_path: Pat
         ("/data/local-files/?d=x%2Fb%2F2.png", "b/2.png"),
         ("images/1234abcd-2.png", None),
         ("1234abcd-2.png", "b/2.png"),
+        ("1234abcd__2.png", "b/2.png"),
+        ("1234abcd_2.png", None),
+        ("1234abcx__2.png", None),
+        ("1.PNG", "1.png"),
+        ("x/2.PNG", None),
+        ("b/2.Png", "b/2.png"),
+        ("1234abcd__2.PNG", "b/2.png"),
+        ("B/2.png", None),
+        ("é.PNG", "\u00e9.png"),
+        ("5.png", ["5.PNG", "5.Png"]),
+        ("5.PNG", "5.PNG"),
+        ("6.jpg", None),
+        ("6.jfif", "6.JFIF"),
+        ("readme", None),
         ("c/2.png", None),
         ("3.png", ["a/3.png", "b/3.png"]),
         ("b/3.png", "b/3.png"),
@@ -267,7 +488,8 @@ def test_a_name_matches_the_path_with_the_longest_common_end(
     tmp_path: Path, name: str, found: str | list[str] | None
 ) -> None:
     paths = ["1.png", "0/a/1.png", "a/1.png", "b/2.png", "a/3.png", "b/3.png", "c/4.png"]
-    for path in [*paths, "c/d/4.png", "\u00e9.png", "u\u0308/n\u0303.png"]:
+    paths += ["c/d/4.png", "\u00e9.png", "u\u0308/n\u0303.png"]
+    for path in [*paths, "5.PNG", "5.Png", "6.JFIF", "README"]:
         (tmp_path / "images" / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "images" / path).touch()
     (tmp_path / "secret.png").touch()
@@ -279,6 +501,29 @@ def test_a_name_matches_the_path_with_the_longest_common_end(
         directory.find(name)
     assert error.value.reason == ("image_ambiguous" if found else "image_not_found")
     assert all(path in error.value.detail for path in found or [name])
+
+
+def test_links_to_directories_are_followed_once(tmp_path: Path) -> None:
+    for path in ("images/v2/a.png", "far/deep/b.png", "far/c.png", "other/d.png"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    images = tmp_path / "images"
+    (images / "current").symlink_to("v2")
+    (images / "far").symlink_to(tmp_path / "far")
+    (images / "loop").symlink_to(".")
+    (images / "gone").symlink_to("nowhere")
+    (tmp_path / "far/deep/back").symlink_to(images)
+    (tmp_path / "far/deep/other").symlink_to(tmp_path / "other")
+    directory = ImageDirectory(images)
+    for name in ("a.png", "v2/a.png", "current/a.png"):
+        assert directory.find(name) == "v2/a.png"
+    for name in ("b.png", "deep/b.png", "far/deep/b.png", "far/deep/b.PNG"):
+        assert directory.find(name) == "far/deep/b.png"
+    assert directory.find("c.png") == "far/c.png"
+    assert directory.find("d.png") == "far/deep/other/d.png"
+    (tmp_path / "other/c.png").touch()
+    with pytest.raises(NoMatch, match=r"c\.png matches far/c\.png, far/deep/other/c\.png"):
+        ImageDirectory(images).find("c.png")
 
 
 # --- Images -----------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import torch
 from cocoseg.core.errors import UserError
 from cocoseg.core.labels import IGNORE_INDEX, read_mask, write_mask
 from cocoseg.core.seeding import generator
+from cocoseg.inference.dataset import Sample
 from cocoseg.training.augmentation import (
     Augmentation,
     TrainingCrops,
@@ -126,4 +127,35 @@ def test_a_class_without_training_pixels_is_a_warning(
     check_training_data(splits, ["red", "blue", "dog"], workers=0)
     assert [record.getMessage() for record in caplog.records] == [
         "no training image has a pixel of class dog"
+    ]
+
+
+def paint(sample: Sample, *labels: int) -> Sample:
+    """Replace the mask by equal parts of these labels."""
+    write_mask(sample.mask, np.repeat(np.array([labels], np.uint8), 60, axis=1))
+    return sample
+
+
+def test_training_without_a_pixel_of_any_class_is_refused(tmp_path: Path) -> None:
+    empty = paint(make_sample(tmp_path, "empty"), 0)
+    ignored = paint(make_sample(tmp_path, "ignored"), 0, IGNORE_INDEX)
+    val = [make_sample(tmp_path, "val")]
+    with pytest.raises(UserError, match=r"^train: no .* has a pixel of any class") as e:
+        check_training_data({"train": [empty], "val": val}, ["red", "blue"], workers=0)
+    assert "mask.crowd" not in str(e.value)
+    with pytest.raises(UserError, match=r"any class, .*; set mask\.crowd: paint if .* iscrowd$"):
+        check_training_data({"train": [empty, ignored], "val": val}, ["red", "blue"], workers=0)
+
+
+def test_validation_masks_without_classes_are_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train, val = make_sample(tmp_path, "train"), make_sample(tmp_path, "val")
+    splits = {"train": [train], "val": [val]}
+    check_training_data(splits, ["red", "blue"], workers=0)
+    assert caplog.messages == []
+    paint(val, 0, IGNORE_INDEX)
+    check_training_data(splits, ["red", "blue"], workers=0)
+    assert caplog.messages == [
+        "the validation masks show no class: mean IoU is undefined, and the last epoch is kept"
     ]

@@ -10,14 +10,16 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cocoseg.core.errors import UserError
+from cocoseg.core.labels import write_mask
 from cocoseg.inference.backends import TorchNetwork, normalize
 from cocoseg.inference.batches import confusion_of_samples
-from cocoseg.inference.confusion import count_confusion, mean_iou
+from cocoseg.inference.confusion import count_confusion, mean_iou, summarize_scores
 from cocoseg.inference.dataset import Sample
 from cocoseg.models.networks import ModelCard, build_model
 from cocoseg.training.losses import segmentation_loss
 from cocoseg.training.trainer import (
     Trainer,
+    best_epoch,
     learning_rate_factor,
     parameter_groups,
     torch_seed,
@@ -99,6 +101,39 @@ def test_only_a_better_epoch_replaces_the_best_weights() -> None:
         bias.data.fill_(number)
         trainer.finish_epoch(1.0, np.diag([10, hits, 10]) + np.eye(3, k=1, dtype=np.int64))
     assert (trainer.best["classifier.4.bias"] == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("scores", "best"),
+    [
+        ([0.2, 0.5, 0.5, 0.4], 1),
+        ([0.0, 0.0], 0),
+        ([None, 0.0, None], 1),
+        ([None, None, None], 2),
+        ([None], 0),
+    ],
+)
+def test_the_best_epoch_is_the_last_one_if_no_score_is_defined(
+    scores: list[float | None], best: int
+) -> None:
+    history: Any = [{"val": {"miou": score}} for score in scores]
+    assert best_epoch(history) == best
+
+
+def test_training_ends_well_on_validation_masks_without_classes(
+    samples: list[Sample], caplog: pytest.LogCaptureFixture
+) -> None:
+    for sample in samples[:2]:
+        write_mask(sample.mask, np.zeros((96, 96), np.uint8))
+    with caplog.at_level("INFO"):
+        trained = run(samples, epochs=2)
+    summary = trained.result.summary()
+    assert (summary["epoch"], summary["val"]) == (2, {"miou": None})
+    assert [metrics["val"]["miou"] for metrics in trained.epochs] == [None, None]
+    assert sum("validation mean IoU undefined" in message for message in caplog.messages) == 2
+    network = TorchNetwork(trained.result.model, trained.result.card, DEVICE)
+    last = confusion_of_samples(network, samples[:2], batch_size=1, workers=0)
+    assert summarize_scores(last, NAMES) == trained.epochs[-1]["val"]
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.75])
