@@ -28,7 +28,7 @@ def main() -> None:
     try:
         selection = select(
             read,
-            params.class_specs(),
+            params.classes,
             max_instances=params.max_instances,
             max_images=params.max_images,
             prefer=params.prefer,

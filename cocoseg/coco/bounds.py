@@ -47,7 +47,7 @@ def overshoot(segmentation: "Polygons | RunLengths", width: int, height: int) ->
 def possible_box(
     segmentation: Any, bbox: Any, width: int = UNKNOWN_SIZE, height: int = UNKNOWN_SIZE
 ) -> Box | None:
-    """The box of the pixels that an annotation may cover, even where it is not valid.
+    """The box of the pixels that an annotation may cover, even if it is not valid.
 
     Args:
         segmentation: Its segmentation: polygons, a run-length encoding, or anything else.
@@ -56,21 +56,25 @@ def possible_box(
         height: Of the image, in pixels.
 
     Returns:
-        The bounds of its outline if all coordinates are finite, else its box, else the bounds of
-        the finite coordinates; None where nothing is known. Clipped to the image, so that it may be
-        empty.
+        The bounds of its outline if that has three points or more and all coordinates are finite,
+        else its box, else the bounds of the finite coordinates; None if they have no area. Clipped
+        to the image, so that it may be empty.
     """
-    outline = list(_coordinates(segmentation))
-    numbers = [value for value in outline if _is_number(value)]
-    points = list(zip(numbers[0::2], numbers[1::2], strict=False))
-    is_known = points and len(numbers) == len(outline) and len(outline) % 2 == 0
-    is_box = isinstance(bbox, list) and len(bbox) == 4 and all(map(_is_number, bbox))
+    outlines = list(_outlines(segmentation))
+    pairs = [pair for o in outlines for pair in zip(o[0::2], o[1::2], strict=False)]
+    points = [(x, y) for x, y in pairs if _is_number(x) and _is_number(y)]
+    is_known = len(points) >= 3 and 2 * len(points) == sum(map(len, outlines))
+    is_box = (
+        isinstance(bbox, list) and len(bbox) == 4 and all(map(_is_number, bbox)) and all(bbox[2:])
+    )
     if is_box and not is_known:
         left, top, box_width, box_height = bbox
         points = [(left, top), (left + box_width, top + box_height)]
     if not points:
         return None
     xs, ys = zip(*points, strict=True)
+    if min(xs) == max(xs) or min(ys) == max(ys):
+        return None
     return (
         max(0, math.floor(min(xs))),
         max(0, math.floor(min(ys))),
@@ -79,13 +83,14 @@ def possible_box(
     )
 
 
-def _coordinates(value: Any) -> Iterator[Any]:
-    """The values in nested lists; those of a run-length encoding say nothing about bounds."""
-    if isinstance(value, list):
-        for part in value:
-            yield from _coordinates(part)
-    elif not isinstance(value, dict) and value is not None:
-        yield value
+def _outlines(segmentation: Any) -> Iterator[list[Any]]:
+    """The innermost lists; run-length encodings say nothing about bounds."""
+    parts = [segmentation]  # no recursion: nesting may be deep
+    while parts:
+        part = parts.pop()
+        if isinstance(part, list):
+            yield [value for value in part if not isinstance(value, list | dict)]
+            parts += part
 
 
 def _is_number(value: Any) -> bool:

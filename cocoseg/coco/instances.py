@@ -372,6 +372,8 @@ def parse_and_measure(
             raise InvalidSegmentation(Reason.POLYGON_ODD, f"{len(polygon)} coordinates")
         is_within = is_within and max(polygon) <= shorter  # most are
     beyond = None if is_within else overshoot(polygons, width, height)
+    if beyond and beyond.pixels > MAX_OUTLINE:  # pycocotools computes with integers of 32 bits
+        raise InvalidSegmentation(Reason.OUT_OF_BOUNDS, f"by {beyond.pixels:.3g} pixels")
     # Measuring is slow; this upper bound rules out nearly all outlines.
     extent = max(width, height) + 2 * (beyond.pixels if beyond else ROUNDING)
     if points * extent > MAX_OUTLINE < sum(map(_outline_length, polygons)):

@@ -214,7 +214,8 @@ def select(
     with_objects, without = _numbers(len(qualifying), len(empty), max_images, empty_fraction)
     for image_id in _by_preference(qualifying, prefer, seed)[with_objects:]:
         dropped[image_id] = Defect(Reason.OVER_MAX_IMAGES)
-    too_many = Reason.OVER_EMPTY_FRACTION if empty_fraction else Reason.NO_SELECTED_CLASS
+    is_wanted = empty_fraction > 0 and qualifying
+    too_many = Reason.OVER_EMPTY_FRACTION if is_wanted else Reason.NO_SELECTED_CLASS
     for image_id in _drawn(empty, prefer, seed)[without:]:
         dropped[image_id] = Defect(too_many)
     for image_id, (reason, detail) in dropped.items():
@@ -393,13 +394,16 @@ def _numbers(
     """How many images with and without objects to keep of those available.
 
     Images without are at most `empty_fraction` of all that are kept; where `max_images` is reached,
-    also at most their fraction of those available.
+    also at most their fraction of those available. None are kept if no image has objects.
     """
+    if not with_objects:
+        return 0, 0
     fraction = Fraction(str(empty_fraction))
     total = min(max_images, with_objects + without)
     most = min(math.floor(fraction * total), without)
     if with_objects + without > max_images:
-        most = min(most, round(Fraction(max_images * without, with_objects + without)))
+        proportional = round(Fraction(max_images * without, with_objects + without))
+        most = min(most, proportional, max_images - 1)
     kept = min(with_objects, max_images - most)
     if fraction < 1:
         most = min(most, math.floor(kept * fraction / (1 - fraction)))
@@ -438,8 +442,14 @@ def _ignored_boxes(
 
 
 def _bounds(annotation: Annotation, image: ImageRecord) -> Box | None:
-    segmentation, bbox = map(parse_json, (annotation.segmentation, annotation.bbox))
-    return possible_box(segmentation, bbox, image.width, image.height)
+    size = image.width, image.height
+    box = possible_box(*map(parse_json, (annotation.segmentation, annotation.bbox)), *size)
+    if box is None:
+        with contextlib.suppress(InvalidSegmentation):
+            encoded = encode_region(parse_segmentation(annotation.segmentation, *size), *size)
+            left, top, width, height = coco_mask.toBbox(encoded).astype(int).tolist()
+            return left, top, left + width, top + height
+    return box
 
 
 def _are_close(box: Box, other: Box) -> bool:

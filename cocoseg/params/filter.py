@@ -2,28 +2,29 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from cocoseg.params.reader import Fraction, NonNegativeInt, PositiveInt, Section
 
-Name = Annotated[str, Field(min_length=1)]
+
+def _check_class(entry: Any) -> Any:
+    name, members = entry, [entry]
+    if isinstance(entry, dict) and len(entry) == 1:
+        ((name, members),) = entry.items()
+    if isinstance(members, dict) and members.keys() == {"supercategory"}:
+        members = [members["supercategory"]]
+    names = [name, *members] if isinstance(members, list) and members else [None]
+    if not all(isinstance(name, str) and name for name in names):
+        raise ValueError("expected a name, {class: [names]} or {class: {supercategory: name}}")
+    return entry
 
 
-class Supercategory(Section):
-    supercategory: Name
-
-
-MergedClass = Annotated[
-    dict[Name, Annotated[list[Name], Field(min_length=1)] | Supercategory],
-    Field(min_length=1, max_length=1),
-]
-"""`{class: [categories]}` or `{class: {supercategory: name}}`."""
+ClassEntry = Annotated[Any, AfterValidator(_check_class)]
+"""A category's name, `{class: [categories]}` or `{class: {supercategory: name}}`."""
 
 
 class FilterParams(Section):
-    classes: (
-        Literal["all"] | Annotated[list[Name | MergedClass], Field(min_length=1, max_length=254)]
-    )
+    classes: Literal["all"] | Annotated[list[ClassEntry], Field(min_length=1, max_length=254)]
     max_instances: PositiveInt
     max_images: PositiveInt
     prefer: Literal["rare", "random", "first"]
@@ -44,7 +45,3 @@ class FilterParams(Section):
         if "background" in names:
             raise ValueError("background is always label 0; list only the other classes")
         return classes
-
-    def class_specs(self) -> Any:
-        """`classes` as plain values, as `curation.classes` expects them."""
-        return self.model_dump()["classes"]

@@ -130,6 +130,16 @@ def test_an_ignored_crowd_lies_beneath_all_instances_in_any_file_order() -> None
             assert row(annotations, overlap, "ignore") == [255, 255, 2, 2, 2, 2]
 
 
+def test_ignored_boxes_lie_beneath_instances_and_crowds() -> None:
+    annotations = [painted(left(2), 1), painted(right(2), 2, iscrowd=1)]
+    for overlap in OVERLAPS:
+        labels = rasterize(
+            annotations, 6, 4, overlap=overlap, crowd="paint", ignored=[(1, 1, 5, 3), (0, 0, 1, 1)]
+        )
+        assert labels[0].tolist() == [1, 1, 0, 0, 2, 2]
+        assert labels[1].tolist() == [1, 1, 255, 255, 2, 2]
+
+
 def test_a_crowd_is_painted_like_an_instance_or_dropped() -> None:
     crowd, instance = painted(left(5), 1, iscrowd=1), painted(right(3), 2)
     assert row([instance, crowd], "last", "paint") == [1, 1, 1, 1, 1, 2]

@@ -62,8 +62,7 @@ def test_the_table_in_the_documentation_lists_the_reasons() -> None:
     """`python -m tests.reasons_table` prints the table."""
     text = (ROOT / "docs" / "your-data.md").read_text(encoding="utf-8")
     section = text.partition("\n## Reasons for rejection\n")[2].partition("\n## ")[0]
-    table = [line for line in section.splitlines() if line.startswith("|")]
-    assert table == reasons_table().splitlines()
+    assert f"\n{reasons_table()}\n" in section
 
 
 def test_rejections_are_read_as_they_were_written_without_the_category(tmp_path: Path) -> None:

@@ -49,3 +49,22 @@ def test_annotations_have_the_area_and_box_of_pycocotools(tmp_path: Path) -> Non
     with contextlib.redirect_stdout(None):
         coco = COCO(tmp_path / "out.json")
     assert np.array_equal(coco.annToMask(coco.anns[1]), labels)
+
+
+def test_polygons_are_one_annotation_per_connected_component(tmp_path: Path) -> None:
+    labels = np.zeros((6, 8), np.uint8)
+    labels[0:5, 0:5], labels[2, 2], labels[5, 7] = 1, 0, 1  # a square with a hole, a single pixel
+    labels[0:2, 6:8] = 2
+    writer = CocoWriter(["background", "cat", "dog"], "polygons")
+    writer.add("1.jpg", labels)
+    writer.write(tmp_path / "out.json")
+    entries = json.loads((tmp_path / "out.json").read_text())["annotations"]
+    assert [(e["category_id"], e["area"], e["bbox"]) for e in entries] == [
+        (1, 24, [0, 0, 5, 5]),
+        (1, 1, [7, 5, 1, 1]),
+        (2, 4, [6, 0, 2, 2]),
+    ]
+    assert all(isinstance(e["segmentation"][0], list) for e in entries)
+    read = read_instances(tmp_path / "out.json").instances
+    found = rasterize(read.annotations, 8, 6, overlap="ignore", crowd="ignore")
+    assert np.array_equal(found, labels)

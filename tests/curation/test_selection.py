@@ -1,18 +1,23 @@
 """Reasons for rejection, and selection of images."""
 
+import contextlib
 import csv
 import json
 import logging
 import random
+import shutil
 from collections import Counter
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+import yaml
 from hypothesis import HealthCheck, assume, given, reject, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
 
 from cocoseg.coco.instances import (
     InvalidSegmentation,
@@ -25,9 +30,17 @@ from cocoseg.coco.rejections import COLUMNS, write_rejections
 from cocoseg.core.errors import UserError
 from cocoseg.core.images import MAX_IMAGE_PIXELS
 from cocoseg.curation.exclusions import read_exclusions, warn_of_unknown
-from cocoseg.curation.selection import Prefer, Selection, write_selection
+from cocoseg.curation.selection import (
+    NothingSelected,
+    Prefer,
+    Selection,
+    _numbers,
+    write_selection,
+)
 from cocoseg.curation.selection_log import log_selection
 from cocoseg.sources.synthetic.scenes import annotations_json
+from stages import filter as filter_stage
+from tests import ROOT
 from tests.coco_files import (
     CATEGORIES,
     SQUARE,
@@ -68,7 +81,7 @@ INVALID: list[tuple[str, Any, str]] = [
     ("out_of_bounds", [[1, 2, 3, 4, 5, -0.5]], "by 0.5 pixels"),
     ("out_of_bounds", [[1, 2, 20.02, 4, 5, 6]], "by 0.02 pixels"),
     ("out_of_bounds", [*SQUARE, [1, 2, 3, 70, 5, 6]], "by 60 pixels"),
-    ("outline_too_long", [*SQUARE, [1, 2, 3, 1e300, 5, 6]], "more than 1048576 pixels"),
+    ("out_of_bounds", [*SQUARE, [1, 2, 3, 1e300, 5, 6]], "by 1e+300 pixels"),
     ("outline_too_long", [[0, 0, 20, 10] * 60_000], "more than 1048576 pixels"),
     ("rle_malformed", {"size": [10, 20]}, "counts"),
     ("rle_malformed", {"counts": [200]}, "size"),
@@ -466,6 +479,243 @@ def test_the_counts_of_the_sample_with_its_malformed_annotations_are_right(
         "no_valid_annotation",
         "too_many_instances",
     }
+
+
+# --- Outlines beyond the image ------------------------------------------------------------------
+
+BEYOND = [[15, 2, 24, 2, 24, 8, 15, 8]]  # four pixels to the right of 20 x 10
+
+
+def test_an_outline_beyond_the_image_is_dropped_or_clipped(tmp_path: Path) -> None:
+    annotations = [annotation(1, 1), annotation(2, 1, BEYOND), annotation(3, 2, BEYOND)]
+    file = write_instances(tmp_path / "a.json", [image(1), image(2)], annotations)
+    dropped = select_from(file)
+    assert [a.id for a in dropped.instances.annotations] == [1]
+    assert dropped.summary()["annotations_dropped"] == {"out_of_bounds": 2}
+    assert dropped.instances.images[0].ignored == [(15, 2, 20, 8)]
+    clipped = select_from(file, out_of_bounds="clip")
+    assert rejected(clipped) == []
+    assert clipped.summary()["clipped"] == {"annotations": 2, "largest": 4}
+    assert clipped.summary()["ignored"] == {"annotations": 0, "images": 0}
+
+
+def test_clipped_annotations_of_rejected_images_are_not_counted(tmp_path: Path) -> None:
+    annotations = [annotation(1, 1), annotation(2, 2, BEYOND), annotation(3, 2)]
+    file = write_instances(tmp_path / "a.json", [image(1), image(2)], annotations)
+    selection = select_from(file, out_of_bounds="clip", max_instances=1)
+    assert selection.clipped == []
+
+
+@pytest.mark.parametrize(
+    "polygon",
+    [
+        [21, 2, 24, 2, 24, 8],
+        [-9, 2, -1, 2, -1, 8],
+        [5, -9, 9, -9, 9, -1],
+        [5, 11, 9, 11, 9, 19],
+        # Five times these coordinates are just within and just beyond 32 bits.
+        [429496700, 2, 429496740, 2, 429496740, 8],
+        [-429496740, 2, -429496700, 2, -429496740, 8],
+    ],
+)
+def test_an_outline_without_pixels_in_the_image_is_rejected(
+    polygon: list[float], tmp_path: Path
+) -> None:
+    annotations = [annotation(1, 1), annotation(2, 1, [polygon])]
+    file = write_instances(tmp_path / "a.json", [image(1)], annotations)
+    selection = select_from(file, out_of_bounds="clip")
+    assert rejected(selection) == [("annotation", 1, 2, "out_of_bounds")]
+    assert selection.instances.images[0].ignored == []
+
+
+# --- Ignored pixels -----------------------------------------------------------------------------
+
+
+def test_rejected_annotations_of_selected_images_are_ignored(tmp_path: Path) -> None:
+    annotations = [
+        annotation(1, 1),
+        annotation(2, 1, None, bbox=[10.5, 1, 4, 20]),  # clipped to the image
+        annotation(3, 1, None, iscrowd="?", bbox=[0, 9, 100, 1]),  # malformed
+        annotation(4, 1, [[12, 3, 15, 3, 15, 9]]),  # excluded
+        annotation(5, 1, {"size": [10, 20], "counts": [190, 10]}),  # excluded, no box
+        annotation(6, 1, None, bbox=[1, 1, 2, 2], category_id=30),  # another class
+        annotation(7, 1, None, bbox=[30, 1, 2, 2]),  # outside the image
+        annotation(8, 1, None),
+        annotation(9, 2, None, bbox=[1, 1, 2, 2]),  # its image is rejected
+        annotation(10, 3),
+    ]
+    file = write_instances(tmp_path / "a.json", [image(n) for n in (1, 2, 3)], annotations)
+    selection = select_from(file, ("cat",), exclude={(1, 4), (1, 5)})
+    ignored = {i.id: sorted(i.ignored) for i in selection.instances.images}
+    assert ignored == {1: [(0, 9, 20, 10), (10, 1, 15, 10), (12, 3, 15, 9), (19, 0, 20, 10)], 3: []}
+    assert selection.summary()["ignored"] == {"annotations": 4, "images": 1}
+    write_selection(tmp_path / "selection.json", selection.instances)
+    again = read_instances(tmp_path / "selection.json").instances
+    assert again.images == selection.instances.images
+
+
+def test_a_box_around_a_valid_annotation_is_not_ignored(tmp_path: Path) -> None:
+    annotations = [
+        annotation(1, 1),  # from 2 to 8 in both directions
+        annotation(2, 1, None, bbox=[2, 2, 6, 6]),
+        annotation(3, 1, None, bbox=[1.2, 2, 6, 6]),
+        annotation(4, 1, None, bbox=[2, 2, 9, 6]),
+    ]
+    file = write_instances(tmp_path / "a.json", [image(1)], annotations)
+    assert select_from(file).instances.images[0].ignored == [(2, 2, 11, 8)]
+
+
+def test_an_annotation_without_a_known_category_is_rejected_and_ignored(tmp_path: Path) -> None:
+    annotations = [annotation(1, 1), annotation(2, 1, BEYOND, category_id=99)]
+    file = write_instances(tmp_path / "a.json", [image(1)], annotations)
+    selection = select_from(file)
+    assert rejected(selection) == [("annotation", 1, 2, "unknown_category")]
+    assert selection.rejections[0].detail == "category_id 99"
+    assert selection.instances.images[0].ignored == [(15, 2, 20, 8)]
+
+
+# --- Images without objects ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("with_objects", "without", "max_images", "fraction", "expected"),
+    [
+        (8, 10, 100, 0, (8, 0)),
+        (8, 10, 100, 0.2, (8, 2)),
+        (7, 10, 100, 0.2, (7, 1)),
+        (8, 10, 100, 1, (8, 10)),
+        (8, 1, 100, 0.2, (8, 1)),
+        (80, 100, 10, 0, (10, 0)),
+        (80, 100, 10, 0.2, (8, 2)),
+        (80, 20, 10, 1, (8, 2)),  # in proportion to those available
+        (95, 5, 20, 0.2, (19, 1)),
+        (4, 100, 10, 0.2, (4, 1)),
+        (1, 1000, 10, 1, (1, 9)),
+        (5, 5, 1, 1, (1, 0)),
+        (7, 3, 10, 0.3, (7, 3)),  # 0.3 is exact: 3 of 10
+        (0, 9, 10, 0.5, (0, 0)),
+    ],
+)
+def test_the_number_of_images_without_objects(
+    with_objects: int, without: int, max_images: int, fraction: float, expected: tuple[int, int]
+) -> None:
+    assert _numbers(with_objects, without, max_images, fraction) == expected
+
+
+@given(st.integers(1, 60), st.integers(0, 60), st.integers(1, 80), st.integers(0, 20))
+@settings(max_examples=300, deadline=None)
+def test_images_without_objects_never_exceed_their_fraction(
+    with_objects: int, without: int, max_images: int, twentieths: int
+) -> None:
+    kept, empty = _numbers(with_objects, without, max_images, twentieths / 20)
+    assert 1 <= kept <= with_objects
+    assert 0 <= empty <= without
+    assert kept + empty <= max_images
+    assert 20 * empty <= twentieths * (kept + empty)
+    # None is left out without a reason.
+    assert kept == with_objects or kept + empty == max_images
+
+
+def some_empty(tmp_path: Path, **options: Any) -> Selection:
+    """Select from six images with objects and four without."""
+    images = [image(n) for n in (7, 1, 10, 2, 8, 3, 4, 9, 5, 6)]
+    annotations = [annotation(n, n) for n in range(1, 7)]
+    annotations.append(annotation(99, 9, category_id=30))  # of another class
+    return select_from(write_instances(tmp_path / "a.json", images, annotations), **options)
+
+
+def test_images_without_objects_are_drawn_by_the_seed_or_the_first(tmp_path: Path) -> None:
+    def empty(**options: Any) -> list[int]:
+        selection = some_empty(tmp_path, empty_fraction=0.25, **options)
+        assert selection.summary()["images_empty"] == 2
+        assert selection.summary()["images_dropped"] == {"over_empty_fraction": 2}
+        return [kept.id for kept in selection.instances.images if kept.id > 6]
+
+    assert empty(prefer="first") == [7, 10]
+    draws = [empty(prefer="rare", seed=seed) for seed in range(10)]
+    assert draws == [empty(prefer="random", seed=seed) for seed in range(10)]
+    assert len(set(map(tuple, draws))) > 1
+
+
+def test_images_without_objects_are_rejected_by_default_and_all_kept_by_1(tmp_path: Path) -> None:
+    assert some_empty(tmp_path).summary()["images_dropped"] == {"no_selected_class": 4}
+    everything = some_empty(tmp_path, empty_fraction=1).summary()
+    assert (everything["images_kept"], everything["images_empty"]) == (10, 4)
+
+
+def test_an_image_with_only_invalid_annotations_does_not_count_as_empty(tmp_path: Path) -> None:
+    annotations = [annotation(1, 1), annotation(2, 2, []), annotation(3, 3)]
+    file = write_instances(tmp_path / "a.json", [image(n) for n in (1, 2, 3)], annotations)
+    selection = select_from(file, empty_fraction=1, exclude={(3, 3)})
+    assert [kept.id for kept in selection.instances.images] == [1]
+    assert selection.summary()["images_dropped"] == {"excluded": 1, "no_valid_annotation": 1}
+
+
+# --- Nothing left -------------------------------------------------------------------------------
+
+
+def test_the_error_for_nothing_left_names_the_reasons_of_annotations_and_a_remedy(
+    tmp_path: Path,
+) -> None:
+    annotations = [
+        *(annotation(n, 1, None, rejected=["bbox_only", ""]) for n in range(1200)),
+        annotation(2000, 2, []),
+        annotation(2001, 9),
+    ]
+    file = write_instances(tmp_path / "a.json", [image(n) for n in (1, 2, 3)], annotations)
+    with pytest.raises(NothingSelected) as error:
+        select_from(file, empty_fraction=1)
+    assert str(error.value) == (
+        "no images left after filtering 3: 2 no_valid_annotation, 1 no_selected_class; "
+        "annotations: 1,200 bbox_only, 1 segmentation_empty, 1 unknown_image. The annotation has a "
+        "bounding box but no outline. Export polygons or masks. See data/rejected.csv."
+    )
+    assert len(error.value.rejections) == 3 + 1202
+
+
+def test_the_stage_writes_the_rejections_before_it_fails(tmp_path: Path) -> None:
+    for directory in ("data/annotations", "metrics"):
+        (tmp_path / directory).mkdir(parents=True)
+    shutil.copy(ROOT / "presets/own_data.yaml", tmp_path / "params.yaml")
+    exclude = yaml.safe_load((tmp_path / "params.yaml").read_text())["filter"]["exclude"]
+    (tmp_path / exclude).parent.mkdir(exist_ok=True)
+    (tmp_path / exclude).write_text("image_id,annotation_id\n")
+    write_instances(
+        tmp_path / "data/annotations/instances.json", [image(1)], [annotation(1, 1, [])]
+    )
+    with chdir(tmp_path), pytest.raises(NothingSelected):
+        filter_stage.main()
+    rows = (tmp_path / "data/rejected.csv").read_text().splitlines()
+    assert [row.split(",")[2] for row in rows] == [
+        "reason",
+        "segmentation_empty",
+        "no_valid_annotation",
+    ]
+
+
+# --- What other readers need --------------------------------------------------------------------
+
+
+def test_areas_and_boxes_of_a_selection_are_those_of_the_painted_pixels(tmp_path: Path) -> None:
+    annotations = [
+        annotation(1, 1, bbox=[0, 0, 20, 10], area=3),  # both wrong
+        annotation(2, 1, BEYOND),
+        annotation(3, 1, [[1.2, 1.7, 6.4, 2.1, 3.3, 8.8], [10, 1, 13, 1, 13, 4]]),
+        annotation(4, 1, CROWD, iscrowd=1),
+        annotation(5, 1, [[0, 0, 0, 0, 0, 0]]),
+    ]
+    file = write_instances(tmp_path / "a.json", [image(1)], annotations)
+    selection = select_from(file, out_of_bounds="clip")
+    write_selection(tmp_path / "selection.json", selection.instances)
+    with contextlib.redirect_stdout(None):
+        coco = COCO(tmp_path / "selection.json")
+    assert len(coco.anns) == 5
+    for entry in coco.anns.values():
+        encoded = coco.annToRLE(entry)
+        assert entry["area"] == coco_mask.area(encoded)
+        assert entry["bbox"] == coco_mask.toBbox(encoded).tolist()
+    assert (coco.anns[2]["area"], coco.anns[2]["bbox"]) == (30, [15, 2, 5, 6])
+    assert coco.getAnnIds(areaRng=[29, 31]) == [2]
 
 
 # --- Exclusions ---------------------------------------------------------------------------------

@@ -155,6 +155,15 @@ def test_an_image_counts_for_its_rarest_class() -> None:
         assert sum(int(stem) in with_bicycle for stem in splits[name]) == expected
 
 
+def test_images_without_objects_are_divided_in_proportion() -> None:
+    with_objects = {image: [1 + image % 2] for image in range(80)}
+    empty: dict[int, list[int]] = {image: [] for image in range(80, 100)}
+    selection = selection_of(with_objects | empty)
+    for seed in range(5):
+        splits = split_images(selection, {"train": 8, "val": 1, "test": 1}, seed)
+        assert [sum(int(stem) in empty for stem in splits[name]) for name in SPLITS] == [16, 2, 2]
+
+
 def test_splits_are_read_as_they_were_written(tmp_path: Path) -> None:
     splits = {"train": ["a", "b\u2028c", "d e"], "val": [], "test": ["f.g"]}
     write_splits(tmp_path, splits)

@@ -76,6 +76,11 @@ RATIOS = {"train": 0, "val": 0, "test": 0}
         ("filter.classes", ["car", "car"], "car is listed more than once"),
         ("filter.classes", ["background", "car"], "background is always label 0; list only"),
         ("filter.classes", [str(n) for n in range(255)], "expected 'all' or a list of at most 254"),
+        ("filter.classes", ["car", {"car": ["truck"]}], "car is listed more than once"),
+        ("filter.classes", [{"background": ["sky"]}], "background is always label 0; list only"),
+        ("filter.classes", {"vehicle": ["car"]}, "expected 'all' or a list"),
+        ("filter.out_of_bounds", "keep", "expected 'drop' or 'clip', got 'keep'"),
+        ("filter.empty_fraction", 1.5, "expected a number of at most 1, got 1.5"),
         ("download.source", "imagenet", "expected 'sample', 'coco' or 'files', got 'imagenet'"),
         ("download.coco.base_url", "ftp://example.org", "expected an http://, https:// or file:"),
         ("download.coco.base_url", "images.cocodataset.org", "expected an http://, https:// or"),
@@ -160,6 +165,33 @@ def test_an_error_inside_a_list_names_the_place(
     assert line.startswith(f"download.files.pairs.0.{key}: ")
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "",
+        5,
+        None,
+        ["car"],
+        {},
+        {"vehicle": []},
+        {"vehicle": "car"},
+        {"vehicle": None},
+        {"vehicle": ["car", 5]},
+        {"vehicle": ["car"], "animal": ["cat"]},
+        {"": ["car"]},
+        {5: ["car"]},
+        {"vehicle": {"supercategory": 5}},
+        {"vehicle": {"super": "vehicle"}},
+        {"vehicle": {"supercategory": "vehicle", "names": ["car"]}},
+    ],
+)
+def test_a_class_is_a_name_or_merges_categories(tmp_path: Path, entry: Any) -> None:
+    line = refusal(write_changed(tmp_path, {"filter.classes": ["car", entry]}))
+    expected = "expected a name, {class: [names]} or {class: {supercategory: name}}"
+    assert line.startswith(f"filter.classes.1: {expected}")
+    assert ";" not in line
+
+
 @pytest.mark.parametrize("key", flatten(yaml.safe_load(SAMPLE.read_text(encoding="utf-8"))))
 def test_a_value_of_a_wrong_type_names_what_is_expected(tmp_path: Path, key: str) -> None:
     assert refusal(write_changed(tmp_path, {key: [[]]})).startswith(
@@ -192,6 +224,8 @@ def test_one_message_names_every_wrong_key(tmp_path: Path) -> None:
     [
         *[("runtime.device", name) for name in ("auto", "cpu", "mps", "cuda", "cuda:0", "cuda:12")],
         ("filter.classes", "all"),
+        ("filter.classes", ["cat", {"pet": ["dog"]}, {"vehicle": {"supercategory": "vehicle"}}]),
+        ("filter.empty_fraction", 1),
         ("filter.classes", [str(number) for number in range(254)]),
         ("download.coco.md5", "0123456789abcdef" * 2),
         ("download.sample.width", 1024),
