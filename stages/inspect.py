@@ -39,7 +39,7 @@ def main() -> None:
         masks=Path("data/masks"),
         near_duplicates=read_near_duplicates(Path("data/near_duplicates.csv")),
         splits=read_splits(Path("data/splits")),
-        labels=labels_of_categories(source, params[FilterParams].class_specs()),
+        labels=labels_of_categories(source, params[FilterParams].classes),
     )
     splits = read_json(Path("metrics/split.json"))
     data_warnings = find_data_warnings(data, splits, inputs.rejections)
