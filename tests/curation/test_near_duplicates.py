@@ -120,7 +120,7 @@ def test_images_that_are_almost_black_are_named(
 ) -> None:
     """12-bit values in 16 bits, of which the file says nothing, are at most 15 of 255."""
     twelve_bits = np.linspace(0, 4095, 96 * 72).reshape(72, 96).astype(np.uint16)
-    pixels = {"b": twelve_bits, "a": twelve_bits // 2, "bright": twelve_bits * 16}
+    pixels = {"b": twelve_bits, "a": twelve_bits // 2, "dim": twelve_bits * 3}
     paths = {name: tmp_path / f"{name}.png" for name in pixels}
     for name, path in paths.items():
         Image.fromarray(pixels[name]).save(path)
@@ -130,7 +130,7 @@ def test_images_that_are_almost_black_are_named(
     assert "12-bit values in 16 bits" in message
     caplog.clear()
     Image.fromarray(twelve_bits).save(tmp_path / "a.tif", tiffinfo={281: 4095})
-    find_near_duplicates({"a": tmp_path / "a.tif", "bright": paths["bright"]}, 0)
+    find_near_duplicates({"a": tmp_path / "a.tif", "dim": paths["dim"]}, 0)
     assert caplog.messages == []
 
 

@@ -230,6 +230,18 @@ def test_without_a_class_in_the_ground_truth_the_mean_iou_is_undefined(
     assert scores["empty_images"] == {"images": 5, "false_alarms": 0.2, "false_pixels": 0.02}
 
 
+def test_without_a_class_in_the_ground_truth_the_boundary_miou_is_undefined(
+    samples: list[Sample],
+) -> None:
+    for sample in samples:
+        write_mask(sample.mask, np.zeros_like(read_mask(sample.mask)))
+    evaluation = score(samples)
+    assert evaluation.boundaries.any()
+    scores = evaluation.scores()
+    assert scores["miou"] is scores["boundary_miou"] is None
+    assert scores["empty_images"]["false_alarms"] == 1.0
+
+
 def test_samples_of_images_that_show_no_class_do_not_widen_the_interval(
     samples: list[Sample],
 ) -> None:
@@ -260,6 +272,14 @@ def test_examples_are_best_median_worst_and_the_median_of_each_class(tmp_path: P
     # which 8 does not show: 6, 4, 2, 0, 5.
     assert chosen == [("1_best", 3), ("2_median", 8), ("3_worst", 1), ("4_red", 7), ("5_blue", 2)]
     assert [e.name for e in choose_examples(evaluation, 2)] == ["1_best", "3_worst"]
+
+
+def test_the_best_example_shows_an_object_if_any_image_does(tmp_path: Path) -> None:
+    samples = [make_sample(tmp_path, str(i)) for i in range(3)]
+    hits = [[10, 5, -1], [10, -1, -1], [10, 7, -1]]
+    assert choose_examples(evaluation_of(samples, hits), 1)[0].index == 2
+    nothing = evaluation_of(samples, [[8, -1, -1], [10, -1, -1], [9, -1, -1]])
+    assert choose_examples(nothing, 1)[0].index == 1
 
 
 def test_examples_are_drawn_and_listed(

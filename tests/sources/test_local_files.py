@@ -207,6 +207,16 @@ def test_entries_of_the_same_image_are_joined(tmp_path: Path, size: dict[str, An
     assert [(a.id, a.image_id) for a in instances.annotations] == [(0, 0), (1, 1), (2, 0)]
 
 
+def test_an_entry_that_is_repeated_with_its_id_is_one_image(tmp_path: Path) -> None:
+    draw(tmp_path / "1.png", {})
+    content = document("1.png", width=60, height=40)
+    content["images"] *= 2
+    write(tmp_path / "x.json", content)
+    instances = written(source_of(tmp_path, ("x.json", ".")), tmp_path)
+    assert names_and_reasons(instances) == {"1.png": None}
+    assert [a.image_id for a in instances.annotations] == [instances.images[0].id]
+
+
 def test_entries_of_the_same_image_in_two_exports_are_joined(tmp_path: Path) -> None:
     draw(tmp_path / "1.png", {})
     draw(tmp_path / "2.png", {})
