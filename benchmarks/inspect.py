@@ -71,16 +71,17 @@ def prepare(directory: Path, images: int, source_images: int) -> str:
     for path in (annotations.parent, directory / "data/masks", directory / "data/images"):
         path.mkdir(parents=True)
     write_repeated(annotations, document, source_images)
+    read = read_instances(annotations)
     selection = select(
-        read_instances(annotations),
+        read,
         CLASSES,
         max_instances=10,
         max_images=images,
         prefer="rare",
         seed=0,
     )
-    write_selection(directory / "data/selection.json", selection)
-    write_rejections(directory / "data/rejected.csv", selection.rejections)
+    write_selection(directory / "data/selection.json", selection.instances)
+    write_rejections(directory / "data/rejected.csv", selection.rejections, read.instances)
     write_json(directory / "metrics/filter.json", selection.summary())
     kept = selection.instances
     masks = write_masks(kept, directory / "data/masks", overlap="last", crowd="ignore", workers=2)

@@ -55,7 +55,7 @@ def write_selected(path: Path, document: dict[str, Any], images: int) -> Path:
     write_repeated(path, document, 3 * images)
     read = read_instances(path)
     selection = select(read, CLASSES, max_instances=10, max_images=images, prefer="random", seed=0)
-    write_selection(path, selection)
+    write_selection(path, selection.instances)
     return path
 
 

@@ -66,7 +66,7 @@ class ExportCheck:
         for reason, count in counts.most_common():
             example = first[reason]
             name = names.get(example.image_id, f"image {example.image_id}")
-            detail = f" ({example.detail})" if example.detail else ""
+            detail = f" ({example.detail})" if example.detail not in ("", name) else ""
             yield f"  {count:,} {reason}: {reason.meaning} {reason.remedy}"
             yield f"    first: {name}{detail}"
 

@@ -66,7 +66,7 @@ in Python:
 
 _CHECK = """\
 Read an export of a labeling tool as the pipeline would, with the settings of
-presets/own_data.yaml, and list what it would keep and reject. ANNOTATIONS is a
+presets/own_data.yaml, and list kept and rejected entries. ANNOTATIONS is a
 COCO file, IMAGES the directory of its images; both may be URLs. Images at URLs
 are not fetched, so their files are not checked. No file is written. If nothing
 is left to train on, the exit status is 1."""
@@ -196,8 +196,8 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     add(
         "--gray",
         action="store_true",
-        help="write masks as grayscale images of labels, which OpenCV, scikit-image and imageio "
-        "read as labels; image viewers show them almost black",
+        help="write masks as grayscale images of labels, which scikit-image, imageio and OpenCV "
+        "(cv2.IMREAD_GRAYSCALE) read as labels; image viewers show them almost black",
     )
     add("--probabilities", action="store_true", help="also write the probability of each class")
     add(

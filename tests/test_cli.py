@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from cocoseg.cli import main, name_outputs, predict
 from cocoseg.core.errors import UserError
@@ -130,13 +131,22 @@ def test_outputs_have_unique_names(tmp_path: Path) -> None:
 
 
 def test_directories_are_searched_recursively_and_their_structure_is_kept(tmp_path: Path) -> None:
-    for name in ("b.JPG", "a.jpeg", "sub/a.webp", "notes.txt", ".hidden.png", ".git/a.png"):
+    for name in (
+        "b.JPG",
+        "a.jpeg",
+        "c.jfif",
+        "sub/a.webp",
+        "notes.txt",
+        ".hidden.png",
+        ".git/a.png",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     names = name_outputs([tmp_path, tmp_path / "sub/a.webp"], Path("out"))
     assert {path.relative_to(tmp_path).as_posix(): str(name) for path, name in names.items()} == {
         "a.jpeg": str(Path("out/a")),
         "b.JPG": str(Path("out/b")),
+        "c.jfif": str(Path("out/c")),
         "sub/a.webp": str(Path("out/sub/a")),
     }
 
@@ -156,6 +166,32 @@ def test_the_pipeline_paints_the_same_masks_from_the_coco_file_of_predictions(
     for stem, prediction in {"a": "a", "sub+b": "sub/b", "rotated": "rotated"}.items():
         labels = read_mask(tmp_path / f"data/masks/{stem}.png")
         assert np.array_equal(labels, read_mask(tmp_path / f"out/{prediction}_mask.png"))
+
+
+def test_the_polygons_of_the_coco_file_cover_the_same_pixels(
+    tmp_path: Path, model_file: Path
+) -> None:
+    image = write_image(tmp_path / "a.png", 31, 45)
+    file = tmp_path / "out.json"
+    segment([image], model_file, tmp_path / "out", coco=file, coco_format="polygons")
+    labels = np.zeros((31, 45), np.uint8)
+    for entry in json.loads(file.read_text())["annotations"]:
+        assert isinstance(entry["segmentation"], list)
+        pixels = coco_mask.decode(
+            coco_mask.merge(coco_mask.frPyObjects(entry["segmentation"], 31, 45))
+        )
+        labels[pixels > 0] = entry["category_id"]
+    assert labels.any()
+    assert np.array_equal(labels, read_mask(tmp_path / "out/a_mask.png"))
+
+
+def test_gray_masks_are_label_files_without_a_palette(tmp_path: Path, model_file: Path) -> None:
+    image = write_image(tmp_path / "a.png")
+    segment([image], model_file, tmp_path / "palette")
+    segment([image], model_file, tmp_path / "gray", gray=True)
+    with Image.open(tmp_path / "gray/a_mask.png") as mask:
+        assert mask.mode == "L"
+        assert np.array_equal(np.asarray(mask), read_mask(tmp_path / "palette/a_mask.png"))
 
 
 def test_file_names_in_the_coco_file_are_relative_to_the_deepest_common_directory(
@@ -187,6 +223,7 @@ def test_a_directory_without_images_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["a.jpg", "--coco-format", "voc"], "--coco-format: invalid choice: 'voc'"),
         (["a.jpg", "--batch-size", "0"], "--batch-size: expected a positive integer, got '0'"),
         (
             ["a.jpg", "--device", "gpu"],
@@ -225,7 +262,7 @@ def test_names_of_earlier_versions_are_one_line_with_the_new_name(
     assert new_name in line and any(argument in line for argument in arguments)
 
 
-@pytest.mark.parametrize("command", ["predict", "compare", "runs", "label-errors"])
+@pytest.mark.parametrize("command", ["predict", "check", "compare", "runs", "label-errors"])
 def test_help_fits_a_terminal_and_has_examples_that_parse(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:

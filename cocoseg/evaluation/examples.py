@@ -49,7 +49,7 @@ class ExampleDetails(TypedDict):
 def choose_examples(evaluation: Evaluation, count: int) -> list[Example]:
     """Choose different images to show.
 
-    The best and the worst image by mean IoU and the median come first, then for each class the
+    The best image with objects, the worst image by mean IoU and the median come first, then for each class the
     image whose IoU is the median of the class.
 
     Args:
@@ -61,8 +61,11 @@ def choose_examples(evaluation: Evaluation, count: int) -> list[Example]:
     """
     scores = evaluation.image_scores()
     order = sorted(range(len(scores)), key=lambda index: -scores[index])
+    # Without objects, a correct prediction shows nothing.
+    with_objects = evaluation.confusions[:, 1:].any(axis=(1, 2))
+    best = next((index for index in order if with_objects[index]), order[0])
     examples = [
-        Example(order[0], "1_best", "best by mean IoU"),
+        Example(best, "1_best", "best by mean IoU"),
         Example(order[-1], "3_worst", "worst by mean IoU"),
         Example(order[len(order) // 2], "2_median", "median by mean IoU"),
     ]

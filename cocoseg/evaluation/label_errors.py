@@ -188,7 +188,7 @@ class LabelError:
     category: str = ""
 
 
-COLUMNS = [field.name for field in fields(LabelError)]
+_COLUMNS = [field.name for field in fields(LabelError)]
 
 
 def rank_label_errors(
@@ -263,7 +263,7 @@ def _reliability(findings: Sequence[Finding]) -> NDArray[np.float64]:
 def write_label_errors(path: Path, label_errors: Iterable[LabelError]) -> None:
     """Write a CSV file, whose rows can be copied into the file of `filter.exclude`."""
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(map(asdict, label_errors))
 
@@ -271,8 +271,8 @@ def write_label_errors(path: Path, label_errors: Iterable[LabelError]) -> None:
 def read_label_errors(text: str) -> list[LabelError]:
     """Parse the content of a file of `write_label_errors`; ValueError for other content."""
     rows = csv.DictReader(io.StringIO(text))
-    if rows.fieldnames != COLUMNS:
-        raise ValueError(f"expected the columns {','.join(COLUMNS)}")
+    if rows.fieldnames != _COLUMNS:
+        raise ValueError(f"expected the columns {','.join(_COLUMNS)}")
     return [
         msgspec.convert(
             {**row, "annotation_id": row["annotation_id"] or None}, LabelError, strict=False

@@ -19,12 +19,12 @@ def _check_class(entry: Any) -> Any:
     return entry
 
 
-ClassEntry = Annotated[Any, AfterValidator(_check_class)]
+SelectedClass = Annotated[Any, AfterValidator(_check_class)]
 """A category's name, `{class: [categories]}` or `{class: {supercategory: name}}`."""
 
 
 class FilterParams(Section):
-    classes: Literal["all"] | Annotated[list[ClassEntry], Field(min_length=1, max_length=254)]
+    classes: Literal["all"] | Annotated[list[SelectedClass], Field(min_length=1, max_length=254)]
     max_instances: PositiveInt
     max_images: PositiveInt
     prefer: Literal["rare", "random", "first"]

@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,8 @@ def test_of_several_reports_of_one_object_the_highest_score_counts(
         *("0.900", "wrong class", "cat", "dog", "1.jpg", "7", "9,6 20x10", "second")
     ]
     assert re.split(r"  +", rows[2])[4:] == ["1.jpg", "5,6 20x10", "first"]
+    merged = replace(error(0.9, 7), category="tiger")
+    assert "cat (tiger)" in label_errors_table([(merged, first)])
 
 
 def test_the_page_shows_the_image_the_annotation_and_the_prediction(tmp_path: Path) -> None:

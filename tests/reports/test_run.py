@@ -28,6 +28,10 @@ CLASSES = ["background", "person", "bicycle", "car", "motorcycle", "airplane"]
 VIEWS = ["image", "ground_truth", "prediction", "errors"]
 
 
+def update(file: Path, **values: Any) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+
 def preset(name: str) -> dict[str, Any]:
     values = load_params(ROOT / f"presets/{name}.yaml").values
     return {key: dict(value) for key, value in values.items() if key not in ("runtime", "report")}
@@ -315,8 +319,11 @@ def test_coco_with_the_published_classes_is_compared_and_deviations_are_listed(
     ]
     params["filter"]["max_instances"] = 15
     params["split"]["ratios"] = {"train": 7.0, "val": 1.0, "test": 2.0}
+    params["filter"] |= {"out_of_bounds": "clip", "empty_fraction": 0.2}
     assert deviations_from_protocol(params, 8000, seen) == [
         "filter.max_instances is 15, not 10",
+        "filter.out_of_bounds is clip, not drop",
+        "filter.empty_fraction is 0.2, not 0",
         "split.ratios is train 7, val 1, test 2, not train 8, val 1, test 1",
     ]
     test = json.loads((metrics / "test.json").read_text())
@@ -325,6 +332,39 @@ def test_coco_with_the_published_classes_is_compared_and_deviations_are_listed(
     params["download"]["source"] = "files"
     text = str(Text(make_report(metrics, params, metrics / "dvc.lock", "x")))
     assert "used other images" in text
+
+
+def test_an_undefined_mean_iou_is_explained(metrics: Path) -> None:
+    nothing = {"miou": None, "boundary_miou": None, "mean_accuracy": None}
+    update(metrics / "test.json", **nothing, miou_interval={"low": None, "high": None})
+    update(metrics / "train/metrics.json", val={"miou": None})
+    for name in ("sample", "coco_val2014"):
+        page = make_report(metrics, preset(name), metrics / "dvc.lock", "x")
+        assert "<title>x: mean IoU undefined</title>" in page
+        text = str(Text(page))
+        assert "Mean IoU undefined no test mask shows a class" in text
+        assert (
+            "because no validation mask shows a class. All scores are for the last epoch, 2" in text
+        )
+        assert "99.99% undefined 0.0234" in text
+        assert ("this run has no mean IoU. This run differs" in text) == (name == "coco_val2014")
+
+
+def test_false_alarms_in_images_without_objects_have_a_tile(metrics: Path, page: str) -> None:
+    assert "False alarms" not in page
+    update(
+        metrics / "test.json",
+        empty_images={"images": 4, "false_alarms": 0.25, "false_pixels": 0.0123},
+    )
+    text = str(Text(make_report(metrics, preset("sample"), metrics / "dvc.lock", "x")))
+    assert "False alarms 25% of 4 test images without objects; 1.2% of their pixels" in text
+
+
+def test_the_report_names_the_category_of_a_merged_class(metrics: Path) -> None:
+    error = LabelError(8, 81, "c.jpg", "car", "person", "extra", 0.9, 1, 2, 30, 20, 400, "truck")
+    write_label_errors(metrics / "label_errors.csv", [error])
+    text = str(Text(make_report(metrics, preset("sample"), metrics / "dvc.lock", "x")))
+    assert "annotated as car (truck), predicted as person c.jpg" in text
 
 
 def test_a_notice_warns_of_weights_that_were_trained_on_test_images(metrics: Path) -> None:

@@ -66,7 +66,7 @@ def _unlearnable(data: DataStatistics) -> Iterator[DataWarning]:
     # With mask.crowd: paint, the masks show the crowd regions.
     mostly = (crowds > annotated / 2) & (painted < annotated / 2)
     if mostly.any():
-        names = [data.names[label] for label in np.flatnonzero(mostly)]
+        names = [data.names[label] for label in data.class_labels if mostly[label]]
         text = (
             f"Most annotated pixels of {_listed(names)} are crowd regions (iscrowd: 1), which are "
             "not painted: set mask.crowd to paint if your labeling tool writes iscrowd for masks"

@@ -78,6 +78,7 @@ def test_rejected_entries_prefer_selected_images_and_show_the_rejected_outline(
         masks=tmp_path / "masks",
         near_duplicates=[],
         splits={},
+        labels={10: 1, 20: 2},
     )
     found = {gallery.reason: gallery for gallery in rejected_annotations(data, inputs)}
     polygon_odd = found[Reason.POLYGON_ODD]

@@ -160,6 +160,21 @@ def test_objects_without_a_pixel_are_counted(tmp_path: Path) -> None:
     assert data.side_counts()[0] == 1
 
 
+def test_images_without_annotations_are_counted_and_measured(tmp_path: Path) -> None:
+    images = [image(n) for n in range(1, 5)]
+    entries = [annotation(1, 2), annotation(2, 2, iscrowd=1), annotation(3, 3, iscrowd=1)]
+    path = write_instances(tmp_path / "x.json", images, entries)
+    selection = select_from(path, empty_fraction=1.0).instances
+    for workers in (1, 2):
+        data = measured(selection, tmp_path / "masks", workers=workers)
+        assert [data.images[index].id for index in data.empty_images()] == [1, 4]
+        figures = data.figures()
+        assert figures["instances_per_image"] == {"mean": 0.25, "median": 0.0, "max": 1}
+        assert figures["classes"]["cat"] == {"images": 2, "instances": 1, "median_area": 36.0}
+        assert data.boxes.tolist() == [[2, 2, 6, 6]] * 3
+        assert data.instance_counts() == {"0": 3, "1": 1}
+
+
 def test_rectangles_are_polygons_or_run_lengths_that_fill_their_box(tmp_path: Path) -> None:
     box = [[2.0, 2.0, 60.0, 2.0, 60.0, 40.0, 2.0, 40.0]]
     cut = [[2.0, 2.0, 60.0, 2.0, 60.0, 40.0, 20.0, 40.0]]

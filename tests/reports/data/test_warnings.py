@@ -192,5 +192,33 @@ def test_invalid_annotations_are_counted_by_reason_and_the_rarest_are_summarized
     )
 
 
-def test_crowd_regions_alone_give_no_warning(tmp_path: Path) -> None:
-    assert data_warnings(tmp_path, USUAL, cats(iscrowd=1)) == []
+def test_a_class_of_crowd_regions_gives_a_warning_unless_they_are_painted(tmp_path: Path) -> None:
+    selection, splits = selected(tmp_path, USUAL, cats(iscrowd=1))
+    ignored, painted = (
+        find_data_warnings(measured(selection, tmp_path / crowd, crowd=crowd), splits, [])
+        for crowd in ("ignore", "paint")
+    )
+    assert [warning.text for warning in ignored] == [
+        "No mask shows a class: a model cannot learn anything from them",
+        "Most annotated pixels of cat are crowd regions (iscrowd: 1), which are not painted: set "
+        "mask.crowd to paint if your labeling tool writes iscrowd for masks",
+    ]
+    assert len(ignored[1].images) == 30
+    assert painted == []
+
+
+def test_a_class_that_is_hidden_in_all_masks_is_named(tmp_path: Path) -> None:
+    dogs = [annotation(100 + n, n, BLOB, category_id=20) for n in range(1, 31)]
+    found = data_warnings(tmp_path, USUAL, [*cats(), *dogs], ("cat", "dog"))
+    assert found[0].text == "No mask shows cat, although there are annotations"
+
+
+@pytest.mark.parametrize("crowds", [15, 16])
+def test_crowd_regions_of_up_to_half_of_the_pixels_give_no_warning(
+    tmp_path: Path, crowds: int
+) -> None:
+    entries = [annotation(n, n, BLOB, iscrowd=int(n <= crowds)) for n in range(1, 31)]
+    found = data_warnings(tmp_path, USUAL, entries)
+    assert [warning.text.startswith("Most annotated") for warning in found] == [True] * (
+        crowds - 15
+    )
