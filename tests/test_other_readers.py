@@ -1,7 +1,7 @@
 """Other libraries read `data/selection.json`, polygons of `CocoWriter`, and masks.
 
-Libraries that are no dependency (datumaro, supervision, globox, OpenCV, …) are tested where they
-are installed.
+Other libraries than pycocotools and torchvision are optional: their tests are skipped if they are
+not installed.
 """
 
 import contextlib
