@@ -49,8 +49,8 @@ class ExampleDetails(TypedDict):
 def choose_examples(evaluation: Evaluation, count: int) -> list[Example]:
     """Choose different images to show.
 
-    The best image with objects, the worst image by mean IoU and the median come first, then for each class the
-    image whose IoU is the median of the class.
+    By mean IoU, the best image with objects, the worst image and the median come first. Then
+    follows the image with the median IoU of each class.
 
     Args:
         evaluation: the evaluation.
