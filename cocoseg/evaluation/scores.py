@@ -190,7 +190,7 @@ class Evaluation:
             "iou": scores["iou"],
             "images": len(self.samples),
         }
-        shown = self.confusions.any(axis=2)
+        shown = self.confusions.sum(axis=2) > 0
         empty = self.confusions[shown[:, 0] & ~shown[:, 1:].any(axis=1)]
         if len(empty):
             false_pixels = empty[:, 0, 1:].sum(axis=1)
