@@ -306,12 +306,14 @@ def write_rejections(path: Path, rejections: Sequence[Rejection], instances: "In
             image = images.get(r.image_id)
             annotation = annotations.get(r.annotation_id)
             category_id = annotation.category_id if annotation else r.category_id
-            source_image_id = source_annotation_id = None
+            source_image_id: int | str | None = None
+            source_annotation_id: int | str | None = None
             if image:
                 source_image_id = image.id if image.source_id is None else image.source_id
             if annotation:
-                known = annotation.source_id is not msgspec.UNSET
-                source_annotation_id = annotation.source_id if known else annotation.id
+                source_annotation_id = annotation.id
+                if not isinstance(annotation.source_id, msgspec.UnsetType):
+                    source_annotation_id = annotation.source_id
             writer.writerow(
                 [
                     r.image_id,

@@ -443,7 +443,8 @@ def _ignored_boxes(
 
 def _bounds(annotation: Annotation, image: ImageRecord) -> Box | None:
     size = image.width, image.height
-    box = possible_box(*map(parse_json, (annotation.segmentation, annotation.bbox)), *size)
+    segmentation, bbox = map(parse_json, (annotation.segmentation, annotation.bbox))
+    box = possible_box(segmentation, bbox, *size)
     if box is None:
         with contextlib.suppress(InvalidSegmentation):
             encoded = encode_region(parse_segmentation(annotation.segmentation, *size), *size)

@@ -62,7 +62,7 @@ def choose_examples(evaluation: Evaluation, count: int) -> list[Example]:
     scores = evaluation.image_scores()
     order = sorted(range(len(scores)), key=lambda index: -scores[index])
     # Without objects, a correct prediction shows nothing.
-    with_objects = evaluation.confusions[:, 1:].any(axis=(1, 2))
+    with_objects = evaluation.confusions[:, 1:].sum(axis=(1, 2)) > 0
     best = next((index for index in order if with_objects[index]), order[0])
     examples = [
         Example(best, "1_best", "best by mean IoU"),
