@@ -180,6 +180,8 @@ def damage_a_polygon(document: Document, rng: random.Random) -> None:
         return
     where = rng.randrange(len(polygon))
     kind = rng.randrange(8)
+    if kind in (5, 6) and len(segmentation) > 1000:
+        return  # the list repeats one polygon: a file of gigabytes
     if kind == 7:
         rng.choice([segmentation, polygon]).clear()
     elif kind == 0:
@@ -191,7 +193,10 @@ def damage_a_polygon(document: Document, rng: random.Random) -> None:
     elif kind == 3:
         del polygon[where]
     elif kind == 4:
-        segmentation[:] = segmentation[:20] * rng.choice([2, 50, 2000])
+        repeats = rng.choice([2, 50, 2000])
+        size = sum(len(part) for part in segmentation[:20] if isinstance(part, list | str))
+        if size * repeats < 10_000_000:  # mutations add up
+            segmentation[:] = segmentation[:20] * repeats
     elif kind == 5:
         polygon[:] = polygon[:2] * rng.choice([3, 3000])
     else:

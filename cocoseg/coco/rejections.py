@@ -329,7 +329,7 @@ def write_rejections(path: Path, rejections: Sequence[Rejection], instances: "In
             )
 
 
-def _printable(value: int | str | None) -> int | str | None:
+def _printable(value: object) -> object:
     """Escape what UTF-8 or CSV cannot hold, such as half a surrogate pair or a carriage return."""
     is_printable = not isinstance(value, str) or value.isprintable()
     return value if is_printable else ascii(value)[1:-1]
