@@ -5,7 +5,8 @@
 
 Each measurement runs in a new process, cocoseg and pycocotools in turns. The file repeats COCO's
 annotations (the sample's without the mirror) under new ids. Both select the same annotations by the
-same rules. `select` includes the validation of every segmentation; `write` writes JSON.
+same rules. `select` includes the validation of every segmentation; `write` writes JSON with the area and the
+box of the painted pixels.
 """
 
 import argparse
@@ -105,6 +106,7 @@ def measure_cocoseg(file: Path) -> dict[str, Any]:
 
 
 def measure_pycocotools(file: Path) -> dict[str, Any]:
+    from pycocotools import mask
     from pycocotools.coco import COCO
 
     started = time.perf_counter()
@@ -133,6 +135,10 @@ def measure_pycocotools(file: Path) -> dict[str, Any]:
         "categories": coco.loadCats(categories),
     }
     selected = time.perf_counter()
+    for annotation in selection["annotations"]:
+        encoded = coco.annToRLE(annotation)
+        annotation["area"] = int(mask.area(encoded))
+        annotation["bbox"] = mask.toBbox(encoded).tolist()
     file.with_suffix(".pycocotools").write_text(json.dumps(selection))
     return _result([started, was_read, selected, time.perf_counter()], kept)
 
