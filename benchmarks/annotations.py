@@ -5,8 +5,8 @@
 
 Each measurement runs in a new process, cocoseg and pycocotools in turns. The file repeats COCO's
 annotations (the sample's without the mirror) under new ids. Both select the same annotations by the
-same rules. `select` includes the validation of every segmentation; `write` writes JSON with the area and the
-box of the painted pixels.
+same rules. `select` includes the validation of every segmentation; `write` writes JSON with the
+area and the box of the painted pixels.
 """
 
 import argparse
