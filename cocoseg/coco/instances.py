@@ -370,7 +370,8 @@ def parse_and_measure(
         points += len(polygon) // 2
         if len(polygon) % 2:
             raise InvalidSegmentation(Reason.POLYGON_ODD, f"{len(polygon)} coordinates")
-        is_within = is_within and max(polygon) <= shorter  # most are
+        if is_within and max(polygon) > shorter:  # few are
+            is_within = max(polygon[0::2]) <= width and max(polygon[1::2]) <= height
     beyond = None if is_within else overshoot(polygons, width, height)
     if beyond and beyond.pixels > MAX_OUTLINE:  # pycocotools computes with integers of 32 bits
         raise InvalidSegmentation(Reason.OUT_OF_BOUNDS, f"by {beyond.pixels:.3g} pixels")
