@@ -50,10 +50,10 @@ def possible_box(
     """The box of the pixels that an annotation may cover, even if it is not valid.
 
     Args:
-        segmentation: Its segmentation: polygons, a run-length encoding, or anything else.
-        bbox: Its box (left, top, width, height) in pixels, or anything else.
-        width: Of the image, in pixels.
-        height: Of the image, in pixels.
+        segmentation: its segmentation: polygons, a run-length encoding, or anything else.
+        bbox: its box (left, top, width, height) in pixels, or anything else.
+        width: of the image, in pixels.
+        height: of the image, in pixels.
 
     Returns:
         The bounds of its outline if that has three points or more and all coordinates are finite,

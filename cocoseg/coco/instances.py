@@ -35,16 +35,16 @@ class ImageRecord(msgspec.Struct, gc=False, omit_defaults=True):
     """An entry of `images`.
 
     Attributes:
-        id: Unique in the file.
-        file_name: Name or path from the file. Check it before joining it to a directory.
-        width: In pixels.
-        height: In pixels.
-        source: Where the image comes from: a URL or a path. Not part of COCO.
-        split: The split that an export assigns: `train`, `val`, `test`, or empty. Not part of COCO.
-        rejected: Why `cocoseg.sources` already rejected the image. Not part of COCO.
-        ignored: Boxes whose pixels are ignored: those of rejected annotations. Not part of COCO.
-        annotation_file: The export that the entry comes from. Not part of COCO.
-        source_id: Its id in that export, if another. Not part of COCO.
+        id: unique in the file.
+        file_name: name or path from the file. Check it before joining it to a directory.
+        width: in pixels.
+        height: in pixels.
+        source: where the image comes from: a URL or a path. Not part of COCO.
+        split: the split that an export assigns: `train`, `val`, `test`, or empty. Not part of COCO.
+        rejected: why `cocoseg.sources` already rejected the image. Not part of COCO.
+        ignored: boxes whose pixels are ignored: those of rejected annotations. Not part of COCO.
+        annotation_file: the export that the entry comes from. Not part of COCO.
+        source_id: its id in that export, if another. Not part of COCO.
     """
 
     id: Int64
@@ -68,16 +68,16 @@ class Annotation(msgspec.Struct, gc=False):
     """An entry of `annotations`.
 
     Attributes:
-        id: Unique in the file.
-        image_id: The `id` of an `ImageRecord`.
-        category_id: The `id` of a `Category`.
-        segmentation: Undecoded JSON; `parse_segmentation` decodes and checks it. Decoding on demand
+        id: unique in the file.
+        image_id: the `id` of an `ImageRecord`.
+        category_id: the `id` of a `Category`.
+        segmentation: undecoded JSON; `parse_segmentation` decodes and checks it. Decoding on demand
             keeps memory near the size of the file.
-        bbox: Undecoded JSON: left, top, width, height in pixels.
+        bbox: undecoded JSON: left, top, width, height in pixels.
         iscrowd: 1 for a region of several objects that are not outlined individually.
-        rejected: Why `cocoseg.sources` already rejected the annotation. Not part of COCO.
-        source_category: The name of its category, if its class merges several. Not part of COCO.
-        source_id: Its id in the export that it comes from, if another. Not part of COCO.
+        rejected: why `cocoseg.sources` already rejected the annotation. Not part of COCO.
+        source_category: the name of its category, if its class merges several. Not part of COCO.
+        source_id: its id in the export that it comes from, if another. Not part of COCO.
     """
 
     id: Int64
@@ -107,9 +107,9 @@ class Instances(msgspec.Struct):
     are the labels 1…N in the order of `filter.classes`.
 
     Attributes:
-        images: In file order.
-        annotations: In file order.
-        categories: In file order.
+        images: in file order.
+        annotations: in file order.
+        categories: in file order.
     """
 
     images: list[ImageRecord]
@@ -121,8 +121,8 @@ class RunLengths(msgspec.Struct):
     """A decoded run-length encoding.
 
     Attributes:
-        size: Height and width of the image, in pixels.
-        counts: Lengths of alternating runs of unset and set pixels, column by column. The first
+        size: height and width of the image, in pixels.
+        counts: lengths of alternating runs of unset and set pixels, column by column. The first
             run is unset. The lengths add up to height times width.
     """
 
@@ -138,8 +138,8 @@ class InvalidSegmentation(ValueError):
     """A segmentation that cannot be rasterized.
 
     Attributes:
-        reason: The `Reason` for rejection, which states a meaning and a remedy.
-        detail: The offending value in words, or empty.
+        reason: the `Reason` for rejection, which states a meaning and a remedy.
+        detail: the offending value in words, or empty.
     """
 
     def __init__(self, reason: Reason, detail: str = "") -> None:
@@ -172,15 +172,15 @@ def read_instances(path: Path) -> ReadResult:
     see `parse_segmentation`.
 
     Args:
-        path: A JSON file in UTF-8, UTF-16 or UTF-32.
+        path: a JSON file in UTF-8, UTF-16 or UTF-32.
 
     Returns:
         The readable entries in file order. Entries with missing fields or wrong types become
         rejections (`malformed_image`, `malformed_annotation`).
 
     Raises:
-        MissingFileError: The file does not exist.
-        UserError: The file is not valid JSON, or not a COCO instances file.
+        MissingFileError: the file does not exist.
+        UserError: the file is not valid JSON, or not a COCO instances file.
     """
     content = _map(path)
     try:
@@ -201,14 +201,14 @@ def read_image_entries(path: Path) -> dict[int, dict[str, Any]]:
     """Read all fields of the images in a COCO instances file.
 
     Args:
-        path: A JSON file, as for `read_instances`.
+        path: a JSON file, as for `read_instances`.
 
     Returns:
         The fields of each image by image id. The first entry with an id wins.
 
     Raises:
-        MissingFileError: The file does not exist.
-        UserError: The file is not valid JSON, or not a COCO instances file.
+        MissingFileError: the file does not exist.
+        UserError: the file is not valid JSON, or not a COCO instances file.
     """
     content = _map(path)
     try:
@@ -273,7 +273,7 @@ def load_document(path: Path | str, content: bytes) -> dict[str, Any]:
     """Parse the JSON text of a COCO instances file.
 
     Args:
-        path: Names the file in error messages.
+        path: names the file in error messages.
         content: JSON in UTF-8, UTF-16 or UTF-32. NaN and infinities are accepted.
 
     Returns:
@@ -281,7 +281,7 @@ def load_document(path: Path | str, content: bytes) -> dict[str, Any]:
         not checked.
 
     Raises:
-        UserError: The text is not valid JSON, or one of the lists is missing.
+        UserError: the text is not valid JSON, or one of the lists is missing.
     """
     try:
         document = json.loads(content)
@@ -339,14 +339,14 @@ def parse_segmentation(raw: msgspec.Raw, width: int, height: int) -> Polygons | 
 
     Args:
         raw: `Annotation.segmentation`.
-        width: Of the image, in pixels.
-        height: Of the image, in pixels.
+        width: of the image, in pixels.
+        height: of the image, in pixels.
 
     Returns:
         Polygons, or decoded run lengths. Both are safe to pass to pycocotools.
 
     Raises:
-        InvalidSegmentation: The segmentation is missing or malformed.
+        InvalidSegmentation: the segmentation is missing or malformed.
     """
     return parse_and_measure(raw, width, height)[0]
 
@@ -452,13 +452,13 @@ def decode_counts(text: str) -> list[int]:
     on, a number is the difference between a count and the count two places earlier.
 
     Args:
-        text: The string `counts` of a compressed run-length encoding.
+        text: the string `counts` of a compressed run-length encoding.
 
     Returns:
         The lengths of the runs, not yet checked: they may be negative.
 
     Raises:
-        InvalidSegmentation: The string is malformed; pycocotools would read past its end or
+        InvalidSegmentation: the string is malformed; pycocotools would read past its end or
             overflow.
     """
     counts: list[int] = []
@@ -495,7 +495,7 @@ def rarest_class_by_image(images_of: Mapping[int, Set[int]]) -> dict[int, int]:
     """Map each image id to its rarest category: the one in the fewest images, then the lowest id.
 
     Args:
-        images_of: The image ids of each category, as `images_by_class` returns them.
+        images_of: the image ids of each category, as `images_by_class` returns them.
     """
     rarest_last = sorted(images_of, key=lambda c: (len(images_of[c]), c), reverse=True)
     return {image_id: category for category in rarest_last for image_id in images_of[category]}

@@ -44,9 +44,9 @@ class MaskSummary(TypedDict):
     """The content of `metrics/mask.json`.
 
     Attributes:
-        masks: Number of masks.
-        pixels: Number of pixels in all masks.
-        fraction: Fraction of the pixels by name of the class, `background` and `ignored` included.
+        masks: number of masks.
+        pixels: number of pixels in all masks.
+        fraction: fraction of the pixels by name of the class, `background` and `ignored` included.
     """
 
     masks: int
@@ -59,8 +59,8 @@ class Region:
     """The pixels of one annotation.
 
     Attributes:
-        top: First row of the bounding box.
-        left: First column of the bounding box.
+        top: first row of the bounding box.
+        left: first column of the bounding box.
         pixels: bool (h, w), the bounding box: True where the annotation covers the image.
     """
 
@@ -80,10 +80,10 @@ def encode_region(
     """Encode a segmentation as pycocotools does.
 
     Args:
-        segmentation: Checked by `parse_segmentation`.
-        width: Of the image, in pixels.
-        height: Of the image, in pixels.
-        whole: Encode the full width of the image, so that regions of an image can be compared.
+        segmentation: checked by `parse_segmentation`.
+        width: of the image, in pixels.
+        height: of the image, in pixels.
+        whole: encode the full width of the image, so that regions of an image can be compared.
             Otherwise columns to the right of all polygons are left out, which decodes faster.
     """
     encoded: RLE
@@ -117,20 +117,20 @@ def rasterize(
     """Paint the annotations of one image into a mask.
 
     Args:
-        annotations: In the order of painting. `category_id` is the label, 1 to 254.
-        width: Of the image, in pixels.
-        height: Of the image, in pixels.
-        overlap: The label where annotations overlap. `last`: the annotation painted last. `small`:
+        annotations: in the order of painting. `category_id` is the label, 1 to 254.
+        width: of the image, in pixels.
+        height: of the image, in pixels.
+        overlap: the label where annotations overlap. `last`: the annotation painted last. `small`:
             the annotation with the smallest area, then the last. `ignore`: 255.
-        crowd: How crowd regions are painted. `ignore`: as 255, beneath all other annotations.
+        crowd: how crowd regions are painted. `ignore`: as 255, beneath all other annotations.
             `paint`: like other annotations. `drop`: not at all.
-        ignored: Boxes that become 255 beneath all annotations.
+        ignored: boxes that become 255 beneath all annotations.
 
     Returns:
         uint8 (height, width): 0 background, 255 ignored, else the label.
 
     Raises:
-        InvalidSegmentation: A segmentation is malformed or not within the image.
+        InvalidSegmentation: a segmentation is malformed or not within the image.
     """
     labels = np.zeros((height, width), np.uint8)
     for left, top, right, bottom in ignored:
@@ -187,11 +187,11 @@ def write_masks(
     """Write the mask of every image of a selection.
 
     Args:
-        selection: Images and valid annotations; category ids are labels.
-        directory: Existing directory; each mask is written to `<stem>.png`, a palette PNG.
-        overlap: See `rasterize`.
-        crowd: See `rasterize`.
-        workers: Number of processes; up to 1 means the calling process.
+        selection: images and valid annotations; category ids are labels.
+        directory: existing directory; each mask is written to `<stem>.png`, a palette PNG.
+        overlap: see `rasterize`.
+        crowd: see `rasterize`.
+        workers: number of processes; up to 1 means the calling process.
 
     Returns:
         The number of masks and pixels, and the fraction of pixels of each class.

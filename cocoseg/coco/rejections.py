@@ -23,9 +23,9 @@ class Reason(StrEnum):
     """A reason for rejection.
 
     Attributes:
-        value: The name in files.
-        meaning: What is wrong, in one sentence.
-        remedy: What to do, in one sentence.
+        value: the name in files.
+        meaning: what is wrong, in one sentence.
+        remedy: what to do, in one sentence.
     """
 
     meaning: str
@@ -235,12 +235,12 @@ class Rejection(msgspec.Struct, gc=False):
     """A rejected entry of a COCO file.
 
     Attributes:
-        kind: The list that the entry belongs to, in the singular.
-        image_id: The id of the image, or the image id of the annotation; None if unreadable.
-        annotation_id: None for images, and if unreadable.
-        reason: Why the entry is rejected.
-        detail: The offending value in words, or empty.
-        category_id: The category of an unreadable annotation if it is known, else None. `select`
+        kind: the list that the entry belongs to, in the singular.
+        image_id: the id of the image, or the image id of the annotation; None if unreadable.
+        annotation_id: none for images, and if unreadable.
+        reason: why the entry is rejected.
+        detail: the offending value in words, or empty.
+        category_id: the category of an unreadable annotation if it is known, else None. `select`
             needs it to ignore other classes; `data/rejected.csv` does not contain it.
     """
 
@@ -289,9 +289,9 @@ def write_rejections(path: Path, rejections: Sequence[Rejection], instances: "In
     Unknown values are empty; so is the annotation id of images.
 
     Args:
-        path: The file.
-        rejections: The rows.
-        instances: The entries from which they are rejected.
+        path: the file.
+        rejections: the rows.
+        instances: the entries from which they are rejected.
     """
     ids = {r.annotation_id for r in rejections}
     annotations: dict[int | None, Annotation] = {
@@ -339,7 +339,7 @@ def read_rejections(path: Path) -> list[Rejection]:
     """Read a file that `write_rejections` wrote; `category_id` is None in all rejections.
 
     Raises:
-        UserError: The file is damaged.
+        UserError: the file is damaged.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:

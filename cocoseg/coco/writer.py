@@ -25,8 +25,8 @@ class CocoWriter:
     as a compressed run-length encoding, or one per connected component as a polygon.
 
     Args:
-        classes: Names of the labels 0, 1, …; the background comes first and gets no category.
-        segmentation: The form of the segmentations. Labeling tools read polygons more often.
+        classes: names of the labels 0, 1, …; the background comes first and gets no category.
+        segmentation: the form of the segmentations. Labeling tools read polygons more often.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class CocoWriter:
         """Add the mask of one image.
 
         Args:
-            file_name: The name or path to write for the image; any text.
+            file_name: the name or path to write for the image; any text.
             labels: uint8 (H, W). Labels without a class, such as 255, are left out.
         """
         height, width = labels.shape

@@ -46,7 +46,7 @@ def read_exclusions(path: Path) -> set[Exclusion]:
         The ids of each row.
 
     Raises:
-        UserError: The file is missing, or a row has no ids; the message names the line.
+        UserError: the file is missing, or a row has no ids; the message names the line.
     """
     exclusions: set[Exclusion] = set()
     try:

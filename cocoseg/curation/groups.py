@@ -22,7 +22,7 @@ def group_images(images: Sequence[ImageRecord], group_by: str, instances: Path) 
     """Group images by directory, file name, or a field of their entries.
 
     Args:
-        images: Images to group.
+        images: images to group.
         group_by: `directory` groups by the part of the file name before the last `/` or `+`
             (`data/images` has `+` for `/`). A text with a parenthesis is a regular expression with
             one group, and the text that the group matches in the file name is the key. Any other
@@ -33,7 +33,7 @@ def group_images(images: Sequence[ImageRecord], group_by: str, instances: Path) 
         The key of the group of each image, by stem.
 
     Raises:
-        UserError: An image has no group: its name does not match, or its entry lacks the field.
+        UserError: an image has no group: its name does not match, or its entry lacks the field.
     """
     if group_by == "directory":
         return {
@@ -67,8 +67,8 @@ def join_groups(groups: Mapping[str, str], pairs: Iterable[tuple[str, str]]) -> 
     """Join the groups of each pair of images.
 
     Args:
-        groups: The key of the group of each image, by stem.
-        pairs: Stems of images that must share a group. A stem without a group starts as a group
+        groups: the key of the group of each image, by stem.
+        pairs: stems of images that must share a group. A stem without a group starts as a group
             with the stem as its key.
 
     Returns:

@@ -70,9 +70,9 @@ class NearDuplicate:
     """A pair of images that are nearly the same.
 
     Attributes:
-        first: Name of one image.
-        second: Name of the other image, which sorts after `first`.
-        similarity: Correlation of the details, from SIMILAR to 1.
+        first: name of one image.
+        second: name of the other image, which sorts after `first`.
+        similarity: correlation of the details, from SIMILAR to 1.
     """
 
     first: str
@@ -87,15 +87,15 @@ def find_near_duplicates(images: Mapping[str, Path], workers: int) -> list[NearD
     benchmarks.near_duplicates` measures it.
 
     Args:
-        images: Paths of the image files by name.
-        workers: Number of processes; up to 1 means the calling process. The result is the same.
+        images: paths of the image files by name.
+        workers: number of processes; up to 1 means the calling process. The result is the same.
 
     Returns:
         Pairs of names, sorted. If an image has more than NEAREST near-duplicates, some of its pairs
         may be missing.
 
     Raises:
-        UserError: A file is missing or is not an image.
+        UserError: a file is missing or is not an image.
     """
     names = sorted(images)
     thumbnails = np.zeros((len(names), SIDE, SIDE), np.uint8)
@@ -137,7 +137,7 @@ def read_near_duplicates(path: Path) -> list[NearDuplicate]:
     """Read a file that `write_near_duplicates` wrote.
 
     Raises:
-        UserError: The file is damaged.
+        UserError: the file is damaged.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
@@ -155,8 +155,8 @@ def count_near_duplicates(
     """Count the pairs of near-duplicates, and log the counts.
 
     Args:
-        pairs: Near-duplicates among the images of the splits.
-        splits: Names of the images of each split.
+        pairs: near-duplicates among the images of the splits.
+        splits: names of the images of each split.
 
     Returns:
         The entry `near_duplicates` of `metrics/split.json`: the number of `pairs`, and the number

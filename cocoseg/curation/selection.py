@@ -99,10 +99,10 @@ class Selection:
     """The result of `select`.
 
     Attributes:
-        instances: Selected images by id, and their annotations: by image, then in file order.
+        instances: selected images by id, and their annotations: by image, then in file order.
             Category ids are the labels 1…N in the order of the selected classes.
-        rejections: One for each other image, and for each other annotation of a selected class.
-        clipped: Selected annotations that extend beyond their image.
+        rejections: one for each other image, and for each other annotation of a selected class.
+        clipped: selected annotations that extend beyond their image.
     """
 
     instances: Instances
@@ -176,24 +176,24 @@ def select(
     selected images become `ImageRecord.ignored`.
 
     Args:
-        read: Entries and rejections of an instances file.
-        classes: Classes in the order of their labels, as in `categories_of_classes`.
-        max_instances: Maximum number of annotations of an image; a crowd region counts as one.
-        max_images: Maximum number of images.
-        prefer: Which images stay if there are more. `rare`: images with the rarest class first,
+        read: entries and rejections of an instances file.
+        classes: classes in the order of their labels, as in `categories_of_classes`.
+        max_instances: maximum number of annotations of an image; a crowd region counts as one.
+        max_images: maximum number of images.
+        prefer: which images stay if there are more. `rare`: images with the rarest class first,
             otherwise in random order. `random`: a random sample. `first`: the first in file order.
-        seed: Of the random order.
-        exclude: Ids of images and annotations, as `read_exclusions` returns them.
-        out_of_bounds: Whether annotations that extend beyond their image are dropped or clipped.
-        empty_fraction: Maximum fraction of the selected images without an annotation of a selected
+        seed: of the random order.
+        exclude: ids of images and annotations, as `read_exclusions` returns them.
+        out_of_bounds: whether annotations that extend beyond their image are dropped or clipped.
+        empty_fraction: maximum fraction of the selected images without an annotation of a selected
             class.
 
     Returns:
         The selection, and a rejection for every image and annotation that is not selected.
 
     Raises:
-        NothingSelected: No image with an annotation is left.
-        UserError: A class cannot be used.
+        NothingSelected: no image with an annotation is left.
+        UserError: a class cannot be used.
     """
     members = categories_of_classes(read.instances, classes)
     labels = {id: label for label, ids in enumerate(members.values(), start=1) for id in ids}
@@ -242,7 +242,7 @@ class NothingSelected(UserError):
     """No image is left.
 
     Attributes:
-        rejections: One for each image and annotation.
+        rejections: one for each image and annotation.
     """
 
     def __init__(self, rejections: Sequence[Rejection]) -> None:

@@ -47,20 +47,20 @@ def split_stems(
     the largest group. The order of the images has no influence.
 
     Args:
-        stratum_by_stem: The stratum of each image, such as its rarest class.
-        ratios: The ratio of each of SPLITS.
-        seed: Of the random order.
-        groups: The key of the group of each image. A group shares a split, and counts for the
+        stratum_by_stem: the stratum of each image, such as its rarest class.
+        ratios: the ratio of each of SPLITS.
+        seed: of the random order.
+        groups: the key of the group of each image. A group shares a split, and counts for the
             rarest stratum of its images. An image without a key is a group by itself.
-        fold: Number of the fold that becomes the test split, from 0. The ratios then divide only
+        fold: number of the fold that becomes the test split, from 0. The ratios then divide only
             the other images, into train and val.
-        folds: Number of equal folds; used with `fold` only.
+        folds: number of equal folds; used with `fold` only.
 
     Returns:
         The sorted stems of each split.
 
     Raises:
-        UserError: A split with a ratio above 0 would be empty.
+        UserError: a split with a ratio above 0 would be empty.
     """
     units = _units(stratum_by_stem, groups)
     count = f"{len(stratum_by_stem)} images"
@@ -164,14 +164,14 @@ def given_splits(selection: Instances, ratios: Mapping[str, float]) -> dict[str,
     """Assign images to the splits that their export gave them.
 
     Args:
-        selection: Images with the field `split`.
-        ratios: The ratio of each of SPLITS; only ratios of 0 matter.
+        selection: images with the field `split`.
+        ratios: the ratio of each of SPLITS; only ratios of 0 matter.
 
     Returns:
         The sorted stems of each split.
 
     Raises:
-        UserError: An image has no split, or a split with a ratio above 0 has no image.
+        UserError: an image has no split, or a split with a ratio above 0 has no image.
     """
     splits: dict[str, list[str]] = {name: [] for name in SPLITS}
     for image in selection.images:

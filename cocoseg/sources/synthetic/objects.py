@@ -29,7 +29,7 @@ class Part:
 
     Attributes:
         polygon: in meters, or in pixels after it is placed in a scene.
-        color: None for an invisible part of the silhouette, such as the air between spokes.
+        color: none for an invisible part of the silhouette, such as the air between spokes.
         shading: the bright side, "side" (towards the sun) or "top", or "flat" for none.
         outlined: whether the part belongs to the silhouette; False if other parts enclose it.
     """
