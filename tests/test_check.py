@@ -47,10 +47,10 @@ def test_a_closed_pipe_ends_the_command_without_a_traceback(export: tuple[str, s
     reader, writer = os.pipe()
     os.close(reader)
     command = [sys.executable, "-m", "cocoseg.cli", "check", *export]
-    with open(writer, "wb") as pipe:
-        done = subprocess.run(
-            command, cwd=ROOT, stdout=pipe, stderr=subprocess.PIPE, text=True, timeout=120
-        )
+    done = subprocess.run(
+        command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120
+    )
+    os.close(writer)
     assert (done.returncode, done.stderr) == (141, "")
 
 
