@@ -18,7 +18,7 @@ install: $(VENV)/installed ## create .venv and install everything into it
 $(VENV)/installed: $(shell cat $(PINS) | cmp -s - $(VENV)/installed || echo changed)
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python 3.11 or newer is required, found " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	@echo "installing into $(VENV); this takes minutes and 6 GB" >&2
+	@echo "installing into $(VENV); this takes several minutes; the libraries and the sample need 7 GB" >&2
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@cat $(PINS) > $@
 

@@ -101,9 +101,9 @@ examples:
 
 _LABEL_ERRORS = """\
 Rank the annotations that contradict the models of one or more revisions. Each
-model is compared with the annotations of its test images; with a run for each
-fold (split.fold), these are all images. Rows of the CSV file can be
-copied to the file of filter.exclude."""
+model is compared with the annotations of its test images. Together, the runs of
+all folds (split.fold) cover every image. To exclude annotations, copy rows of
+the CSV file to the file that filter.exclude names."""
 
 _LABEL_ERRORS_EXAMPLES = """\
 examples:
@@ -120,7 +120,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may contain any bytes
-    run_stage(lambda: options.run(options), None)
+    try:
+        run_stage(lambda: options.run(options), None)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + 13)  # SIGPIPE, as shells report it
 
 
 def _renamed(arguments: Sequence[str]) -> str | None:
@@ -204,8 +209,9 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         "--tiles",
         type=_tiles,
         metavar="SIDE",
-        help="also divide large images into overlapping tiles of SIDE pixels, which finds smaller "
-        "objects; full: the input size of the model, at which no resolution is lost",
+        help="also predict large images in overlapping tiles, to find smaller objects; "
+        "SIDE is the side of a tile in pixels of the image, or `full` for tiles of the input size "
+        "of the model at the original resolution",
     )
     add(
         "--device",
@@ -218,7 +224,8 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         type=_positive,
         default=8,
         metavar="N",
-        help="images of one shape, or tiles, per batch (default: %(default)s)",
+        help="number of images of the same shape, or of tiles of one image, in a batch "
+        "(default: %(default)s)",
     )
     parser.set_defaults(run=_predict)
 

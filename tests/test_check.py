@@ -1,5 +1,8 @@
 """`cocoseg check`: an export is read as the pipeline would, and nothing is written."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +41,17 @@ def export(tmp_path: Path) -> tuple[str, str]:
         annotation(6, 6),
     ]
     return write_export(tmp_path / "farm", [image(n) for n in range(1, 7)], entries)
+
+
+def test_a_closed_pipe_ends_the_command_without_a_traceback(export: tuple[str, str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "cocoseg.cli", "check", *export]
+    done = subprocess.run(
+        command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_everything_that_is_kept_and_rejected_is_listed(export: tuple[str, str]) -> None:
