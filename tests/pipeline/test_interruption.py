@@ -22,14 +22,20 @@ def assert_finished(project: Project, expected: dict[str, str]) -> None:
     assert curve[2::2] == ["0", "1"]
 
 
-def test_a_killed_run_resumes_after_its_last_epoch_with_the_same_bytes(
+def test_a_killed_run_and_one_that_cannot_save_its_model_resume_with_the_same_bytes(
     finished: Project, project: Project
 ) -> None:
     command = ("dvc", "repro", "--force", "--single-item", "train")
     kill_after(project, FIRST_EPOCH, *command)
-    second = "".join(kill_after(project, LAST_EPOCH, *command))
-    assert "resuming after epoch 1 " in second
-    assert FIRST_EPOCH not in second
+    obstacle = project.directory / "models/model.safetensors"
+    obstacle.mkdir()
+    (obstacle / "file").touch()
+    second = project.run("python", "-m", "stages.train")
+    assert second.returncode == 1
+    assert "resuming after epoch 1 " in second.stderr
+    assert FIRST_EPOCH not in second.stderr and LAST_EPOCH in second.stderr
+    assert len(checkpoints(project)) == 1
+    shutil.rmtree(obstacle)
     third = project.run(*command)
     assert third.returncode == 0
     assert "resuming after epoch 2 " in third.stderr
