@@ -15,6 +15,7 @@ from typing import Any
 
 from cocoseg.core.errors import UserError
 from cocoseg.core.files import write_json
+from cocoseg.core.parallel import exit_with_parent
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +81,8 @@ def _set_up_process() -> None:
     warnings.filterwarnings("ignore", module=r"PIL\.")
     # SIGTERM unwinds the stack like Ctrl-C, so that temporary files are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    if "DVC_STAGE" in os.environ:
+        exit_with_parent()  # a killed dvc does not stop it, and a rerun writes the same files
 
 
 def other_versions(library: Path) -> list[str]:

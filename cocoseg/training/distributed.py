@@ -89,6 +89,8 @@ def global_sum(local: Tensor) -> Tensor:
 def main() -> None:
     """Run torchrun. Failed processes print their own errors; report only a killed process."""
     logging.disable(logging.ERROR)
+    if "DVC_STAGE" in os.environ:
+        exit_with_parent()  # as stages do; the training processes end with this one
     try:
         torchrun.main()
     except ChildFailedError as error:

@@ -16,7 +16,7 @@ import wandb
 from dvclive import Live
 
 from cocoseg.core.errors import UserError
-from cocoseg.core.files import curve_name
+from cocoseg.core.files import curve_name, write_text
 from cocoseg.core.labels import IGNORE_INDEX
 from cocoseg.core.values import flatten
 from cocoseg.training.listener import EpochMetrics, ValidationPrediction
@@ -36,6 +36,7 @@ class Tracker:
         self._live = live
         self._run = run
         self._incomplete = False
+        self._curves: dict[str, str] = {}
         self._names = {0: "background", IGNORE_INDEX: "ignored"} | dict(enumerate(classes, start=1))
 
     def log_epoch(self, epoch: int, metrics: EpochMetrics, *, replayed: bool = False) -> None:
@@ -43,7 +44,12 @@ class Tracker:
         flat = _flat(metrics)
         if self._live:
             for name, value in flat.items():
-                self._live.log_metric(name, value)
+                self._live.log_metric(name, value, plot=False)
+                # DVCLive would append, also to the file of another process.
+                header = f"step\t{name.rpartition('/')[2]}\n"
+                self._curves[name] = f"{self._curves.get(name, header)}{epoch}\t{value}\n"
+                path = Path(self._live.plots_dir, "metrics", f"{name}.tsv")
+                write_text(path, self._curves[name])
             self._live.next_step()
         # W&B has replayed epochs already. Online, `starting_step` skips them; offline, it is 0.
         if self._run and epoch >= self._run.starting_step and not (replayed and self._run.offline):

@@ -106,6 +106,16 @@ def test_an_interruption_removes_temporary_files_and_shows_no_traceback(
     assert [path.name for path in tmp_path.iterdir()] == ["started"]
 
 
+def test_a_stage_of_dvc_ends_when_dvc_is_killed(tmp_path: Path) -> None:
+    stage = SCRIPT.format(body="Path('started').touch(); time.sleep(3600)")
+    run_stage = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {stage!r}])"
+    dvc = start(tmp_path, f"import os; os.environ['DVC_STAGE'] = 'train'; {run_stage}")
+    wait_until((tmp_path / "started").exists, dvc)
+    dvc.kill()
+    dvc.communicate(timeout=LIMIT_S)  # waits for the stage, which has the same stderr
+    assert not (tmp_path / "figures.json").exists()
+
+
 def test_a_wait_fails_at_once_when_the_awaited_process_has_ended(tmp_path: Path) -> None:
     process = start(tmp_path, SCRIPT.format(body="raise UserError('broken')"))
     with pytest.raises(AssertionError, match="ended with status 1: error: broken"):

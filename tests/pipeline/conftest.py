@@ -154,10 +154,16 @@ def checkpoints(project: Project) -> list[Path]:
     return list((project.directory / ".dvc/tmp/checkpoints").glob("*.pt"))
 
 
-def kill_after(project: Project, line: str, *command: str) -> list[str]:
-    """Run a training command, and kill its process group at a line of stderr that begins so.
+def kill_after(project: Project, line: str, *command: str, whole_group: bool = True) -> list[str]:
+    """Run a training command, and kill it at a line of stderr that begins so.
 
     The line is logged after the epoch's checkpoint is saved and before the next epoch.
+
+    Args:
+        project: the project.
+        line: the beginning of the line.
+        command: the command.
+        whole_group: false kills only the process of the command, and waits for its children.
 
     Returns:
         The lines of stderr up to this line.
@@ -177,8 +183,12 @@ def kill_after(project: Project, line: str, *command: str) -> list[str]:
         printed.append(text)
         if text.startswith(line):
             break
-    os.killpg(process.pid, signal.SIGKILL)
+    if whole_group:
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
     assert process.wait() == -signal.SIGKILL, printed
+    printed += process.stderr  # until no process has the pipe
     process.stderr.close()
     assert len(checkpoints(project)) == 1
     return printed

@@ -43,6 +43,13 @@ def test_a_killed_run_and_one_that_cannot_save_its_model_resume_with_the_same_by
     assert_finished(project, results(finished))
 
 
+def test_a_training_ends_with_the_dvc_that_started_it(project: Project) -> None:
+    project.set_params({"train.epochs": 60})
+    command = ("dvc", "repro", "--single-item", "train")
+    printed = kill_after(project, FIRST_EPOCH, *command, whole_group=False)
+    assert not any(line.startswith("epoch 60/") for line in printed)
+
+
 def test_a_killed_run_of_two_processes_resumes_with_the_same_bytes(project: Project) -> None:
     """The first runs are started by torchrun; the last starts torchrun itself."""
     project.set_params({"train.processes": 2})

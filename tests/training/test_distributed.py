@@ -15,7 +15,7 @@ from cocoseg.inference.backends import normalize
 from cocoseg.models.networks import ModelCard, estimate_norms
 from cocoseg.training.distributed import process_count, rank
 from cocoseg.training.trainer import Trainer
-from tests import ROOT
+from tests import ROOT, wait_until
 from tests.samples import draw_samples
 from tests.training_runs import DEVICE, params, run
 
@@ -125,6 +125,7 @@ def main():
         relaunch("failing", 2)
     if os.environ["RANK"] == "1":
         {body}
+    Path(f"process {{os.environ['RANK']}}").touch()
     time.sleep(300)  # longer than the timeout of the test
 
 run_stage(main, None)
@@ -153,3 +154,17 @@ def test_a_failing_process_ends_all_processes_with_one_line(
     assert result.returncode == 1
     assert result.stderr.startswith(message)
     assert result.stderr.count("\n") == 1
+
+
+def test_all_processes_end_when_dvc_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "failing.py").write_text(FAIL.format(body="pass"), encoding="utf-8")
+    run_stage = "import subprocess, sys; subprocess.run([sys.executable, '-m', 'failing'])"
+    dvc = subprocess.Popen(
+        [sys.executable, "-c", run_stage],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "DVC_STAGE": "train"},
+        stderr=subprocess.PIPE,
+    )
+    wait_until(lambda: all((tmp_path / f"process {rank}").exists() for rank in (0, 1)), dvc)
+    dvc.kill()
+    dvc.communicate(timeout=100)  # waits for all processes, which have the same stderr

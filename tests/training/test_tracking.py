@@ -55,6 +55,17 @@ with track(Path("train"), {}, ["car"], run_id="fingerprint") as tracker:
     sys.stdin.read()
 """
 
+TWO_TRAININGS = """
+from pathlib import Path
+from cocoseg.training.tracking import track
+
+one, two = (track(Path("train"), {}, ["car"], run_id=name) for name in ("one", "two"))
+with one as first, two as second:
+    for epoch in range(2):
+        for tracker in (first, second):
+            tracker.log_epoch(epoch, {"loss": 1.0})
+"""
+
 FAILING = """
 from cocoseg.core.errors import UserError
 
@@ -87,6 +98,13 @@ def test_metrics_become_curves_and_a_summary(tmp_path: Path) -> None:
     summary = json.loads((tmp_path / "train/metrics.json").read_text())
     assert summary["val"] == {"miou": 0.25}
     assert not (tmp_path / "wandb").exists()
+
+
+def test_curves_have_each_epoch_once_when_two_trainings_write_them(tmp_path: Path) -> None:
+    result = run_script(tmp_path, TWO_TRAININGS, WANDB_MODE="disabled")
+    assert result.returncode == 0, result.stderr
+    curve = (tmp_path / "train/plots/metrics/loss.tsv").read_text()
+    assert curve == "step\tloss\n0\t1.0\n1\t1.0\n"
 
 
 def test_an_inactive_tracker_writes_nothing(tmp_path: Path) -> None:
