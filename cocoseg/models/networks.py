@@ -7,7 +7,7 @@ import copy
 import itertools
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,8 @@ class ModelCard:
         size: the shorter side in pixels to which images are resized for the network.
         mean: the means by which RGB values from 0 to 1 are normalized.
         std: the standard deviations by which they are normalized.
+        pretraining_overlap: whether the training began, directly or through other models, with
+            torchvision's COCO weights, which were trained on most of val2014.
     """
 
     architecture: str
@@ -57,6 +59,7 @@ class ModelCard:
     size: int
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    pretraining_overlap: bool = field(default=False, kw_only=True)
 
 
 def coarse_size(card: ModelCard, images: Tensor) -> tuple[int, int]:

@@ -22,8 +22,16 @@ StateDict = Mapping[str, Tensor]
 
 _AUXILIARY = "aux_classifier."
 
-_VOC_NAMES = {"airplane": "aeroplane", "motorcycle": "motorbike", "background": "__background__"}
-"""COCO class names and their Pascal VOC equivalents, which torchvision's COCO weights use."""
+_COCO_NAMES = {
+    "__background__": "background",
+    "aeroplane": "airplane",
+    "diningtable": "dining table",
+    "motorbike": "motorcycle",
+    "pottedplant": "potted plant",
+    "sofa": "couch",
+    "tvmonitor": "tv",
+}
+"""Pascal VOC class names, which torchvision's COCO weights use, and their COCO equivalents."""
 
 
 def load_pretrained(model: SegmentationNetwork, weights: str, card: ModelCard) -> str:
@@ -33,8 +41,8 @@ def load_pretrained(model: SegmentationNetwork, weights: str, card: ModelCard) -
         model: the network; changed in place.
         weights: `none`, `imagenet`, `coco`, or the path of a safetensors file with a backbone or a
             whole model. `imagenet` is torchvision's backbone. `coco` is torchvision's whole
-            network, trained on the Pascal VOC classes: the classifiers copy the rows of classes
-            with the same name.
+            network, trained on the Pascal VOC classes. From a whole model, the classifiers copy
+            the rows of the classes with the same name; other rows stay random.
         card: the architecture and classes of the network.
 
     Returns:
@@ -55,18 +63,34 @@ def load_pretrained(model: SegmentationNetwork, weights: str, card: ModelCard) -
                 "imagenet, which initializes the backbone"
             )
         enum = get_model_weights(card.architecture)["COCO_WITH_VOC_LABELS_V1"]
-        return _load_by_class_name(model, _download(enum), enum.meta["categories"], card.classes)
+        names = [_COCO_NAMES.get(name, name) for name in enum.meta["categories"]]
+        return _load_by_class_name(
+            model, _download(enum), names, card, "torchvision's COCO weights"
+        )
     path = Path(weights)
     if not path.is_file():
         raise UserError(
             f"train.weights: expected none, imagenet, coco or a safetensors file, got {weights}, "
             "which does not exist"
         )
-    state = _read_safetensors(path)
+    state, their_card = _read_file(path)
     # The file name without its directory, which differs between machines: the line is committed.
-    if any(key.startswith("backbone.") for key in state):
-        return _load_whole(model, state, path.name)
-    return _load_backbone(model, state, path.name)
+    if not any(key.startswith("backbone.") for key in state):
+        return _load_backbone(model, state, path.name)
+    their_names = their_card.classes if their_card else ()
+    return _load_by_class_name(model, state, their_names, card, path.name)
+
+
+def has_pretraining_overlap(weights: str) -> bool:
+    """Whether initial weights were trained on most of COCO val2014, directly or before fine-tuning.
+
+    Args:
+        weights: as in `load_pretrained`.
+    """
+    if (path := Path(weights)).is_file():
+        _, card = _read_file(path)
+        return card is not None and card.pretraining_overlap
+    return weights == "coco"
 
 
 def _download(weights: WeightsEnum) -> dict[str, Tensor]:
@@ -82,19 +106,24 @@ def _download(weights: WeightsEnum) -> dict[str, Tensor]:
     return state
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def _read_file(path: Path) -> tuple[dict[str, Tensor], ModelCard | None]:
+    """The tensors of a safetensors file in float32, and the model card in its metadata, if any."""
     try:
-        return {key: value.float() for key, value in load_file(path).items()}
+        state = {key: value.float() for key, value in load_file(path).items()}
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
     except SafetensorError as error:
         raise UserError(f"{path} is damaged or not a safetensors file: {error}") from None
+    if "cocoseg" not in metadata:
+        return state, None
+    return state, msgspec.json.decode(metadata["cocoseg"], type=ModelCard)
 
 
 def _load_backbone(model: nn.Module, state: StateDict, source: str) -> str:
     backbone = model.get_submodule("backbone")
     expected = backbone.state_dict()
     given = {key.removeprefix("features."): value for key, value in state.items()}
-    missing = sorted(set(expected) - set(given) | _misfits(expected, given))
-    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
+    missing = _missing(expected, given)
     if missing:
         raise UserError(
             f"train.weights: {source} does not fit the backbone: {len(missing)} of "
@@ -104,40 +133,76 @@ def _load_backbone(model: nn.Module, state: StateDict, source: str) -> str:
     return f"backbone from {source}, random heads"
 
 
-def _load_whole(model: SegmentationNetwork, state: StateDict, source: str) -> str:
-    if model.aux_classifier is None:
-        state = {k: v for k, v in state.items() if not k.startswith(_AUXILIARY)}
-    expected = model.state_dict()
-    misfits = sorted(set(expected) ^ set(state) | _misfits(expected, state))
-    if misfits:
-        raise UserError(
-            f"train.weights: {source} does not fit the model: {len(misfits)} of {len(expected)} "
-            f"tensors are missing, unexpected or have another shape, such as {misfits[0]}"
-        )
-    model.load_state_dict(dict(state))
-    return f"whole model from {source}"
-
-
-def _misfits(expected: StateDict, given: StateDict) -> set[str]:
-    return {key for key in expected if key in given and expected[key].shape != given[key].shape}
+def _missing(expected: StateDict, given: StateDict) -> list[str]:
+    """The expected tensors that are not given or have another shape."""
+    return sorted(
+        key
+        for key, tensor in expected.items()
+        if not key.endswith("num_batches_tracked")
+        and (key not in given or given[key].shape != tensor.shape)
+    )
 
 
 def _load_by_class_name(
-    model: nn.Module, state: StateDict, their_names: Sequence[str], our_names: Sequence[str]
+    model: SegmentationNetwork,
+    state: StateDict,
+    their_names: Sequence[str],
+    card: ModelCard,
+    source: str,
 ) -> str:
-    """Load tensors of equal shape, and the classifiers' rows of the classes that both know."""
-    expected = model.state_dict()
-    matched = [name for name in our_names if _VOC_NAMES.get(name, name) in their_names]
-    for key, ours in expected.items():
-        theirs = state[key]
-        if theirs.shape == ours.shape:
-            expected[key] = theirs
-        else:
-            for name in matched:
-                row = their_names.index(_VOC_NAMES.get(name, name))
-                ours[our_names.index(name)] = theirs[row]
+    """Load the backbone, and each classifier that fits with its rows of the classes in common.
+
+    Args:
+        model: the network; changed in place.
+        state: the tensors of another network.
+        their_names: the names of its classes in label order; empty if unknown.
+        card: the card of `model`.
+        source: the name of `state` in messages.
+
+    Returns:
+        A line that names the loaded parts, the loaded rows and the random rows.
+    """
+    prefix = "backbone."
+    backbone = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    line = _load_backbone(model, backbone, source)
+    expected, given = model.state_dict(), dict(state)
+    common = [name for name in card.classes if name in their_names]
+    for key in _tensors_by_class(model, card):
+        theirs, rows = given.pop(key, None), expected[key].clone()
+        if theirs is not None and theirs.shape == (
+            len(their_names) or len(theirs),
+            *rows.shape[1:],
+        ):
+            for name in common:
+                rows[card.classes.index(name)] = theirs[their_names.index(name)]
+            given[key] = rows
+    parts: dict[bool, list[str]] = {True: [], False: []}
+    for part in [name for name, _ in model.named_children() if name != "backbone"]:
+        own = {key: value for key, value in expected.items() if key.startswith(f"{part}.")}
+        fits = not _missing(own, given)
+        parts[fits].append(part.replace("aux_", "auxiliary "))
+        if fits:
+            expected |= {key: given[key] for key in own if key in given}
     model.load_state_dict(expected)
-    return f"torchvision's COCO weights, classifier rows of {', '.join(matched)}"
+    if not parts[True]:
+        return line
+    line = f"{', '.join(['backbone', *parts[True]])} from {source}"
+    if their_names:
+        line += f"; rows of {', '.join(common)}"
+    if new := [name for name in card.classes if name not in common]:
+        line += f"; random rows of {', '.join(new)}"
+    if not their_names:
+        line += ", because the file does not name its classes"
+    return "".join([line, *(f"; random {part}" for part in parts[False])])
+
+
+def _tensors_by_class(model: SegmentationNetwork, card: ModelCard) -> list[str]:
+    """The tensors with a row for each class: their shape depends on the number of classes."""
+    ours = model.state_dict()
+    auxiliary = model.aux_classifier is not None
+    with torch.random.fork_rng(devices=[]):  # the initial weights draw from the global generator
+        larger = build_model(card.architecture, len(card.classes) + 1, auxiliary=auxiliary)
+    return [key for key, value in larger.state_dict().items() if value.shape != ours[key].shape]
 
 
 def save_model(path: Path, model: SegmentationNetwork, card: ModelCard) -> None:
@@ -165,12 +230,9 @@ def load_model(path: Path) -> tuple[SegmentationNetwork, ModelCard]:
             f"{path} not found: in the project's directory, create it with `dvc repro train` or "
             "fetch it with `dvc pull`"
         )
-    state = _read_safetensors(path)
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
-    if "cocoseg" not in metadata:
+    state, card = _read_file(path)
+    if card is None:
         raise UserError(f"{path} has no cocoseg metadata: use a file that the train stage wrote")
-    card = msgspec.json.decode(metadata["cocoseg"], type=ModelCard)
     if card.architecture not in BACKBONES:
         raise UserError(
             f"{path} contains a {card.architecture}, which this version of cocoseg does not support"
@@ -178,5 +240,7 @@ def load_model(path: Path) -> tuple[SegmentationNetwork, ModelCard]:
     auxiliary = any(key.startswith(_AUXILIARY) for key in state)
     with torch.random.fork_rng(devices=[]):  # the initial weights draw from the global generator
         model = build_model(card.architecture, len(card.classes), auxiliary=auxiliary)
-    _load_whole(model, state, str(path))
+    if model.state_dict().keys() ^ state.keys() or _missing(model.state_dict(), state):
+        raise UserError(f"{path} is damaged: its tensors are not those of its model card")
+    model.load_state_dict(state)
     return model.eval(), card

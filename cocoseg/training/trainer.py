@@ -36,7 +36,7 @@ from cocoseg.inference.batches import (
 from cocoseg.inference.confusion import Confusion, summarize_scores
 from cocoseg.inference.dataset import Sample
 from cocoseg.models.networks import ModelCard, SegmentationNetwork, build_model, estimate_norms
-from cocoseg.models.weights import load_pretrained
+from cocoseg.models.weights import has_pretraining_overlap, load_pretrained
 from cocoseg.params.train import TrainParams
 from cocoseg.training.augmentation import (
     Augmentation,
@@ -69,7 +69,8 @@ class TrainingSummary(TypedDict):
         val: its mean IoU on the validation split, by the key `miou`.
         weights: the initial weights.
         pretraining_overlap: whether the initial weights may have been trained on test images:
-            torchvision's COCO weights were trained on most of val2014.
+            torchvision's COCO weights, and models fine-tuned from them, were trained on most of
+            val2014.
     """
 
     epoch: int
@@ -379,7 +380,12 @@ def train(
     """
     torch.set_num_threads(params.threads)
     _check_batch_size(params, len(train_samples))
-    card = ModelCard(params.architecture, ("background", *classes), params.size)
+    card = ModelCard(
+        params.architecture,
+        ("background", *classes),
+        params.size,
+        pretraining_overlap=has_pretraining_overlap(params.weights),
+    )
     trainer = Trainer(card, params, device, _class_weights(card, params, train_samples, workers))
     # Only process 0 reads: others may be on different machines, and the file may change meanwhile.
     saved = from_first(checkpoint.load() if rank() == 0 else None, device)
@@ -401,7 +407,7 @@ def train(
         card,
         trainer.history,
         trainer.started_from,
-        pretraining_overlap=params.weights == "coco",
+        pretraining_overlap=card.pretraining_overlap,
         crops_per_second=crops_per_second,
     )
 
