@@ -1,6 +1,7 @@
-"""The command line: segment images, check an export, compare and list runs, rank label errors.
+"""The command line: segment images, score models, check exports, compare runs, rank label errors.
 
 cocoseg predict photo.jpg holiday/ --out predictions
+cocoseg evaluate ../other/models/model.safetensors
 cocoseg check farm/annotations.json farm/images
 cocoseg compare main 'seed-*'
 cocoseg runs
@@ -76,6 +77,17 @@ examples:
   cocoseg check ~/Downloads/farm/annotations.json ~/Downloads/farm/images
   cocoseg check result.json . --classes cow sheep"""
 
+_EVALUATE = """\
+Score a model on the data of this project. MODEL is model.safetensors or an ONNX
+file, of this project or another one. Classes are matched by name; a class that
+only the model or only the data has is named. The section `evaluate` of
+params.yaml applies. No file is written."""
+
+_EVALUATE_EXAMPLES = """\
+examples:
+  cocoseg evaluate models/onnx/int8.onnx
+  cocoseg evaluate ../other/models/model.safetensors --split val --json"""
+
 _COMPARE = """\
 Compare the models of B (and C ...) with the model of A on the test images that
 both have in common. A, B, ... are commits, branches, tags, experiments or
@@ -140,11 +152,12 @@ def _renamed(arguments: Sequence[str]) -> str | None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="cocoseg",
-        description="Segment images, check exports, compare runs and find label errors.",
+        description="Segment images, score models, check exports, compare runs, find label errors.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, summary, description, examples, add_arguments in (
         ("predict", "segment images", _PREDICT, _PREDICT_EXAMPLES, _add_predict),
+        ("evaluate", "score any model", _EVALUATE, _EVALUATE_EXAMPLES, _add_evaluate),
         ("check", "check an export before training", _CHECK, _CHECK_EXAMPLES, _add_check),
         ("compare", "test which revision is better", _COMPARE, _COMPARE_EXAMPLES, _add_compare),
         ("runs", "list runs and their scores", _RUNS, _RUNS_EXAMPLES, _add_runs),
@@ -243,6 +256,62 @@ def _predict(options: argparse.Namespace) -> None:
         batch_size=options.batch_size,
         tiles=options.tiles,
     )
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("model", type=Path, metavar="MODEL", help="model.safetensors or an ONNX file")
+    add(
+        "--split",
+        choices=("test", "val", "train", "all"),
+        default="test",
+        help="the images to score (default: %(default)s)",
+    )
+    add("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=_evaluate)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    # Imported late, because importing PyTorch takes seconds and --help does not need it.
+    import torch
+
+    from cocoseg.core.labels import read_classes
+    from cocoseg.evaluation.class_matching import score_by_class_name
+    from cocoseg.inference.batches import Views
+    from cocoseg.inference.dataset import read_samples
+    from cocoseg.inference.predictor import load
+    from cocoseg.models.devices import enough_memory
+    from cocoseg.params.evaluate import EvaluateParams
+    from cocoseg.params.reader import load_params
+    from cocoseg.params.runtime import RuntimeParams
+    from cocoseg.reports.summary import format_scores
+
+    params = load_params(Path("params.yaml"))
+    evaluate_params, runtime = params[EvaluateParams], params[RuntimeParams]
+    torch.set_num_threads(evaluate_params.threads)
+    splits = ("train", "val", "test") if options.split == "all" else (options.split,)
+    samples = [
+        sample
+        for split in splits
+        for sample in read_samples(
+            Path(f"data/splits/{split}.txt"), Path("data/images"), Path("data/masks")
+        )
+    ]
+    with enough_memory("lower evaluate.batch_size"):
+        scores = score_by_class_name(
+            load(options.model, runtime.device).network,
+            samples,
+            read_classes(Path("data/classes.json")),
+            batch_size=evaluate_params.batch_size,
+            workers=runtime.worker_count(),
+            views=Views(evaluate_params.scales, evaluate_params.flip, evaluate_params.tiles),
+        )
+    if options.json:
+        result = {"model": str(options.model), "split": options.split, **scores}
+        print(json.dumps(result, indent=2, ensure_ascii=False))
+    else:
+        title = "Scores" if options.split == "all" else f"{options.split.capitalize()} scores"
+        print(format_scores(scores, title))
 
 
 def _add_check(parser: argparse.ArgumentParser) -> None:

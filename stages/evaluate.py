@@ -1,6 +1,7 @@
 """Score the model on the test images, list potential label errors, and draw examples.
 
-Reads   data/images/, data/masks/, data/splits/test.txt, data/selection.json, the model
+Reads   data/images/, data/masks/, data/splits/test.txt, data/selection.json, data/classes.json,
+        the model
 Writes  metrics/test.json, metrics/test_details.json, metrics/test_images.json,
         metrics/label_errors.csv, metrics/plots/, metrics/examples/, metrics/panels/,
         data/predictions/
@@ -16,7 +17,9 @@ import torch
 
 from cocoseg.coco.instances import read_instances
 from cocoseg.core.files import atomic_directory, atomic_file, write_json, write_text
+from cocoseg.core.labels import read_classes
 from cocoseg.core.stage import run_stage, shared_directory
+from cocoseg.evaluation.class_matching import require_same_classes
 from cocoseg.evaluation.examples import choose_examples, write_examples, write_gallery
 from cocoseg.evaluation.label_errors import write_label_errors
 from cocoseg.evaluation.object_recall import objects_by_stem
@@ -40,7 +43,9 @@ def main() -> dict[str, Any]:
     evaluate_params, runtime = params[EvaluateParams], params[RuntimeParams]
     torch.set_num_threads(evaluate_params.threads)
     device = set_up_device(runtime.device, shared_directory("devices"))
-    network = TorchNetwork(*load_model(Path("models/model.safetensors")), device)
+    model, card = load_model(Path("models/model.safetensors"))
+    require_same_classes(card.classes, read_classes(Path("data/classes.json")))
+    network = TorchNetwork(model, card, device)
     views = Views(evaluate_params.scales, evaluate_params.flip, evaluate_params.tiles)
     samples = read_samples(Path("data/splits/test.txt"), Path("data/images"), Path("data/masks"))
     selection = read_instances(Path("data/selection.json")).instances

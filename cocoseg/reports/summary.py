@@ -5,6 +5,7 @@ python -m cocoseg.reports.summary
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,17 @@ _RESULTS = {
 }
 
 
-def format_scores(scores: dict[str, Any]) -> str:
-    """Format the content of `metrics/test.json` as a text table with a row for each class."""
+def format_scores(scores: Mapping[str, Any], title: str = "Test scores") -> str:
+    """Format scores as a text table with a row for each class.
+
+    Args:
+        scores: the content of `metrics/test.json`, or the scores of `cocoseg evaluate`.
+        title: the beginning of the first line.
+    """
     rows = [(name, value) for name, value in scores["iou"].items()]
     rows.append(("mean IoU", scores["miou"]))
     width = max(len(name) for name, _ in rows)
-    lines = [f"Test scores over {scores['images']} images (IoU)", ""]
+    lines = [f"{title} over {scores['images']} images (IoU)", ""]
     for name, value in rows:
         if name == "mean IoU":
             lines.append("  " + "-" * (width + 28))
@@ -33,12 +39,16 @@ def format_scores(scores: dict[str, Any]) -> str:
         accuracies += f", mean {scores['mean_accuracy']:.3f}"
     lines.append(accuracies)
     if scores["miou"] is None:
-        lines.append("  mean IoU is undefined: no test image shows a class")
+        lines.append("  mean IoU is undefined: no image shows a class")
     if empty := scores.get("empty_images"):
         lines.append(
             f"  {empty['images']} images without objects: {empty['false_alarms']:.0%} with a false "
             "alarm"
         )
+    if names := scores.get("unknown_to_model"):
+        lines.append(f"  unknown to the model, without a score: {', '.join(names)}")
+    if names := scores.get("unknown_to_data"):
+        lines.append(f"  unknown to the data, counted as background: {', '.join(names)}")
     return "\n".join(lines)
 
 

@@ -30,7 +30,7 @@ def test_an_undefined_mean_is_explained_and_false_alarms_are_counted() -> None:
     scores = {"miou": None, "pixel_accuracy": 0.98, "mean_accuracy": None, "iou": iou, "images": 4}
     text = format_scores({**scores, "empty_images": empty})
     assert "mean IoU    undefined" in text
-    assert "mean IoU is undefined: no test image shows a class" in text
+    assert "mean IoU is undefined: no image shows a class" in text
     assert "4 images without objects: 25% with a false alarm" in text
 
 
