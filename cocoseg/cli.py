@@ -14,27 +14,16 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
-
-import numpy as np
-from PIL import Image
-from tqdm import tqdm
+from typing import TYPE_CHECKING
 
 from cocoseg.core.errors import UserError
-from cocoseg.core.files import atomic_file, free_name, write_text
-from cocoseg.core.labels import write_mask
+from cocoseg.core.files import atomic_file, write_text
 from cocoseg.core.stage import run_stage
 
 if TYPE_CHECKING:  # imports PyTorch
-    from cocoseg.inference.predictor import Prediction
     from cocoseg.inference.tiling import Tiles
-
-EXTENSIONS = (
-    *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm"),
-)
-"""The extensions of images in directories. A file that is named directly may have any extension."""
 
 _PREDICT = """\
 Segment images. For each image NAME.jpg, this writes
@@ -183,7 +172,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("images", nargs="+", type=Path, metavar="IMAGE_OR_DIRECTORY")
+    add("images", nargs="+", type=_local_path, metavar="IMAGE_OR_DIRECTORY")
     add(
         "--model",
         type=Path,
@@ -217,7 +206,34 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         help="write masks as grayscale images of labels, which scikit-image, imageio and OpenCV "
         "(cv2.IMREAD_GRAYSCALE) read as labels; image viewers show them almost black",
     )
+    add(
+        "--legend",
+        action="store_true",
+        help="add the names and colors of the classes below each overlay",
+    )
+    add("--no-mask", dest="mask", action="store_false", help="write no masks")
+    add("--no-overlay", dest="overlay", action="store_false", help="write no overlays")
     add("--probabilities", action="store_true", help="also write the probability of each class")
+    add(
+        "--json",
+        action="store_true",
+        help="print a JSON object per image: `image`, the paths of its outputs and `fractions`, or "
+        "`error`",
+    )
+    add(
+        "--flip",
+        action="store_true",
+        help="average the probabilities of each image and its mirror image, as evaluate.flip does",
+    )
+    add(
+        "--scales",
+        nargs="+",
+        type=_scale,
+        default=(1.0,),
+        metavar="SCALE",
+        help="average the probabilities at these multiples of the input size of the model, as "
+        "evaluate.scales does (default: 1)",
+    )
     add(
         "--tiles",
         type=_tiles,
@@ -244,17 +260,28 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    predict(
+    # Imported late, because importing PyTorch takes seconds and --help does not need it.
+    from cocoseg.predictions import OutputFiles, write_predictions
+
+    write_predictions(
         options.images,
         options.model,
         options.out,
-        probabilities=options.probabilities,
-        coco=options.coco,
-        coco_format=options.coco_format,
-        gray=options.gray,
+        OutputFiles(
+            mask=options.mask,
+            overlay=options.overlay,
+            probabilities=options.probabilities,
+            gray=options.gray,
+            legend=options.legend,
+        ),
         device=options.device,
         batch_size=options.batch_size,
         tiles=options.tiles,
+        flip=options.flip,
+        scales=options.scales,
+        coco=options.coco,
+        coco_format=options.coco_format,
+        as_json=options.json,
     )
 
 
@@ -438,145 +465,26 @@ def _tiles(text: str) -> "Tiles":
     return int(text)
 
 
+def _local_path(text: str) -> Path:
+    if re.match(r"[a-z][a-z0-9+.-]+://", text):  # `Path` would remove a slash
+        raise argparse.ArgumentTypeError(f"{text} is a URL: download the image and pass its path")
+    return Path(text)
+
+
+def _scale(text: str) -> float:
+    try:
+        scale = float(text)
+    except ValueError:
+        scale = 0
+    if not 0.1 <= scale <= 10:
+        raise argparse.ArgumentTypeError(f"expected a number from 0.1 to 10, got {text!r}")
+    return scale
+
+
 def _positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a positive integer, got {text!r}")
     return int(text)
-
-
-def predict(
-    inputs: Iterable[Path],
-    model: Path,
-    out: Path,
-    *,
-    probabilities: bool,
-    device: str,
-    batch_size: int,
-    coco: Path | None = None,
-    coco_format: Literal["rle", "polygons"] = "rle",
-    gray: bool = False,
-    tiles: "Tiles | None" = None,
-) -> None:
-    """Segment images, write the outputs, and print a line for each image.
-
-    Args:
-        inputs: images, and directories to search for images.
-        model: the model file.
-        out: the directory of the outputs.
-        probabilities: also write the probabilities of each image.
-        device: as in `cocoseg.load`.
-        batch_size: as in `Predictor.predict_many`.
-        coco: a COCO file to write. File names in it are relative to the deepest directory that
-            contains all inputs.
-        coco_format: the form of the segmentations in `coco`.
-        gray: write masks as grayscale images of labels, without a palette.
-        tiles: as in `Predictor.predict`.
-
-    Raises:
-        UserError: the model cannot be loaded or a directory contains no images; or, after all
-            others are processed, some images cannot be read.
-    """
-    # Imported late, because importing PyTorch takes seconds and --help does not need it.
-    from cocoseg.coco.writer import CocoWriter
-    from cocoseg.inference.predictor import load
-
-    inputs = list(inputs)
-    outputs = name_outputs(inputs, out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise UserError(f"--out {out}: a file is in the place of this directory") from None
-    predictor = load(model, device)
-    annotations = CocoWriter(predictor.card.classes, coco_format)
-    base = os.path.commonpath([os.path.normpath(_directory_of(path).absolute()) for path in inputs])
-    failed = 0
-    results = predictor.predict_many(outputs, batch_size, tiles)
-    hide_bar = None if len(outputs) > 1 else True  # None: hide it unless stderr is a terminal
-    for image, result in tqdm(results, total=len(outputs), unit="image", disable=hide_bar):
-        if isinstance(result, UserError):
-            failed += 1
-            tqdm.write(f"error: {result}", file=sys.stderr)
-            continue
-        output = outputs[image]
-        _write_prediction(output, result, probabilities, gray)
-        if coco:
-            annotations.add(Path(os.path.relpath(image, base)).as_posix(), result.labels)
-        fractions = ", ".join(f"{name} {part:.1%}" for name, part in result.fractions().items())
-        renamed = f" (written as {output.name})" if output.name != image.stem else ""
-        tqdm.write(f"{image}: {fractions}{renamed}")
-    if coco:
-        annotations.write(coco)
-        print(f"{coco}: predictions in COCO format, file names relative to {base}")
-    if failed:
-        raise UserError(f"{failed} of {len(outputs)} images could not be read")
-
-
-def _write_prediction(
-    output: Path, prediction: "Prediction", probabilities: bool, gray: bool
-) -> None:
-    """Write the files of an image; `output` is their path without `_mask.png` and so on."""
-    with atomic_file(output.with_name(f"{output.name}_mask.png")) as temporary:
-        if gray:
-            Image.fromarray(prediction.labels).save(temporary, format="PNG")
-        else:
-            write_mask(temporary, prediction.labels)
-    with atomic_file(output.with_name(f"{output.name}_overlay.jpg")) as temporary:
-        prediction.overlay().save(temporary, format="JPEG", quality=90)
-    if probabilities:
-        with (
-            atomic_file(output.with_name(f"{output.name}_probabilities.npz")) as temporary,
-            temporary.open("wb") as file,
-        ):
-            np.savez(file, probabilities=prediction.probabilities(), classes=prediction.classes)
-
-
-def name_outputs(inputs: Iterable[Path], out: Path) -> dict[Path, Path]:
-    """Choose a unique output path for each image.
-
-    Args:
-        inputs: images and directories. Duplicates are dropped, and so are outputs of earlier runs
-            in `out`.
-        out: the directory of the outputs.
-
-    Returns:
-        The output path, without an extension, of each image.
-
-    Raises:
-        UserError: a directory contains no images.
-    """
-    outputs: dict[Path, Path] = {}
-    seen: set[Path] = set()
-    taken: set[str] = set()
-    for path in inputs:
-        directory = _directory_of(path)
-        for image in _images_in(path, out) if path.is_dir() else [path]:
-            if image.resolve() in seen:
-                continue
-            seen.add(image.resolve())
-            stem = image.relative_to(directory).with_suffix("").as_posix()
-            outputs[image] = out / free_name(stem, taken)
-    return outputs
-
-
-def _directory_of(path: Path) -> Path:
-    return path if path.is_dir() else path.parent
-
-
-def _images_in(directory: Path, out: Path) -> list[Path]:
-    images = [
-        path
-        for path in sorted(directory.rglob("*"))
-        if path.suffix.lower() in EXTENSIONS
-        and not any(part.startswith(".") for part in path.relative_to(directory).parts)
-        and not (
-            path.name.endswith(("_mask.png", "_overlay.jpg"))
-            and path.resolve().is_relative_to(out.resolve())
-        )
-        and path.is_file()
-    ]
-    if not images:
-        raise UserError(f"{directory} contains no images ({', '.join(EXTENSIONS)})")
-    return images
 
 
 if __name__ == "__main__":

@@ -14,13 +14,16 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from cocoseg.cli import main, name_outputs, predict
+from cocoseg.cli import main
 from cocoseg.core.errors import UserError
 from cocoseg.core.labels import read_classes, read_mask
 from cocoseg.export.onnx import write_onnx
 from cocoseg.models.weights import save_model
+from cocoseg.predictions import OutputFiles, name_outputs, write_predictions
 from tests.exports import run_data_stages
 from tests.networks import NAMES, blotches, lively_model
+
+WITH_PROBABILITIES = OutputFiles(probabilities=True)
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +46,10 @@ def cocoseg(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
 
 
 def segment(
-    inputs: list[Path], model: Path, out: Path, probabilities: bool = False, **more: Any
+    inputs: list[Path], model: Path, out: Path, files: OutputFiles | None = None, **more: Any
 ) -> None:
-    predict(inputs, model, out, probabilities=probabilities, device="cpu", batch_size=2, **more)
+    files = files or OutputFiles()
+    write_predictions(inputs, model, out, files, device="cpu", batch_size=2, **more)
 
 
 def written(directory: Path) -> list[str]:
@@ -83,7 +87,7 @@ def test_a_missing_model_is_an_error(tmp_path: Path, name: str) -> None:
 def test_mask_overlay_and_probabilities_have_the_size_of_the_image(
     tmp_path: Path, model_file: Path
 ) -> None:
-    segment([write_image(tmp_path / "a.png", 131, 132)], model_file, tmp_path, probabilities=True)
+    segment([write_image(tmp_path / "a.png", 131, 132)], model_file, tmp_path, WITH_PROBABILITIES)
     labels = read_mask(tmp_path / "a_mask.png")
     assert labels.shape == (131, 132)
     with np.load(tmp_path / "a_probabilities.npz") as file:
@@ -188,7 +192,7 @@ def test_the_polygons_of_the_coco_file_cover_the_same_pixels(
 def test_gray_masks_are_label_files_without_a_palette(tmp_path: Path, model_file: Path) -> None:
     image = write_image(tmp_path / "a.png")
     segment([image], model_file, tmp_path / "palette")
-    segment([image], model_file, tmp_path / "gray", gray=True)
+    segment([image], model_file, tmp_path / "gray", OutputFiles(gray=True))
     with Image.open(tmp_path / "gray/a_mask.png") as mask:
         assert mask.mode == "L"
         assert np.array_equal(np.asarray(mask), read_mask(tmp_path / "palette/a_mask.png"))
@@ -289,7 +293,7 @@ def test_a_large_image_is_segmented_in_tiles(tmp_path: Path, model_file: Path, m
     if model.endswith("onnx"):
         path = tmp_path / model
         write_onnx(path, *lively_model(), opset=18)
-        segment([tmp_path / "in"], path, tiled, probabilities=True, coco=coco, tiles="full")
+        segment([tmp_path / "in"], path, tiled, WITH_PROBABILITIES, coco=coco, tiles="full")
     else:
         path = model_file
         options = ["--model", path, "--device", "cpu", "--probabilities", "--batch-size", "3"]
@@ -297,7 +301,7 @@ def test_a_large_image_is_segmented_in_tiles(tmp_path: Path, model_file: Path, m
         result = cocoseg("predict", tmp_path / "in", *options)
         assert result.returncode == 0, result.stderr
     assert len(json.loads((tmp_path / "coco.json").read_text())["annotations"]) > 0
-    segment([tmp_path / "in"], path, tmp_path / "whole", probabilities=True)
+    segment([tmp_path / "in"], path, tmp_path / "whole", WITH_PROBABILITIES)
     assert written(tmp_path / "tiled") == written(tmp_path / "whole")
 
     def differing(name: str) -> float:

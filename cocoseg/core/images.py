@@ -6,14 +6,29 @@ rotated. Any other image is refused, since its annotations would be misplaced.
 """
 
 import os
+import struct
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import (  # the plugins of FORMATS register themselves
+    BmpImagePlugin,  # noqa: F401
+    ExifTags,
+    GifImagePlugin,  # noqa: F401
+    Image,
+    ImageFile,
+    ImageOps,
+    JpegImagePlugin,  # noqa: F401
+    PngImagePlugin,  # noqa: F401
+    PpmImagePlugin,  # noqa: F401
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,  # noqa: F401
+)
 
 from cocoseg.core.errors import MissingFileError, UserError
 
@@ -151,6 +166,15 @@ def read_rgb(
         raise UserError(f"{path} {error}{remedy}") from None
 
 
+def pixels_in_header(path: Path) -> int:
+    """The number of pixels that decoding a file would give; 0 if it is no image or damaged."""
+    try:
+        with _open(path, max_pixels=sys.maxsize) as image:
+            return image.width * image.height
+    except (OSError, DamagedImage):
+        return 0
+
+
 def read_thumbnail(path: Path, side: int) -> NDArray[np.uint8]:
     """Read an image as a square gray thumbnail, with its EXIF rotation applied.
 
@@ -183,9 +207,9 @@ def read_thumbnail(path: Path, side: int) -> NDArray[np.uint8]:
 @contextmanager
 def _open(path: Path, max_pixels: int = MAX_IMAGE_PIXELS) -> Iterator[Image.Image]:
     """Open an image; errors that decoders raise here or in the block become DamagedImage."""
-    with path.open("rb") as file, _pillow_limit(max_pixels):
+    with path.open("rb") as file:
         try:
-            with Image.open(file, formats=FORMATS) as image:
+            with _open_any_size(file) as image:
                 if image.width * image.height > max_pixels:
                     size = f"{image.width} x {image.height}"
                     raise TooLarge(f"has {size} pixels, more than the limit of {max_pixels:,}")
@@ -193,8 +217,8 @@ def _open(path: Path, max_pixels: int = MAX_IMAGE_PIXELS) -> Iterator[Image.Imag
                 yield image
         except (DamagedImage, MemoryError):
             raise
-        except Image.DecompressionBombError:
-            raise TooLarge(f"has more pixels than the limit of {max_pixels:,}") from None
+        except Image.DecompressionBombError:  # WebP, and a GIF that grows
+            raise TooLarge("has more pixels than Pillow's limit; save it as PNG or TIFF") from None
         except UnidentifiedImageError:
             raise DamagedImage(
                 f"is not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image"
@@ -205,6 +229,18 @@ def _open(path: Path, max_pixels: int = MAX_IMAGE_PIXELS) -> Iterator[Image.Imag
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             raise DamagedImage(f"is damaged: {str(error) or type(error).__name__}") from None
+
+
+def _open_any_size(file: IO[bytes]) -> ImageFile.ImageFile:
+    """`Image.open` without its limit on pixels, which is a variable of the whole process."""
+    prefix = file.read(16)
+    for name in FORMATS:
+        open_as, accepts = Image.OPEN[name]
+        if accepts is None or accepts(prefix) is True:
+            file.seek(0)
+            with suppress(SyntaxError, IndexError, TypeError, struct.error):
+                return open_as(file, "")
+    raise UnidentifiedImageError
 
 
 def _check_values(image: Image.Image) -> None:
@@ -235,18 +271,6 @@ def _highest_value(image: Image.Image) -> int:
     values = image.tag_v2.get(_MAX_SAMPLE_VALUE, 0)
     bits = max(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (16,)))
     return int(max(values if isinstance(values, tuple) else (values,))) or (1 << bits) - 1
-
-
-@contextmanager
-def _pillow_limit(pixels: int) -> Iterator[None]:
-    """Raise Pillow's own limit, which is global, only in this block and only if necessary."""
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and pixels > max(limit, MAX_IMAGE_PIXELS):
-        Image.MAX_IMAGE_PIXELS = pixels
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
 
 
 def _is_rotated(image: Image.Image, width: int, height: int) -> bool:

@@ -1,4 +1,4 @@
-"""A function applied to many items in several processes."""
+"""A function applied to many items in several processes or threads."""
 
 import itertools
 import multiprocessing
@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from typing import TypeVar
@@ -60,6 +60,47 @@ def in_processes(
             "the system killed a worker process, probably because memory ran out; "
             "lower runtime.workers"
         ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def in_threads(
+    function: Callable[[ItemT], ResultT],
+    items: Iterable[ItemT],
+    threads: int,
+    *,
+    size: Callable[[ItemT], int],
+    max_size: int,
+) -> Iterator[ResultT]:
+    """Apply `function` to each item in threads, while the caller uses earlier results.
+
+    Args:
+        function: a function of one item that mostly runs without Python's global lock, such as
+            decoding an image or writing a file.
+        items: read lazily, in the thread of the caller.
+        threads: the number of threads, or 0 for the thread of the caller. At most twice as many
+            items are in flight.
+        size: the size of an item in any unit.
+        max_size: the maximum size of all items in flight. A larger item is processed alone.
+
+    Yields:
+        The result of each item, in the order of the items.
+
+    Raises:
+        Exception: any exception that `function` raises.
+    """
+    if not threads:
+        yield from map(function, items)
+        return
+    pool = ThreadPoolExecutor(threads)
+    waiting: deque[tuple[Future[ResultT], int]] = deque()
+    try:
+        for item in items:
+            waiting.append((pool.submit(function, item), size(item)))
+            while len(waiting) > 2 * threads or sum(size for _, size in waiting) > max_size:
+                yield waiting.popleft()[0].result()
+        while waiting:
+            yield waiting.popleft()[0].result()
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -138,7 +138,7 @@ def _predict_tiles(
 ) -> SamplePrediction:
     image, ground_truth = sample.read()
     rows = tiled_logits(
-        lambda inputs, size: _averaged_logits(network, inputs, size, views.flip),
+        lambda inputs, size: averaged_logits(network, inputs, size, views.flip),
         network.card,
         image,
         tiles,
@@ -170,10 +170,20 @@ def _predict(
     return probabilities, confidence, labels
 
 
-def _averaged_logits(
+def averaged_logits(
     network: Network, inputs: Sequence[Tensor], size: tuple[int, int], flip: bool
 ) -> Tensor:
-    """The logits (B, classes, *size), or the log of the mean probabilities of several inputs."""
+    """Compute logits, averaged over several views of the same images.
+
+    Args:
+        network: the network.
+        inputs: the images at each scale, each uint8 (B, 3, h, w).
+        size: the (height, width) of the logits.
+        flip: whether to add the mirror image of each input.
+
+    Returns:
+        The logits (B, classes, *size) of a single view, or the log of the mean probabilities.
+    """
     if len(inputs) == 1 and not flip:
         return network(inputs[0], size)
     probabilities, _, _ = _predict(network, inputs, size, flip)
