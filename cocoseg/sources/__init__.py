@@ -6,6 +6,7 @@ local_files  your own images and annotation files
 exports      merging the files of labeling tools into one COCO file
 matching     matching file names in annotation files with image files
 transfer     fetching files from HTTP(S) and file:// URLs
+dvc_cache    images of earlier runs in DVC's cache
 retry        one attempt to fetch a file: what failed, and whether to retry
 synthetic    the built-in sample, drawn locally
 

@@ -35,8 +35,7 @@ class CocoSource:
         params: section `download.coco` of params.yaml.
         connections: the number of parallel connections for images.
         downloads: the directory for archives and discarded images, so that returning to an earlier
-            selection makes no request. DVC cannot restore them: its run cache ignores stages with
-            `persist: true`.
+            selection makes no request. `dvc_cache` knows only the images of committed runs.
         policy: when to retry, and when to give up.
     """
 
