@@ -5,22 +5,29 @@ for revision in find_revisions("seed-*"):
 """
 
 import io
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cached_property
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
+from dulwich.objects import S_ISGITLINK
 from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException, NotDvcRepoError
+from dvc.fs import GitFileSystem
 from dvc.repo import Repo
+from dvc.repo.experiments.refs import ExpRefInfo
 from dvc.repo.experiments.utils import exp_refs
-from dvc.scm import resolve_rev
+from dvc.scm import SCM, RevError, SCMError, resolve_rev
 from PIL import Image, ImageOps
-from scmrepo.exceptions import SCMError
+from pygit2 import GitError
+from scmrepo.exceptions import SCMError as GitBackendError
+from scmrepo.git import Git
 
 from cocoseg.core.drawing import RGBImage
 from cocoseg.core.errors import UserError
@@ -30,6 +37,8 @@ from cocoseg.core.values import flatten
 from cocoseg.core.yaml12 import parse_yaml
 from cocoseg.evaluation.label_errors import LabelError, read_label_errors
 from cocoseg.evaluation.statistics import ImageCounts, ScoredRun
+
+logger = logging.getLogger(__name__)
 
 WORKSPACE = "workspace"
 """The name of the revision that reads the working tree."""
@@ -58,15 +67,32 @@ class Revision:
 
     @cached_property
     def _files(self) -> DVCFileSystem:
-        # The current remotes: an old revision may not have them.
         with _open_repo() as repo:
+            if self.sha is None:
+                return DVCFileSystem(repo.root_dir)
+            # The current remotes: an old revision may not have them.
             remotes = {section: dict(repo.config[section]) for section in ("core", "remote")}
-        return DVCFileSystem(".", rev=self.sha, config=remotes)
+            git_root = repo.scm.root_dir
+            directory = PurePosixPath("/", Path(repo.root_dir).relative_to(git_root).as_posix())
+        git = SCM(git_root)
+        if not _has_all_objects(git, self.sha):
+            raise UserError(
+                f"{self.name}: this clone is partial and lacks files of {self.sha[:7]}: run "
+                "`git fetch --refetch --no-filter`"
+            )
+        try:
+            # DVCFileSystem(rev=...) would read the root of the Git repository instead.
+            project = Repo(
+                str(directory), fs=GitFileSystem(scm=git, rev=self.sha), scm=git, config=remotes
+            )
+        except NotDvcRepoError:
+            raise UserError(f"{self.name} has no DVC project in {directory}") from None
+        return DVCFileSystem(project)
 
     def read(self, path: str) -> bytes:
         """Read a file."""
         try:
-            content: bytes = self._files.read_bytes(path)
+            content: bytes = self._files.read_bytes(f"/{path}")
         except (OSError, DvcException) as error:
             if not self._is_tracked(path):
                 raise UserError(f"{self.name} has no {path}: {self._rerun()}") from None
@@ -76,12 +102,12 @@ class Revision:
 
     def file_names(self, directory: str) -> list[str]:
         """List the names of the files in a directory."""
-        return [PurePosixPath(path).name for path in self._files.ls(directory, detail=False)]
+        return [PurePosixPath(path).name for path in self._files.ls(f"/{directory}", detail=False)]
 
     def _is_tracked(self, path: str) -> bool:
         """Whether DVC knows the hash of a file, even if its content is not available."""
         try:
-            return "md5" in self._files.info(path)
+            return "md5" in self._files.info(f"/{path}")
         except FileNotFoundError:
             return False
 
@@ -203,28 +229,62 @@ def find_revisions(name: str) -> list[Revision]:
     Raises:
         UserError: there are none, or the current directory is not in a repository of Git and DVC.
     """
-    if name == WORKSPACE:
-        _open_repo().close()
-        return [Revision(WORKSPACE, None)]
     with _open_repo() as repo:
-        try:
-            return [Revision(found, resolve_rev(repo.scm, found)) for found in _names(repo, name)]
-        except (SCMError, DvcException):
-            raise UserError(
-                f"{name}: no such commit, branch, tag or experiment; list them with "
-                "`git log --oneline` and `dvc exp list -A`, and fetch missing ones with "
-                "`git fetch` or `dvc exp pull`"
-            ) from None
-
-
-def _names(repo: Repo, name: str) -> Sequence[str]:
-    if not set("*?[") & set(name):
-        return [name]
-    known = {ref.name for ref in exp_refs(repo.scm)} | {*repo.scm.list_branches()}
-    found = sorted(n for n in known | {*repo.scm.list_tags()} if n and fnmatch(n, name))
-    if not found:
+        if name == WORKSPACE:
+            return [Revision(WORKSPACE, None)]
+        if not set("*?[") & set(name):
+            return [Revision(name, _resolve(repo.scm, name))]
+        refs = {ref: _resolve(repo.scm, ref) for ref in _branches_and_tags(repo.scm, name)}
+        shas = {str(ref.name): repo.scm.get_ref(str(ref)) for ref in _experiments(repo.scm, name)}
+    if not shas and not refs:
         raise UserError(f"no experiment, branch or tag matches {name}: see `dvc exp list -A`")
-    return found
+    return [Revision(found, sha) for found, sha in sorted((shas | refs).items())]
+
+
+def _resolve(git: Git, name: str) -> str:
+    """Find the commit of a name that is not a pattern."""
+    try:
+        sha: str = resolve_rev(git, name)
+    except RevError:
+        if same := [ref for ref in exp_refs(git) if ref.name == name]:
+            raise _ambiguous(git, name, same) from None
+        raise UserError(
+            f"{name}: no such commit, branch, tag or experiment; list them with "
+            "`git log --oneline` and `dvc exp list -A`, and fetch missing ones with "
+            "`git fetch` or `dvc exp pull`"
+        ) from None
+    return sha
+
+
+def _ambiguous(git: Git, name: str, refs: Sequence[ExpRefInfo]) -> UserError:
+    known = [f"{git.get_ref(str(ref))[:7]} (started from {ref.baseline_sha[:7]})" for ref in refs]
+    return UserError(
+        f"{name} is ambiguous: experiments of {len(refs)} commits have this name. Use the hash of "
+        f"one: {', '.join(known)}"
+    )
+
+
+def _branches_and_tags(git: Git, pattern: str) -> list[str]:
+    return [ref for ref in [*git.list_branches(), *git.list_tags()] if fnmatch(ref, pattern)]
+
+
+def _experiments(git: Git, pattern: str) -> list[ExpRefInfo]:
+    """The experiments of the current commit that match a pattern, or, if none does, of others."""
+    matching = [ref for ref in exp_refs(git) if ref.name and fnmatch(ref.name, pattern)]
+    head = git.get_rev()
+    current = [ref for ref in matching if ref.baseline_sha == head]
+    commits = sorted({ref.baseline_sha[:7] for ref in matching})
+    if current and len(commits) > 1:
+        logger.warning(
+            "%s: uses the experiments of the current commit (%d of %d that match)",
+            *(pattern, len(current), len(matching)),
+        )
+    elif len(commits) > 1:
+        for ref in matching:
+            if len(same := [other for other in matching if other.name == ref.name]) > 1:
+                raise _ambiguous(git, str(ref.name), same)
+        logger.warning("%s: mixes experiments of several commits: %s", pattern, ", ".join(commits))
+    return current or matching
 
 
 def experiments() -> list[Revision]:
@@ -238,10 +298,31 @@ def experiments() -> list[Revision]:
         ]
 
 
-def _open_repo() -> Repo:
+@contextmanager
+def _open_repo() -> Iterator[Repo]:
+    """Open the project of the current directory.
+
+    Raises:
+        UserError: there is none, or Git refuses it. Also for errors of Git within the context.
+    """
     try:
-        return Repo()
-    except (NotDvcRepoError, SCMError):
+        with Repo() as repo:
+            yield repo
+    except NotDvcRepoError:
         raise UserError(
             "no DVC project here: run the command in a Git clone of the project"
         ) from None
+    except GitError as error:
+        raise UserError(f"Git: {error}; `git status` prints the remedy") from None
+    except (SCMError, GitBackendError) as error:
+        raise UserError(f"Git: {error}; run the command in a Git clone of the project") from None
+
+
+def _has_all_objects(git: Git, sha: str) -> bool:
+    """Whether all files of a commit are in the clone: libgit2, unlike Git, fetches none."""
+    store = git.dulwich.repo.object_store
+    try:
+        entries = store.iter_tree_contents(store[sha.encode()].tree)
+        return all(S_ISGITLINK(entry.mode) or entry.sha in store for entry in entries)
+    except KeyError:  # a directory is missing
+        return False

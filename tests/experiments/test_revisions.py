@@ -1,10 +1,14 @@
 """Reading and checking the files of a revision."""
 
 import json
+import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+from dvc.repo import Repo
 from PIL import Image
 
 from cocoseg.core.errors import UserError
@@ -130,3 +134,132 @@ def test_outside_a_project_the_error_says_where_to_run_the_command(
     for find in (lambda: find_revisions("main"), lambda: find_revisions(WORKSPACE), experiments):
         with pytest.raises(UserError, match="no DVC project here"):
             find()
+
+
+def git(directory: Path, *command: str) -> str:
+    """Run Git in a directory and return what it prints."""
+    author = ("-c", "user.name=test", "-c", "user.email=test@example.org")
+    run = subprocess.run(
+        ["git", *author, *command], cwd=directory, capture_output=True, text=True, check=True
+    )
+    return run.stdout.strip()
+
+
+def commit(project: Path, epochs: int) -> str:
+    """Commit other parameters and return the hash of the commit."""
+    (project / "params.yaml").write_text(f"train: {{epochs: {epochs}}}\n")
+    git(project, "add", "-A")
+    git(project, "commit", "-qm", f"{epochs} epochs")
+    return git(project, "rev-parse", "HEAD")
+
+
+def add_experiment(project: Path, name: str, baseline: str, sha: str) -> None:
+    """Make a commit an experiment that started from another commit."""
+    git(project, "update-ref", f"refs/exps/{baseline[:2]}/{baseline[2:]}/{name}", sha)
+
+
+def epochs_of(name: str) -> dict[str, int]:
+    return {found.name: found.params()["train"]["epochs"] for found in find_revisions(name)}
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A DVC project in a subdirectory of a repository, with a commit; the working directory."""
+    project = tmp_path / "repository" / "segmentation"
+    (project / "docs").mkdir(parents=True)
+    (project / "docs/index.md").write_text("")
+    git(tmp_path / "repository", "init", "-q", "-b", "main")
+    monkeypatch.chdir(project)
+    Repo.init(subdir=True).close()
+    commit(project, 1)
+    return project
+
+
+def test_a_project_in_a_subdirectory_of_a_repository_is_read(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "params.yaml").write_text("train: {epochs: 2}\n")
+    for directory in (project, project / "docs"):
+        monkeypatch.chdir(directory)
+        assert epochs_of("HEAD") == {"HEAD": 1}
+        assert epochs_of("mai?") == {"main": 1}
+        assert epochs_of(WORKSPACE) == {WORKSPACE: 2}
+        assert find_revisions("main")[0].file_names("docs") == ["index.md"]
+
+
+def test_a_commit_without_the_project_is_an_error(project: Path) -> None:
+    empty = git(project, "commit-tree", "-m", "empty", git(project, "mktree"))
+    with pytest.raises(UserError, match=f"{empty} has no DVC project in /segmentation"):
+        find_revisions(empty)[0].params()
+
+
+def test_a_name_of_experiments_of_several_commits_is_ambiguous_unless_one_is_current(
+    project: Path,
+) -> None:
+    first = git(project, "rev-parse", "HEAD")
+    experiment = commit(project, 2)
+    second = commit(project, 3)
+    add_experiment(project, "seed-1", first, experiment)
+    add_experiment(project, "seed-1", second, second)
+    assert epochs_of("seed-1") == {"seed-1": 3}
+    commit(project, 4)
+    for name in ("seed-1", "seed-*"):
+        with pytest.raises(UserError, match="seed-1 is ambiguous") as raised:
+            find_revisions(name)
+        assert f"{experiment[:7]} (started from {first[:7]})" in str(raised.value)
+    assert epochs_of(experiment[:7]) == {experiment[:7]: 2}
+
+
+def test_a_pattern_prefers_the_experiments_of_the_current_commit(
+    project: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = git(project, "rev-parse", "HEAD")
+    second = commit(project, 2)
+    for name, baseline in (("a-1", first), ("a-2", first), ("a-1", second)):
+        add_experiment(project, name, baseline, baseline)
+    assert epochs_of("a-*") == {"a-1": 2}
+    assert "a-*: uses the experiments of the current commit (1 of 3 that match)" in caplog.text
+    caplog.clear()
+    assert epochs_of("a-2*") == {"a-2": 1}
+    assert not caplog.records
+
+
+def test_a_pattern_warns_if_it_mixes_experiments_of_several_commits(
+    project: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = git(project, "rev-parse", "HEAD")
+    second = commit(project, 2)
+    commit(project, 3)
+    add_experiment(project, "a-1", first, first)
+    add_experiment(project, "a-2", second, second)
+    assert epochs_of("a-*") == {"a-1": 1, "a-2": 2}
+    commits = ", ".join(sorted([first[:7], second[:7]]))
+    assert f"a-*: mixes experiments of several commits: {commits}" in caplog.text
+
+
+def test_the_remedy_for_a_partial_clone_fetches_the_missing_files(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(project, 2)
+    git(project, "config", "uploadpack.allowFilter", "true")
+    url = project.parent.as_uri()
+    git(tmp_path, "clone", "-q", "--filter=blob:none", url, "partial")
+    clone = tmp_path / "partial/segmentation"
+    monkeypatch.chdir(clone)
+    assert epochs_of("HEAD") == {"HEAD": 2}
+    (before,) = find_revisions("HEAD~1")
+    with pytest.raises(UserError, match="HEAD~1: this clone is partial") as raised:
+        before.params()
+    remedy = str(raised.value).split("`")[1]
+    git(clone, *remedy.split()[1:])
+    assert epochs_of("HEAD~1") == {"HEAD~1": 1}
+
+
+def test_errors_of_git_are_reported_with_its_reason(project: Path) -> None:
+    if os.getuid() == 0:
+        os.chown(project.parent, 12345, 12345)
+        with pytest.raises(UserError, match=r"^Git: .* not owned by current user; `git status`"):
+            find_revisions("HEAD")
+    shutil.rmtree(project.parent / ".git")
+    with pytest.raises(UserError, match=r"^Git: .* is not a git repository; run the command in"):
+        find_revisions(WORKSPACE)
