@@ -46,6 +46,7 @@ reported, the others are still processed, and the exit status is 1."""
 _PREDICT_EXAMPLES = """\
 examples:
   cocoseg predict photo.jpg
+  cocoseg predict photo.jpg --model torchvision:lraspp_mobilenet_v3_large
   cocoseg predict holiday/ more/*.png --out predictions --batch-size 32
   cocoseg predict photo.jpg --model models/onnx/int8.onnx --probabilities
   cocoseg predict panorama.jpg --tiles full
@@ -68,14 +69,15 @@ examples:
 
 _EVALUATE = """\
 Score a model on the data of this project. MODEL is model.safetensors or an ONNX
-file, of this project or another one. Classes are matched by name; a class that
-only the model or only the data has is named. The section `evaluate` of
-params.yaml applies. No file is written."""
+file, of this project or another one, or torchvision:NAME. Classes are matched
+by name; a class that only the model or only the data has is named. The section
+`evaluate` of params.yaml applies. No file of the project is written."""
 
 _EVALUATE_EXAMPLES = """\
 examples:
   cocoseg evaluate models/onnx/int8.onnx
-  cocoseg evaluate ../other/models/model.safetensors --split val --json"""
+  cocoseg evaluate ../other/models/model.safetensors --split val --json
+  cocoseg evaluate torchvision:deeplabv3_resnet50"""
 
 _COMPARE = """\
 Compare the models of B (and C ...) with the model of A on the test images that
@@ -178,7 +180,8 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("models/model.safetensors"),
         metavar="FILE",
-        help="model.safetensors or an ONNX file (default: %(default)s)",
+        help="model.safetensors, an ONNX file, or torchvision:NAME for the COCO weights of a "
+        "segmentation network of torchvision (default: %(default)s)",
     )
     add(
         "--out",
@@ -287,7 +290,7 @@ def _predict(options: argparse.Namespace) -> None:
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("model", type=Path, metavar="MODEL", help="model.safetensors or an ONNX file")
+    add("model", type=Path, metavar="MODEL", help="as in `cocoseg predict --model`")
     add(
         "--split",
         choices=("test", "val", "train", "all"),

@@ -39,7 +39,7 @@ from cocoseg.inference.tiling import Tiles, strips, tiled_logits
 from cocoseg.models.devices import enough_memory, find_device
 from cocoseg.models.heads import resize_bilinear
 from cocoseg.models.networks import ModelCard, coarse_size
-from cocoseg.models.weights import load_model
+from cocoseg.models.weights import load_model, load_torchvision
 
 MAX_SIDE = 65_500
 """The longest side of an image in pixels, because overlays are written as JPEG."""
@@ -341,7 +341,7 @@ class Predictor:
 
 
 def load(path: str | Path, device: str = "auto") -> Predictor:
-    """Load a model file.
+    """Load a model file, or one of torchvision's models.
 
     Loading changes no state of the process: no seed, default device or deterministic mode. In a
     process that was forked after a model was used, PyTorch hangs unless
@@ -349,21 +349,28 @@ def load(path: str | Path, device: str = "auto") -> Predictor:
     raise a UserError.
 
     Args:
-        path: `model.safetensors` of the train stage, or an ONNX file of the export stage.
+        path: `model.safetensors` of the train stage, an ONNX file of the export stage, or
+            `torchvision:NAME`, which downloads the COCO weights of torchvision's segmentation
+            network NAME once.
         device: `auto`, `cpu`, `mps`, `cuda` or `cuda:N`; `auto` prefers a GPU.
 
     Raises:
         MissingFileError: the file does not exist.
-        UserError: the file is damaged or not from this project, or the device is not available.
+        UserError: the file is damaged, not from this project or cannot be downloaded, or the device
+            is not available.
     """
     path = Path(path)
-    source = str(path.absolute()), device
+    source = str(path.absolute())
     if path.suffix == ".onnx":
-        return Predictor(load_onnx(path, device), source)
-    model, card = load_model(path)
+        return Predictor(load_onnx(path, device), (source, device))
+    if str(path).startswith("torchvision:"):
+        source = str(path)
+        model, card = load_torchvision(source.removeprefix("torchvision:"))
+    else:
+        model, card = load_model(path)
     found = find_device(device)
     _refuse_forked(found)
-    return Predictor(TorchNetwork(model, card, found), source)
+    return Predictor(TorchNetwork(model, card, found), (source, device))
 
 
 _used_in: set[int] = set()

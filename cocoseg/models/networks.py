@@ -27,6 +27,8 @@ BACKBONES = {
     "deeplabv3plus_mobilenet_v3_large": "mobilenet_v3_large",
     "deeplabv3_resnet50": "resnet50",
     "deeplabv3_resnet101": "resnet101",
+    "fcn_resnet50": "resnet50",
+    "fcn_resnet101": "resnet101",
     "lraspp_mobilenet_v3_large": "mobilenet_v3_large",
 }
 
@@ -35,6 +37,8 @@ OUTPUT_STRIDES = {
     "deeplabv3plus_mobilenet_v3_large": 4,
     "deeplabv3_resnet50": 8,
     "deeplabv3_resnet101": 8,
+    "fcn_resnet50": 8,
+    "fcn_resnet101": 8,
     "lraspp_mobilenet_v3_large": 8,
 }
 """The stride of each network's logits, before upsampling, in pixels of its input."""
@@ -106,7 +110,7 @@ def build_model(architecture: str, classes: int, *, auxiliary: bool = True) -> S
     Args:
         architecture: a key of `BACKBONES`: a network of torchvision, or DeepLabV3+.
         classes: the number of classes, background included.
-        auxiliary: whether DeepLabV3 has an auxiliary head. The other networks never have one.
+        auxiliary: whether DeepLabV3 and FCN have an auxiliary head. The other networks never do.
     """
     if architecture == "deeplabv3plus_mobilenet_v3_large":
         features = mobilenet_v3_large(dilated=True).features

@@ -2,8 +2,11 @@
 
 save_model(Path("models/model.safetensors"), model, card)
 model, card = load_model(Path("models/model.safetensors"))
+model, card = load_torchvision("lraspp_mobilenet_v3_large")
 """
 
+import contextlib
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -55,18 +58,16 @@ def load_pretrained(model: SegmentationNetwork, weights: str, card: ModelCard) -
         return "random weights"
     if weights == "imagenet":
         enum = get_model_weights(BACKBONES[card.architecture])["IMAGENET1K_V1"]
-        return _load_backbone(model, _download(enum), "ImageNet")
+        return _load_backbone(model, _download(enum, "train.weights"), "ImageNet")
     if weights == "coco":
         if card.architecture not in list_models(module=segmentation):
             raise UserError(
                 f"train.weights: torchvision has no coco weights for {card.architecture}; use "
                 "imagenet, which initializes the backbone"
             )
-        enum = get_model_weights(card.architecture)["COCO_WITH_VOC_LABELS_V1"]
-        names = [_COCO_NAMES.get(name, name) for name in enum.meta["categories"]]
-        return _load_by_class_name(
-            model, _download(enum), names, card, "torchvision's COCO weights"
-        )
+        enum, names = _coco_weights(card.architecture)
+        state = _download(enum, "train.weights")
+        return _load_by_class_name(model, state, names, card, "torchvision's COCO weights")
     path = Path(weights)
     if not path.is_file():
         raise UserError(
@@ -93,17 +94,55 @@ def has_pretraining_overlap(weights: str) -> bool:
     return weights == "coco"
 
 
-def _download(weights: WeightsEnum) -> dict[str, Tensor]:
+def _coco_weights(architecture: str) -> tuple[WeightsEnum, list[str]]:
+    """torchvision's COCO weights of a segmentation network, and their class names."""
+    enum = get_model_weights(architecture)["COCO_WITH_VOC_LABELS_V1"]
+    return enum, [_COCO_NAMES.get(name, name) for name in enum.meta["categories"]]
+
+
+def _download(weights: WeightsEnum, key: str) -> dict[str, Tensor]:
+    """Fetch weights, or read them from torch's cache; `key` begins the error message."""
     try:
-        state: dict[str, Tensor] = weights.get_state_dict(
-            progress=True, check_hash=True, weights_only=True
-        )
+        with contextlib.redirect_stdout(sys.stderr):  # torch prints the URL
+            state: dict[str, Tensor] = weights.get_state_dict(
+                progress=True, check_hash=True, weights_only=True
+            )
     except (OSError, RuntimeError) as error:  # RuntimeError: the hash does not match
         raise UserError(
-            f"train.weights: cannot download {weights.url}: {getattr(error, 'reason', error)}; "
+            f"{key}: cannot download {weights.url}: {getattr(error, 'reason', error)}; "
             "check the network connection, or use a safetensors file"
         ) from None
     return state
+
+
+def load_torchvision(name: str) -> tuple[SegmentationNetwork, ModelCard]:
+    """Load one of torchvision's segmentation networks with weights trained on COCO.
+
+    The weights are downloaded once, to torch's cache. Their 20 classes are those of Pascal VOC, by
+    their COCO names.
+
+    Args:
+        name: the name of the network, such as `lraspp_mobilenet_v3_large`.
+
+    Returns:
+        The network in evaluation mode on the CPU, and its card.
+
+    Raises:
+        UserError: torchvision has no such network, or the weights cannot be downloaded.
+    """
+    choices = list_models(module=segmentation)
+    if name not in choices:
+        raise UserError(
+            f"torchvision:{name}: torchvision has no such segmentation network; use one of "
+            f"{', '.join(choices)}"
+        )
+    enum, names = _coco_weights(name)
+    state = _download(enum, f"torchvision:{name}")
+    with torch.random.fork_rng(devices=[]):  # the initial weights draw from the global generator
+        model = build_model(name, len(names), auxiliary=False)
+    model.load_state_dict({k: v for k, v in state.items() if not k.startswith(_AUXILIARY)})
+    (size,) = enum.transforms().resize_size
+    return model.eval(), ModelCard(name, tuple(names), size, pretraining_overlap=True)
 
 
 def _read_file(path: Path) -> tuple[dict[str, Tensor], ModelCard | None]:

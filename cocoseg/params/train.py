@@ -20,6 +20,8 @@ class TrainParams(Section):
         "deeplabv3plus_mobilenet_v3_large",
         "deeplabv3_resnet50",
         "deeplabv3_resnet101",
+        "fcn_resnet50",
+        "fcn_resnet101",
         "lraspp_mobilenet_v3_large",
     ]
     weights: Annotated[str, Field(min_length=1)]

@@ -199,7 +199,7 @@ def test_a_failed_download_of_weights_is_a_one_line_error(
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
     with pytest.raises(UserError, match=message):
-        _download(Elsewhere.DEFAULT)
+        _download(Elsewhere.DEFAULT, "train.weights")
 
 
 def test_an_unknown_architecture_is_refused(tmp_path: Path) -> None:

@@ -294,7 +294,12 @@ def test_a_damaged_image_is_named_in_one_line(samples: list[Sample], workers: in
 
 @pytest.mark.parametrize(
     "architecture",
-    ["deeplabv3plus_mobilenet_v3_large", "lraspp_mobilenet_v3_large", "deeplabv3_resnet50"],
+    [
+        "deeplabv3plus_mobilenet_v3_large",
+        "lraspp_mobilenet_v3_large",
+        "deeplabv3_resnet50",
+        "fcn_resnet50",
+    ],
 )
 def test_all_parameters_of_other_architectures_are_trained(
     samples: list[Sample], architecture: str
