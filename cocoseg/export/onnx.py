@@ -93,7 +93,7 @@ class _Graph(SegmentationNetwork):
                 module.__class__ = nn.Conv2d  # type: ignore[assignment]
             elif isinstance(module, LiteHead):
                 module.__class__ = _LiteHead
-        super().__init__(model.backbone, model.classifier)
+        super().__init__(model.backbone, model.classifier, divisor=model.divisor)
         self.shift = nn.Buffer(torch.tensor(card.mean).view(1, 3, 1, 1) * 255)
         self.scale = nn.Buffer(torch.tensor(card.std).view(1, 3, 1, 1) * 255)
 

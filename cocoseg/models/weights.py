@@ -5,9 +5,9 @@ model, card = load_model(Path("models/model.safetensors"))
 model, card = load_torchvision("lraspp_mobilenet_v3_large")
 """
 
-import contextlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 
 import msgspec
@@ -19,7 +19,16 @@ from torchvision.models import WeightsEnum, get_model_weights, list_models, segm
 
 from cocoseg.core.errors import MissingFileError, UserError
 from cocoseg.core.files import atomic_file
-from cocoseg.models.networks import BACKBONES, ModelCard, SegmentationNetwork, build_model
+from cocoseg.models.networks import (
+    BACKBONES,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    OUTPUT_STRIDES,
+    ModelCard,
+    SegmentationNetwork,
+    build_model,
+    import_smp,
+)
 
 StateDict = Mapping[str, Tensor]
 
@@ -57,6 +66,8 @@ def load_pretrained(model: SegmentationNetwork, weights: str, card: ModelCard) -
     if weights == "none":
         return "random weights"
     if weights == "imagenet":
+        if card.encoder:
+            return _load_backbone(model, _download_encoder(card.encoder), "ImageNet")
         enum = get_model_weights(BACKBONES[card.architecture])["IMAGENET1K_V1"]
         return _load_backbone(model, _download(enum, "train.weights"), "ImageNet")
     if weights == "coco":
@@ -103,7 +114,7 @@ def _coco_weights(architecture: str) -> tuple[WeightsEnum, list[str]]:
 def _download(weights: WeightsEnum, key: str) -> dict[str, Tensor]:
     """Fetch weights, or read them from torch's cache; `key` begins the error message."""
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # torch prints the URL
+        with redirect_stdout(sys.stderr):  # torch prints the URL
             state: dict[str, Tensor] = weights.get_state_dict(
                 progress=True, check_hash=True, weights_only=True
             )
@@ -145,6 +156,51 @@ def load_torchvision(name: str) -> tuple[SegmentationNetwork, ModelCard]:
     return model.eval(), ModelCard(name, tuple(names), size, pretraining_overlap=True)
 
 
+def input_statistics(
+    encoder: str | None, weights: str
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The means and standard deviations with which images are normalized for training.
+
+    These are the ones of ImageNet, except for models and encoders that were trained with others.
+
+    Args:
+        encoder: an encoder of segmentation-models-pytorch, or None.
+        weights: the parameter `train.weights`.
+
+    Raises:
+        UserError: the statistics cannot be downloaded.
+    """
+    if (path := Path(weights)).is_file() and (card := _read_file(path)[1]):
+        return card.mean, card.std
+    if encoder and (weights == "imagenet" or encoder.startswith("tu-")):
+        with _downloading(encoder), suppress(ValueError):  # an encoder without pretrained weights
+            found = import_smp().encoders.get_preprocessing_params(encoder)
+            return tuple(found["mean"]), tuple(found["std"])
+    return IMAGENET_MEAN, IMAGENET_STD
+
+
+def _download_encoder(encoder: str) -> dict[str, Tensor]:
+    """Fetch the ImageNet weights of an encoder of segmentation-models-pytorch."""
+    with _downloading(encoder):
+        weights = True if encoder.startswith("tu-") else "imagenet"
+        found = import_smp().encoders.get_encoder(encoder, weights=weights)
+    state: dict[str, Tensor] = found.state_dict()
+    return state
+
+
+@contextmanager
+def _downloading(encoder: str) -> Iterator[None]:
+    """Raise a UserError if the block cannot use the Hugging Face Hub."""
+    try:
+        yield
+    except (OSError, RuntimeError, KeyError) as error:
+        reason = str(error).strip("'\"").partition("\n")[0]
+        raise UserError(
+            f"train.weights: cannot download the ImageNet weights of {encoder}: {reason}; check "
+            "the network connection, or use a safetensors file"
+        ) from None
+
+
 def _read_file(path: Path) -> tuple[dict[str, Tensor], ModelCard | None]:
     """The tensors of a safetensors file in float32, and the model card in its metadata, if any."""
     try:
@@ -161,7 +217,8 @@ def _read_file(path: Path) -> tuple[dict[str, Tensor], ModelCard | None]:
 def _load_backbone(model: nn.Module, state: StateDict, source: str) -> str:
     backbone = model.get_submodule("backbone")
     expected = backbone.state_dict()
-    given = {key.removeprefix("features."): value for key, value in state.items()}
+    names = {_bare(key): key for key in expected}
+    given = {names[_bare(key)]: value for key, value in state.items() if _bare(key) in names}
     missing = _missing(expected, given)
     if missing:
         raise UserError(
@@ -180,6 +237,11 @@ def _missing(expected: StateDict, given: StateDict) -> list[str]:
         if not key.endswith("num_batches_tracked")
         and (key not in given or given[key].shape != tensor.shape)
     )
+
+
+def _bare(key: str) -> str:
+    """The name of a tensor of a backbone without what torchvision, smp and timm put before it."""
+    return key.removeprefix("encoder.").removeprefix("features.").removeprefix("model.")
 
 
 def _load_by_class_name(
@@ -272,13 +334,15 @@ def load_model(path: Path) -> tuple[SegmentationNetwork, ModelCard]:
     state, card = _read_file(path)
     if card is None:
         raise UserError(f"{path} has no cocoseg metadata: use a file that the train stage wrote")
-    if card.architecture not in BACKBONES:
+    if card.architecture not in OUTPUT_STRIDES:
         raise UserError(
             f"{path} contains a {card.architecture}, which this version of cocoseg does not support"
         )
     auxiliary = any(key.startswith(_AUXILIARY) for key in state)
     with torch.random.fork_rng(devices=[]):  # the initial weights draw from the global generator
-        model = build_model(card.architecture, len(card.classes), auxiliary=auxiliary)
+        model = build_model(
+            card.architecture, len(card.classes), encoder=card.encoder, auxiliary=auxiliary
+        )
     if model.state_dict().keys() ^ state.keys() or _missing(model.state_dict(), state):
         raise UserError(f"{path} is damaged: its tensors are not those of its model card")
     model.load_state_dict(state)

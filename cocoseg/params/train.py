@@ -1,5 +1,6 @@
 """Section `train`: the network and its training."""
 
+from importlib.util import find_spec
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -13,6 +14,9 @@ from cocoseg.params.reader import (
     Section,
 )
 
+_BACKBONES = ("_mobilenet_v3_large", "_resnet50", "_resnet101")
+"""Architectures that end so, of torchvision, have their encoder in their name."""
+
 
 class TrainParams(Section):
     architecture: Literal[
@@ -23,7 +27,16 @@ class TrainParams(Section):
         "fcn_resnet50",
         "fcn_resnet101",
         "lraspp_mobilenet_v3_large",
+        "deeplabv3",
+        "deeplabv3plus",
+        "fpn",
+        "linknet",
+        "manet",
+        "segformer",
+        "unet",
+        "unetplusplus",
     ]
+    encoder: Annotated[str, Field(min_length=1)] | None
     weights: Annotated[str, Field(min_length=1)]
     size: Annotated[int, Field(ge=32)]
     crop: Annotated[int, Field(ge=32)]
@@ -44,6 +57,24 @@ class TrainParams(Section):
     threads: PositiveInt
     processes: PositiveInt
     seed: NonNegativeInt
+
+    @field_validator("encoder")
+    @classmethod
+    def _belongs_to_architecture(cls, encoder: str | None, others: ValidationInfo) -> str | None:
+        architecture = others.data.get("architecture")
+        if architecture is None:  # reported already
+            return encoder
+        has_own = architecture.endswith(_BACKBONES)
+        if has_own and encoder:
+            raise ValueError(f"expected null, because {architecture} names its encoder")
+        if not has_own and not encoder:
+            raise ValueError(f"expected an encoder for {architecture}, such as mobilenet_v2")
+        if not has_own and find_spec("segmentation_models_pytorch") is None:
+            raise ValueError(
+                f"{architecture} requires segmentation-models-pytorch: run "
+                "`pip install 'cocoseg[smp]'`"
+            )
+        return encoder
 
     @field_validator("scale")
     @classmethod

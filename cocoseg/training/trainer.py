@@ -35,8 +35,14 @@ from cocoseg.inference.batches import (
 )
 from cocoseg.inference.confusion import Confusion, summarize_scores
 from cocoseg.inference.dataset import Sample
-from cocoseg.models.networks import ModelCard, SegmentationNetwork, build_model, estimate_norms
-from cocoseg.models.weights import has_pretraining_overlap, load_pretrained
+from cocoseg.models.networks import (
+    ModelCard,
+    SegmentationNetwork,
+    build_model,
+    estimate_norms,
+    synchronize_norms,
+)
+from cocoseg.models.weights import has_pretraining_overlap, input_statistics, load_pretrained
 from cocoseg.params.train import TrainParams
 from cocoseg.training.augmentation import (
     Augmentation,
@@ -194,7 +200,10 @@ class Trainer:
         self.class_weights = None if class_weights is None else class_weights.to(device)
         with torch_seed(params.seed, "init"):
             self.model = build_model(
-                card.architecture, len(card.classes), auxiliary=params.aux_weight > 0
+                card.architecture,
+                len(card.classes),
+                encoder=card.encoder,
+                auxiliary=params.aux_weight > 0,
             )
         self.started_from = load_pretrained(self.model, params.weights, card)
         self.model.to(device)
@@ -209,7 +218,7 @@ class Trainer:
         self.ddp_model: nn.Module = self.model
         if process_count() > 1:
             if device.type == "cuda":
-                self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
+                self.model = synchronize_norms(self.model)
             self.ddp_model = DistributedDataParallel(self.model)
         if params.compile:
             self.ddp_model.compile()
@@ -380,10 +389,14 @@ def train(
     """
     torch.set_num_threads(params.threads)
     _check_batch_size(params, len(train_samples))
+    mean, std = input_statistics(params.encoder, params.weights)
     card = ModelCard(
         params.architecture,
         ("background", *classes),
         params.size,
+        mean,
+        std,
+        params.encoder,
         pretraining_overlap=has_pretraining_overlap(params.weights),
     )
     trainer = Trainer(card, params, device, _class_weights(card, params, train_samples, workers))
