@@ -265,12 +265,13 @@ def fold_batch_norms(model: SegmentationNetwork) -> SegmentationNetwork:
     """
     folded = copy.deepcopy(model).eval()
     folded.aux_classifier = None  # only for training
-    for convolution, norm in _find_convolutions_with_norm(folded):
-        fused = fuse_conv_bn_eval(folded.get_submodule(convolution), folded.get_submodule(norm))
-        folded.set_submodule(convolution, fused)
+    for convolution_name, norm_name in _find_convolutions_with_norm(folded):
+        convolution, norm = map(folded.get_submodule, (convolution_name, norm_name))
+        assert isinstance(convolution, nn.Conv2d)
+        assert isinstance(norm, nn.BatchNorm2d)
+        folded.set_submodule(convolution_name, fuse_conv_bn_eval(convolution, norm))
         # A norm of timm includes the activation.
-        activation = getattr(folded.get_submodule(norm), "act", nn.Identity())
-        folded.set_submodule(norm, activation)
+        folded.set_submodule(norm_name, getattr(norm, "act", nn.Identity()))
     return folded.to(memory_format=torch.channels_last)
 
 
