@@ -71,8 +71,14 @@ def outputs(stage: str) -> list[str]:
     return [entry if isinstance(entry, str) else next(iter(entry)) for entry in entries]
 
 
-def other_value(params: dict[str, Any], key: str) -> Any:
+TOGETHER = {"train.encoder": {"train.architecture": "fpn", "train.encoder": "mobilenet_v2"}}
+"""Keys that can only be changed together with others, with valid values."""
+
+
+def other_values(params: dict[str, Any], key: str) -> dict[str, Any]:
     """Another value for `key` that is valid together with the other parameters."""
+    if key in TOGETHER:
+        return TOGETHER[key]
     *sections, name = key.split(".")
     for value in _candidates(flatten(params)[key]):
         changed = yaml.safe_load(yaml.safe_dump(params))
@@ -84,7 +90,7 @@ def other_value(params: dict[str, Any], key: str) -> Any:
             params_model().model_validate(changed)
         except ValidationError:
             continue
-        return value
+        return {key: value}
     raise LookupError(f"{key}: no other valid value; add one to tests/contract.py")
 
 

@@ -23,6 +23,14 @@ def blotches(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
     return np.array(Image.fromarray(small).resize((width, height)))
 
 
+ENCODERS = {
+    "deeplabv3plus": "mobilenet_v2",
+    "fpn": "tu-tf_efficientnet_lite0",
+    "segformer": "mit_b0",
+    "unet": "tu-mobilenetv4_conv_small",
+}
+"""Networks of segmentation-models-pytorch: with batch norms of PyTorch and timm, and attention."""
+
 LAST_LAYERS = {
     "deeplabv3_mobilenet_v3_large": "classifier.4",
     "deeplabv3plus_mobilenet_v3_large": "classifier.refine.2",
@@ -32,7 +40,7 @@ LAST_LAYERS = {
 
 @functools.cache
 def lively_model(
-    architecture: str = "deeplabv3_mobilenet_v3_large",
+    architecture: str = "deeplabv3_mobilenet_v3_large", encoder: str | None = None
 ) -> tuple[SegmentationNetwork, ModelCard]:
     """Build a random model that predicts every class in images of `blotches`.
 
@@ -40,8 +48,8 @@ def lively_model(
     classes.
     """
     torch.manual_seed(0)
-    model = build_model(architecture, len(NAMES))
-    card = ModelCard(architecture, NAMES, 96)
+    model = build_model(architecture, len(NAMES), encoder=encoder)
+    card = ModelCard(architecture, NAMES, 96, encoder=encoder)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None  # a cumulative mean
@@ -50,7 +58,7 @@ def lively_model(
         images = normalize(rgb.permute(0, 3, 1, 2), card)
         model(images)
         logits = model.eval()(images[:1])["out"]
-        last = LAST_LAYERS[architecture]
+        last = LAST_LAYERS.get(architecture, "classifier.1.0")
         model.get_parameter(f"{last}.bias").sub_(logits.mean(dim=(0, 2, 3)))
     return model, card
 

@@ -55,6 +55,7 @@ def params(**changes: Any) -> TrainParams:
     tiny = {"size": 48, "crop": 32, "epochs": 3, "batch_size": 4, "threads": 1}
     complete = {
         "architecture": "deeplabv3_mobilenet_v3_large",
+        "encoder": None,
         "aux_weight": 0.5,
         "ema_decay": 0.97,
         "warmup": 0.3,

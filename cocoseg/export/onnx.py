@@ -57,7 +57,7 @@ def write_onnx(path: Path, model: SegmentationNetwork, card: ModelCard, opset: i
     with atomic_file(path) as temporary:
         # Tracing instead of `dynamo=True`: the graph is equally dynamic and smaller, the export
         # takes 2 s instead of 15 s, and requires no additional package.
-        with warnings.catch_warnings(category=DeprecationWarning, action="ignore"):
+        with warnings.catch_warnings(action="ignore"):
             torch.onnx.export(
                 _Graph(model, card).eval(),
                 (images, torch.tensor([192, 256])),

@@ -33,7 +33,15 @@ from cocoseg.inference.dataset import Sample
 from cocoseg.models.weights import save_model
 from stages import export
 from tests import ROOT
-from tests.networks import CPU, LAST_LAYERS, NAMES, FunctionNetwork, blotches, lively_model
+from tests.networks import (
+    CPU,
+    ENCODERS,
+    LAST_LAYERS,
+    NAMES,
+    FunctionNetwork,
+    blotches,
+    lively_model,
+)
 from tests.samples import draw_samples, make_sample
 from tests.training_runs import run
 
@@ -51,11 +59,13 @@ def samples(tmp_path: Path) -> list[Sample]:
     return [make_sample(tmp_path, f"{i}", *size) for i, size in enumerate(sizes)]
 
 
-@pytest.mark.parametrize("architecture", LAST_LAYERS)
+@pytest.mark.parametrize(
+    ("architecture", "encoder"), [*((name, None) for name in LAST_LAYERS), *ENCODERS.items()]
+)
 def test_logits_equal_those_of_the_model_for_all_batch_and_image_sizes(
-    tmp_path: Path, architecture: str
+    tmp_path: Path, architecture: str, encoder: str | None
 ) -> None:
-    model, card = lively_model(architecture)
+    model, card = lively_model(architecture, encoder)
     write_onnx(tmp_path / "model.onnx", model, card, opset=18)
     ours = TorchNetwork(model, card, CPU)
     theirs = load_onnx(tmp_path / "model.onnx")

@@ -1,26 +1,31 @@
 """Networks: equivalence of their shortcuts, pretrained weights and model files."""
 
+import copy
+import sys
 from pathlib import Path
 
 import pytest
+import segmentation_models_pytorch as smp
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.nn import functional
 from torchvision.models import MobileNet_V3_Large_Weights, Weights, WeightsEnum, get_model
 
 from cocoseg.core.errors import MissingFileError, UserError
 from cocoseg.inference.backends import normalize
 from cocoseg.models.heads import DilatedConv2d, SkipHead
 from cocoseg.models.networks import (
-    OUTPUT_STRIDES,
+    BACKBONES,
     ModelCard,
     build_model,
     estimate_norms,
     fold_batch_norms,
+    synchronize_norms,
 )
 from cocoseg.models.weights import _download, load_model, load_pretrained, save_model
 from tests import ROOT
-from tests.networks import blotches, lively_model
+from tests.networks import ENCODERS, blotches, lively_model
 
 ARCHITECTURE = "deeplabv3_mobilenet_v3_large"
 NAMES = ("background", "person", "bicycle", "car", "motorcycle", "airplane")
@@ -79,22 +84,88 @@ def test_the_decoder_of_deeplabv3plus_uses_low_and_high_level_features() -> None
         assert not torch.allclose(head({**features, name: maps.flip(-1)}), logits)
 
 
-@pytest.mark.parametrize("architecture", OUTPUT_STRIDES)
-def test_folding_batch_norms_does_not_change_the_logits(architecture: str) -> None:
+@pytest.mark.parametrize(
+    ("architecture", "encoder"), [*((name, None) for name in BACKBONES), *ENCODERS.items()]
+)
+def test_folding_batch_norms_does_not_change_the_logits(
+    architecture: str, encoder: str | None
+) -> None:
     torch.manual_seed(0)
-    model = build_model(architecture, 6).double()
+    model = build_model(architecture, 6, encoder=encoder)
+    randomize_norms(model)
+    folded = fold_batch_norms(model)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    assert any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+    images = torch.randn(2, 3, 70, 101)
+    with torch.inference_mode():
+        expected = model.eval()(images)["out"]
+        difference = (folded(images)["out"] - expected).abs().max()
+    assert difference < 1e-3 * expected.std()
+
+
+def randomize_norms(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             for tensor in (module.running_mean, module.bias):
                 nn.init.normal_(tensor, std=0.1)
             for tensor in (module.running_var, module.weight):
                 nn.init.uniform_(tensor, 0.5, 1.5)
-    folded = fold_batch_norms(model)
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
-    assert any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
-    images = torch.randn(2, 3, 64, 96, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("architecture", ["deeplabv3plus", "fpn"])
+def test_synchronized_norms_compute_the_same_in_evaluation(architecture: str) -> None:
+    """The norms of timm include activations, which PyTorch's conversion would drop."""
+    model = build_model(architecture, 3, encoder=ENCODERS[architecture])
+    randomize_norms(model)
+    images = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
-        torch.testing.assert_close(folded(images)["out"], model.eval()(images)["out"])
+        expected = model.eval()(images)["out"]
+        converted = synchronize_norms(copy.deepcopy(model)).eval()
+        torch.testing.assert_close(converted(images)["out"], expected)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in converted.modules())
+
+
+def test_images_of_any_size_are_padded_for_networks_that_divide_their_input() -> None:
+    model, _ = lively_model("unet", ENCODERS["unet"])
+    images = torch.randn(1, 3, 70, 101)
+    with torch.inference_mode():
+        padded = model(functional.pad(images, (0, 27, 0, 26)))["out"]
+        torch.testing.assert_close(model(images)["out"], padded[..., :70, :101])
+
+
+def test_networks_of_segmentation_models_pytorch_compute_what_the_library_computes() -> None:
+    torch.manual_seed(0)
+    theirs = smp.create_model("unet", "mobilenet_v2", None, classes=3).eval()
+    ours = build_model("unet", 3, encoder="mobilenet_v2").eval()
+    ours.backbone.load_state_dict(theirs.encoder.state_dict())
+    ours.classifier[0].load_state_dict(theirs.decoder.state_dict())
+    ours.classifier[1].load_state_dict(theirs.segmentation_head.state_dict())
+    images = torch.randn(1, 3, 64, 96)
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(images)["out"], theirs(images))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "encoder", "problem"),
+    [
+        ("fpn", "resnet5", "fpn cannot use 'resnet5': Wrong encoder name `resnet5`; see"),
+        ("fpn", "tu-resnet5", "fpn cannot use 'tu-resnet5': Unknown model"),
+        ("deeplabv3", "inceptionv4", "deeplabv3 cannot use 'inceptionv4': "),
+    ],
+)
+def test_unknown_and_unsuitable_encoders_are_refused_in_one_line(
+    architecture: str, encoder: str, problem: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        build_model(architecture, 3, encoder=encoder)
+    assert str(error.value).startswith(f"train.encoder: {problem}")
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "segmentation_models_pytorch", None)
+    with pytest.raises(UserError, match=r"run `pip install 'cocoseg\[smp\]'`"):
+        build_model("fpn", 3, encoder="mobilenet_v2")
 
 
 def test_estimated_norms_are_the_statistics_of_the_batches_without_dropout() -> None:

@@ -1,5 +1,7 @@
 """A wrong params.yaml is refused with one line that names each wrong key."""
 
+import json
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any, get_args
@@ -333,4 +335,43 @@ def test_a_missing_file_says_where_to_run(tmp_path: Path) -> None:
 
 def test_every_architecture_in_the_parameters_is_known_to_the_networks() -> None:
     choices = set(get_args(TrainParams.model_fields["architecture"].annotation))
-    assert choices == set(networks.BACKBONES) == set(networks.OUTPUT_STRIDES)
+    assert choices == set(networks.OUTPUT_STRIDES) > set(networks.BACKBONES)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "encoder", "problem"),
+    [
+        ("fpn", None, "expected an encoder for fpn, such as mobilenet_v2, got null"),
+        (
+            "deeplabv3_resnet50",
+            "mobilenet_v2",
+            "expected null, because deeplabv3_resnet50 names its encoder, got 'mobilenet_v2'",
+        ),
+    ],
+)
+def test_architecture_and_encoder_have_to_belong_together(
+    tmp_path: Path, architecture: str, encoder: str | None, problem: str
+) -> None:
+    values = read_yaml(ROOT / "params.yaml")
+    values["train"] |= {"architecture": architecture, "encoder": encoder}
+    path = tmp_path / "params.yaml"
+    path.write_text(json.dumps(values))
+    with pytest.raises(UserError, match=rf"train.encoder: {problem}$"):
+        load_params(path)
+
+
+def test_every_architecture_names_its_encoder_or_has_one() -> None:
+    for architecture in networks.OUTPUT_STRIDES:
+        encoder = None if architecture in networks.BACKBONES else "mobilenet_v2"
+        values = read_yaml(ROOT / "params.yaml")["train"]
+        values |= {"architecture": architecture, "encoder": encoder}
+        assert TrainParams.model_validate(values).encoder == encoder
+
+
+def test_a_network_of_a_missing_extra_is_refused_with_the_parameters(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    values = read_yaml(ROOT / "params.yaml")["train"]
+    monkeypatch.setitem(sys.modules, "segmentation_models_pytorch", None)
+    with pytest.raises(ValueError, match=r"run `pip install 'cocoseg\[smp\]'`"):
+        TrainParams.model_validate({**values, "architecture": "fpn", "encoder": "mobilenet_v2"})

@@ -17,7 +17,7 @@ from tests.contract import (
     STAGES,
     changed_stages,
     groups,
-    other_value,
+    other_values,
     stages_that_depend,
     stages_to_run,
     table,
@@ -76,7 +76,7 @@ def test_a_preset_has_the_keys_of_params_yaml(preset: Path) -> None:
 def test_every_key_of_a_preset_has_another_valid_value(preset: Path) -> None:
     params = yaml.safe_load(preset.read_text(encoding="utf-8"))
     for key, value in flatten(params).items():
-        assert other_value(params, key) != value
+        assert other_values(params, key)[key] != value
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def changed_text(path: Path) -> Iterator[str]:
 @contextmanager
 def changed_value(project: Project, key: str) -> Iterator[None]:
     with changed_text(project.directory / "params.yaml") as text:
-        project.set_params({key: other_value(yaml.safe_load(text), key)})
+        project.set_params(other_values(yaml.safe_load(text), key))
         yield
 
 

@@ -293,22 +293,24 @@ def test_a_damaged_image_is_named_in_one_line(samples: list[Sample], workers: in
 
 
 @pytest.mark.parametrize(
-    "architecture",
+    ("architecture", "encoder"),
     [
-        "deeplabv3plus_mobilenet_v3_large",
-        "lraspp_mobilenet_v3_large",
-        "deeplabv3_resnet50",
-        "fcn_resnet50",
+        ("deeplabv3plus_mobilenet_v3_large", None),
+        ("lraspp_mobilenet_v3_large", None),
+        ("deeplabv3_resnet50", None),
+        ("fcn_resnet50", None),
+        ("segformer", "mit_b0"),
+        ("fpn", "tu-tf_efficientnet_lite0"),
     ],
 )
 def test_all_parameters_of_other_architectures_are_trained(
-    samples: list[Sample], architecture: str
+    samples: list[Sample], architecture: str, encoder: str | None
 ) -> None:
-    result = run(samples, architecture=architecture, epochs=1, crop=64).result
+    result = run(samples, architecture=architecture, encoder=encoder, epochs=1, crop=64).result
     assert result.card.architecture == architecture
     trained = dict(result.model.named_parameters())
     with torch_seed(0, "init"):
-        initial = build_model(architecture, 3, auxiliary=True)
+        initial = build_model(architecture, 3, encoder=encoder, auxiliary=True)
     for name, parameter in initial.named_parameters():
         assert not torch.equal(parameter, trained[name]), name
 
