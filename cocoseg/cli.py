@@ -11,7 +11,6 @@ cocoseg label-errors 'fold-*'
 import argparse
 import io
 import json
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -116,19 +115,18 @@ examples:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line with `arguments`, by default the arguments of the process."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    run_stage(lambda: _run(given), None)
+
+
+def _run(arguments: Sequence[str]) -> None:
     parser = _parser()
     if renamed := _renamed(arguments):
         parser.exit(2, f"cocoseg: error: {renamed}\n")
     options = parser.parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may contain any bytes
-    try:
-        run_stage(lambda: options.run(options), None)
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader of a pipe, such as `head`, has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + 13)  # SIGPIPE, as shells report it
+    options.run(options)
 
 
 def _renamed(arguments: Sequence[str]) -> str | None:

@@ -43,15 +43,25 @@ def export(tmp_path: Path) -> tuple[str, str]:
     return write_export(tmp_path / "farm", [image(n) for n in range(1, 7)], entries)
 
 
-def test_a_closed_pipe_ends_the_command_without_a_traceback(export: tuple[str, str]) -> None:
+@pytest.mark.parametrize("command", ["check", "--help"])
+def test_a_closed_pipe_ends_the_command_without_a_traceback(
+    command: str, export: tuple[str, str]
+) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    command = [sys.executable, "-m", "cocoseg.cli", "check", *export]
+    arguments = ["-m", "cocoseg.cli", command, *(export if command == "check" else ())]
     done = subprocess.run(
-        command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=120,
     )
     os.close(writer)
-    assert (done.returncode, done.stderr) == (141, "")
+    assert done.stderr == ""
+    # Without Python's buffer, argparse ignores the error.
+    assert done.returncode == 141 or (command == "--help" and done.returncode == 0)
 
 
 def test_everything_that_is_kept_and_rejected_is_listed(export: tuple[str, str]) -> None:

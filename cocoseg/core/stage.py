@@ -8,7 +8,8 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,8 @@ def run_stage(main: Callable[[], dict[str, Any] | None], machine_figures: Path |
     """Run `main` as the main function of a stage or of the command line.
 
     A UserError, exhausted memory, a full disk and a missing or inaccessible file end the process
-    with one line and status 1. An interruption ends it with the shell's usual status and without a
-    traceback.
+    with one line and status 1. An interruption, and a closed pipe, such as that of `| head`, end it
+    with the shell's usual status and without a traceback.
 
     Args:
         main: returns machine figures, such as the throughput and the device, or None.
@@ -53,7 +54,8 @@ def run_stage(main: Callable[[], dict[str, Any] | None], machine_figures: Path |
             "%s: DVC does not record this version with the results; run `make install`", difference
         )
     try:
-        figures = main() or {}
+        with _quiet_pipe():
+            figures = main() or {}
         seconds = round(time.perf_counter() - started, 2)
         if machine_figures:
             write_json(machine_figures, {"seconds": seconds, **_machine(), **figures})
@@ -70,6 +72,19 @@ def run_stage(main: Callable[[], dict[str, Any] | None], machine_figures: Path |
             raise
         where = f": {error.filename}" if error.filename else ""
         _fail(f"{os.strerror(error.errno)}{where}; {_REMEDIES[error.errno]}")
+
+
+@contextmanager
+def _quiet_pipe() -> Iterator[None]:
+    """End the process without a traceback if the reader of its output has closed the pipe."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the exit
+        sys.exit(128 + signal.SIGPIPE)
 
 
 def _set_up_process() -> None:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cocoseg.core.stage import run_stage
+
 _RESULTS = {
     "model": "models/model.safetensors",
     "ONNX": "models/onnx/",
@@ -63,4 +65,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(main, None)
