@@ -30,7 +30,8 @@ def main() -> dict[str, Any]:
     train_params, runtime = params[TrainParams], params[RuntimeParams]
     if train_params.processes > 1 and not started_by_torchrun():
         relaunch("stages.train", train_params.processes)
-    device = set_up_device(runtime.device, shared_directory("devices"))
+    threads = train_params.threads * train_params.processes
+    device = set_up_device(runtime.device, shared_directory("devices"), threads)
     splits = {
         name: read_samples(Path(f"data/splits/{name}.txt"), Path("data/images"), Path("data/masks"))
         for name in ("train", "val")

@@ -14,22 +14,36 @@ import torch
 
 from cocoseg.core.errors import UserError
 from cocoseg.models import devices
-from cocoseg.models.devices import enough_memory, find_device, set_up_device, take_device
+from cocoseg.models.devices import (
+    enough_memory,
+    find_device,
+    set_up_device,
+    take_cores,
+    take_device,
+)
 from tests import ROOT
 
 FORK = multiprocessing.get_context("fork")
 """Forked processes start quickly, because they do not import PyTorch."""
 
 
-def take(locks: Path, pipe: Connection) -> None:
-    """Reserve one of two devices, send its number, hold it until told to end, send the log."""
+def take_gpu(locks: Path) -> int:
+    return take_device(["GPU-a", "GPU-b"], locks)
+
+
+def take_two_cores(locks: Path) -> None:
+    take_cores(2, locks)
+
+
+def take(reserve: Callable[[Path], object], locks: Path, pipe: Connection) -> None:
+    """Reserve something, send the result, hold it until told to end, send the log."""
     logged: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: logged.append(record.getMessage())  # type: ignore[method-assign]
     logger = logging.getLogger("cocoseg")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
-    pipe.send(take_device(["GPU-a", "GPU-b"], locks))
+    pipe.send(reserve(locks))
     pipe.recv()
     pipe.send(logged)
 
@@ -51,12 +65,12 @@ class Taker:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[[], Taker]]:
+def start(tmp_path: Path) -> Iterator[Callable[..., Taker]]:
     started: list[Taker] = []
 
-    def start() -> Taker:
+    def start(reserve: Callable[[Path], object] = take_gpu) -> Taker:
         ours, theirs = FORK.Pipe()
-        process = FORK.Process(target=take, args=(tmp_path / "devices", theirs))
+        process = FORK.Process(target=take, args=(reserve, tmp_path / "devices", theirs))
         process.start()
         theirs.close()  # so that recv() raises EOFError if the process dies
         started.append(Taker(process, ours))
@@ -69,7 +83,7 @@ def start(tmp_path: Path) -> Iterator[Callable[[], Taker]]:
 
 
 def test_a_device_is_released_when_its_process_ends_or_is_killed(
-    start: Callable[[], Taker],
+    start: Callable[..., Taker],
 ) -> None:
     by_device = {taker.device(): taker for taker in (start(), start())}
     first, second = by_device[0], by_device[1]
@@ -89,8 +103,33 @@ def test_a_device_is_released_when_its_process_ends_or_is_killed(
     assert sharing.end() == ["all 2 GPUs are in use: sharing GPU 0 with 1 other processes"]
 
 
+@pytest.mark.parametrize(
+    ("cores", "policy", "warned"),
+    [(2, "", True), (3, "", True), (4, "", False), (2, "passive", False)],
+)
+def test_a_training_warns_of_others_on_too_few_cores(
+    start: Callable[..., Taker],
+    monkeypatch: pytest.MonkeyPatch,
+    cores: int,
+    policy: str,
+    warned: bool,
+) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", policy)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    first, second = start(take_two_cores), start(take_two_cores)
+    first.pipe.recv()
+    second.pipe.recv()
+    logged = first.end() + second.end()
+    assert len(logged) == warned
+    assert all(f"sharing {cores} CPU cores with 1 other trainings" in line for line in logged)
+
+    alone = start(take_two_cores)
+    alone.pipe.recv()
+    assert alone.end() == []
+
+
 def test_reservations_apply_to_one_lock_directory(
-    start: Callable[[], Taker], tmp_path: Path
+    start: Callable[..., Taker], tmp_path: Path
 ) -> None:
     assert start().device() == 0
     (tmp_path / "devices").rename(tmp_path / "elsewhere")
@@ -145,6 +184,17 @@ def test_a_stage_on_the_cpu_changes_nothing(tmp_path: Path) -> None:
     assert set_up_device("cpu", tmp_path).type == "cpu"
     assert not list(tmp_path.iterdir())
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_training_on_the_cpu_reserves_its_threads(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    set_up_device("cpu", tmp_path, threads=4)
+    assert not list(tmp_path.iterdir())  # process 0 reserves those of all
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    set_up_device("cpu", tmp_path, threads=4)
+    assert len(list(tmp_path.glob("cpu.4.*"))) == 1
 
 
 def test_only_stages_set_up_a_device_for_the_process() -> None:
