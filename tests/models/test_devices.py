@@ -36,7 +36,7 @@ def take_two_cores(locks: Path) -> None:
 
 
 def take(reserve: Callable[[Path], object], locks: Path, pipe: Connection) -> None:
-    """Reserve something, send the result, hold it until told to end, send the log."""
+    """Reserve something, send the result, hold it until a message arrives, send the log."""
     logged: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: logged.append(record.getMessage())  # type: ignore[method-assign]
