@@ -45,10 +45,13 @@ class _EarlierRun:
     figures: str
 
     def restore(self, image: ImageRecord, path: Path) -> bool:
-        """Copy an image from the cache; false if it is not there or damaged."""
+        """Copy an image from the cache; false if it is missing, unreadable or damaged."""
         md5 = self.images[image.file_name]
         cached = _cached(self.cache, md5)
-        if not cached.is_file() or md5_of(cached) != md5:
+        try:
+            if md5_of(cached) != md5:
+                return False
+        except OSError:
             return False
         with atomic_file(path) as temporary:
             shutil.copyfile(cached, temporary)
@@ -94,7 +97,7 @@ def earlier_figures(directory: Path) -> dict[str, Any] | None:
         ):
             try:
                 figures: dict[str, Any] = json.loads(_cached(run.cache, run.figures).read_bytes())
-            except (FileNotFoundError, ValueError):
+            except (OSError, ValueError):
                 continue
             return figures
     return None
@@ -123,7 +126,7 @@ def _earlier_runs() -> Iterator[_EarlierRun]:
                 images = {entry["relpath"]: entry["md5"] for entry in entries}
                 url = _url(stage["params"]["params.yaml"]["download"])
                 yield _EarlierRun(cache, url, images, figures)
-        except (UserError, FileNotFoundError, KeyError, TypeError, ValueError):
+        except (UserError, OSError, KeyError, TypeError, ValueError):
             continue  # a file with conflicts, of an early version, or removed from the cache
 
 
