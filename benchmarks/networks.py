@@ -62,7 +62,6 @@ CANDIDATES = [
     Candidate("deeplabv3plus", "mobilenet_v2", "imagenet"),
     Candidate("fpn", "mobilenet_v2", "imagenet"),
     Candidate("fpn", "tu-tf_efficientnet_lite0", "imagenet"),
-    Candidate("deeplabv3plus", "mobilenet_v2", "random"),
     Candidate("segformer", "mit_b0", "random"),
 ]
 
