@@ -9,14 +9,18 @@ import functools
 from pathlib import Path
 from typing import Protocol
 
-import msgspec
 import numpy as np
 import onnxruntime
 import torch
 from torch import Tensor
 
 from cocoseg.core.errors import MissingFileError, UserError
-from cocoseg.models.networks import ModelCard, SegmentationNetwork, fold_batch_norms
+from cocoseg.models.networks import (
+    ModelCard,
+    SegmentationNetwork,
+    fold_batch_norms,
+    parse_card,
+)
 
 
 class Network(Protocol):
@@ -100,7 +104,7 @@ def load_onnx(path: Path, device: str = "cpu", threads: int = 0) -> OnnxNetwork:
     metadata = session.get_modelmeta().custom_metadata_map
     if "cocoseg" not in metadata:
         raise UserError(f"{path} has no cocoseg metadata: use a file that the export stage wrote")
-    return OnnxNetwork(session, msgspec.json.decode(metadata["cocoseg"], type=ModelCard))
+    return OnnxNetwork(session, parse_card(metadata["cocoseg"], path))
 
 
 def _providers(device: str) -> list[str | tuple[str, dict[str, int]]]:

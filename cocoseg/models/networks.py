@@ -13,8 +13,10 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 
+import msgspec
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -83,6 +85,24 @@ class ModelCard:
     std: tuple[float, ...] = IMAGENET_STD
     encoder: str | None = None
     pretraining_overlap: bool = False
+
+
+def parse_card(text: str, path: Path) -> ModelCard:
+    """Parse the model card in the metadata of a model file.
+
+    Args:
+        text: JSON.
+        path: the file, for the error message.
+
+    Raises:
+        UserError: the text is not a model card.
+    """
+    try:
+        return msgspec.json.decode(text, type=ModelCard)
+    except msgspec.DecodeError as error:
+        raise UserError(
+            f"{path} has a model card that this version of cocoseg does not support: {error}"
+        ) from None
 
 
 def coarse_size(card: ModelCard, images: Tensor) -> tuple[int, int]:

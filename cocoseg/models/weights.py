@@ -28,6 +28,7 @@ from cocoseg.models.networks import (
     SegmentationNetwork,
     build_model,
     import_smp,
+    parse_card,
 )
 
 StateDict = Mapping[str, Tensor]
@@ -211,7 +212,7 @@ def _read_file(path: Path) -> tuple[dict[str, Tensor], ModelCard | None]:
         raise UserError(f"{path} is damaged or not a safetensors file: {error}") from None
     if "cocoseg" not in metadata:
         return state, None
-    return state, msgspec.json.decode(metadata["cocoseg"], type=ModelCard)
+    return state, parse_card(metadata["cocoseg"], path)
 
 
 def _load_backbone(model: nn.Module, state: StateDict, source: str) -> str:

@@ -202,6 +202,14 @@ def test_a_damaged_model_is_a_one_line_error(tmp_path: Path, content: bytes) -> 
         load_model(path)
 
 
+def test_a_model_card_that_cannot_be_read_is_a_one_line_error(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    for card, problem in (("{}", "missing required field `architecture`"), ("card", "malformed")):
+        save_file({"x": torch.zeros(1)}, path, metadata={"cocoseg": card})
+        with pytest.raises(UserError, match=rf"^[^\n]*card that this version [^\n]*{problem}"):
+            load_model(path)
+
+
 def test_a_missing_model_is_a_file_not_found_error(tmp_path: Path) -> None:
     assert issubclass(MissingFileError, FileNotFoundError)
     with pytest.raises(MissingFileError, match=r"model\.safetensors not found: .*`dvc pull`$"):
