@@ -14,17 +14,23 @@ help: ## show this list
 
 install: $(VENV)/installed ## create .venv and install everything into it
 
-# Compares contents: in a container, a fresh clone's files are newer than the installed versions.
-$(VENV)/installed: $(shell cat $(PINS) | cmp -s - $(VENV)/installed || echo changed)
+# Compares contents: in a container, a fresh clone's files are newer than the installed versions. The
+# directory is part of them: an environment that was moved or copied with its checkout uses the old one.
+$(VENV)/installed: $(shell { echo '$(realpath $(VENV))'; cat $(PINS); } | cmp -s - $(VENV)/installed || echo changed)
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python 3.11 or newer is required, found " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
-	$(PYTHON) -m venv $(VENV)
+	@# The programs of an environment begin with the path of its Python: a moved one is created again.
+	$(PYTHON) -m venv $(shell test ! -e $(BIN)/pip || grep -qF -e '$(abspath $(BIN))/' -e '$(realpath $(BIN))/' $(BIN)/pip || echo --clear) $(VENV)
 	@echo "installing into $(VENV); this takes several minutes; the libraries and the sample need 7 GB" >&2
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@cat $(PINS) > $@
+	@{ (cd $(VENV) && pwd -P); cat $(PINS); } > $@
 
 repro: install ## run the pipeline described by params.yaml; only stages with changes run
-	@git rev-parse --quiet --verify HEAD >/dev/null 2>&1 || { echo "error: DVC requires a Git repository" \
-		"with a commit: run 'git init && git add -A && git commit -m start' first" >&2; exit 1; }
+	@reason=$$(LC_ALL=C git rev-parse --verify HEAD 2>&1 >/dev/null) || { \
+		case $$reason in *"not a git repository"*|*"single revision"*) \
+			remedy=": run 'git init && git add -A && git commit -m start'";; esac; \
+		echo "error: DVC requires a Git repository with a commit:" $$reason$$remedy >&2; exit 1; }
+	@test "$$(git rev-parse --is-shallow-repository)" != true || echo "warning: this clone is shallow, so" \
+		"'dvc exp run --temp' and the queue lose experiments: run 'git fetch --unshallow'" >&2
 	@dvc repro
 	@python -m cocoseg.reports.summary
 

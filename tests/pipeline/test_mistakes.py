@@ -2,10 +2,12 @@
 
 import importlib
 import logging
+import os
 import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import yaml
@@ -102,17 +104,71 @@ def test_a_batch_size_that_the_processes_do_not_divide_is_refused(
     assert "params.yaml: train.processes: " in message
 
 
-@pytest.mark.parametrize("repository", ["none", "without a commit"])
-def test_make_without_a_git_commit_explains_how_to_create_one(
-    project: Project, repository: str
-) -> None:
-    shutil.rmtree(project.directory / ".git")
-    if repository == "without a commit":
-        project.succeed("git", "init", "-q")
+def pretend_installed(project: Project) -> None:
+    """Write the file that records an installation, or make installs everything."""
     (project.directory / ".venv").mkdir()
     pins = "pyproject.toml constraints.txt cocoseg/*/constraints.txt"
-    project.succeed("sh", "-c", f"cat {pins} > .venv/installed")  # or make installs everything
-    result = project.run("make", "repro")
-    assert result.returncode != 0
+    project.succeed("sh", "-c", f"{{ (cd .venv && pwd -P); cat {pins}; }} > .venv/installed")
+
+
+def make_error(project: Project, **environment: str) -> str:
+    """The first line of the error output of `make repro`, which fails before it starts dvc."""
+    result = project.run("make", "repro", **environment)
+    assert result.returncode != 0 and "stages." not in result.stdout
     first, *_ = result.stderr.splitlines()
-    assert first.startswith("error: DVC requires a Git repository with a commit: run 'git init && ")
+    assert first.startswith("error: DVC requires a Git repository with a commit: ")
+    return first
+
+
+def test_make_gives_the_reason_and_the_remedy_if_git_has_no_commit(
+    project: Project, tmp_path: Path
+) -> None:
+    pretend_installed(project)
+    git, away = project.directory / ".git", tmp_path / "away"
+    git.rename(away)
+    remedy = ": run 'git init && git add -A && git commit -m start'"
+    error = make_error(project)
+    assert "fatal: not a git repository" in error and error.endswith(remedy)
+    project.succeed("git", "init", "-q")
+    assert make_error(project).endswith(remedy)
+    shutil.rmtree(git)
+    away.rename(git)
+    if os.getuid() == 0:
+        os.chown(project.directory, 12345, 12345)
+        error = make_error(project)
+        assert "dubious ownership" in error and "git init" not in error
+        assert "git config --global --add safe.directory" in error
+
+
+def test_make_warns_that_a_shallow_clone_loses_experiments(
+    project: Project, tmp_path: Path
+) -> None:
+    clone = Project(tmp_path / "clone")
+    url = project.directory.as_uri()
+    project.succeed("git", "clone", "-q", "--depth", "1", url, str(clone.directory))
+    pretend_installed(clone)
+    clone.set_params({"filter.max_images": 0})
+    result = clone.run("make", "repro")
+    assert "warning: this clone is shallow" in result.stderr.splitlines()[0]
+    assert "git fetch --unshallow" in result.stderr
+
+
+def test_make_installs_again_in_a_checkout_that_was_moved(project: Project, tmp_path: Path) -> None:
+    pretend_installed(project)
+    assert "venv" not in project.succeed("make", "--dry-run", "install")
+    moved = Project(project.directory.rename(tmp_path / "moved"))
+    pip = moved.directory / ".venv/bin/pip"
+    pip.parent.mkdir()
+    pip.write_text(f"#!{project.directory}/.venv/bin/python\n")
+    assert "-m venv --clear .venv\n" in moved.succeed("make", "--dry-run", "install")
+    pip.write_text(f"#!{moved.directory}/.venv/bin/python\n")
+    assert "-m venv  .venv\n" in moved.succeed("make", "--dry-run", "install")
+
+
+def test_make_uses_a_linked_environment_as_it_is(project: Project, tmp_path: Path) -> None:
+    pretend_installed(project)
+    other = project.copy(tmp_path / "other")
+    shutil.rmtree(other.directory / ".venv")
+    (other.directory / ".venv").symlink_to(project.directory / ".venv")
+    assert "venv" not in other.succeed("make", "--dry-run", "install")
+    assert ".venv" not in other.succeed("git", "status", "--porcelain")
