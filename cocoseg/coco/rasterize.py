@@ -28,6 +28,7 @@ from cocoseg.coco.instances import (
 )
 from cocoseg.core.labels import IGNORE_INDEX, Labels, write_mask
 from cocoseg.core.parallel import in_processes
+from cocoseg.core.progress import show_progress
 
 Overlap = Literal["last", "small", "ignore"]
 Crowd = Literal["ignore", "paint", "drop"]
@@ -204,7 +205,8 @@ def write_masks(
         for image in selection.images
     )
     pixels: Counter[int] = Counter()
-    for counted in in_processes(_write_mask, jobs, workers):
+    written = in_processes(_write_mask, jobs, workers)
+    for counted in show_progress(written, "masks", len(selection.images)):
         pixels.update(counted)
     names = {0: "background", IGNORE_INDEX: "ignored"} | {
         c.id: c.name for c in selection.categories

@@ -6,10 +6,10 @@ images    image files: validation, size and pixels
 drawing   masks drawn over images, errors, example panels
 labels    masks: label values, colors and files
 parallel  a function applied to many items in several processes
+progress  progress of long work, on a terminal and in a log
 seeding   random draws that depend on a seed and a purpose
 stage     logging, error messages and machine figures of a stage
-values    plain values for JSON
-yaml12    YAML as DVC reads it
+values    plain values for JSON; YAML as DVC reads it
 
 Imports no other package. A change here reruns every stage.
 """

@@ -23,6 +23,7 @@ from cocoseg.core.errors import UserError
 from cocoseg.core.files import atomic_file
 from cocoseg.core.images import read_thumbnail
 from cocoseg.core.parallel import in_processes
+from cocoseg.core.progress import show_progress
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +101,8 @@ def find_near_duplicates(images: Mapping[str, Path], workers: int) -> list[NearD
     names = sorted(images)
     thumbnails = np.zeros((len(names), SIDE, SIDE), np.uint8)
     paths = (images[name] for name in names)
-    for place, thumbnail in enumerate(in_processes(_read_thumbnail, paths, workers)):
+    read = in_processes(_read_thumbnail, paths, workers)
+    for place, thumbnail in enumerate(show_progress(read, "reading images", len(names))):
         thumbnails[place] = thumbnail
     _warn_of_dark([names[i] for i in np.flatnonzero(thumbnails.max(axis=(1, 2)) < DARK)])
     best: dict[tuple[int, int], float] = {}
@@ -204,7 +206,8 @@ def _candidates(thumbnails: NDArray[np.uint8], block: int = 1024) -> Iterator[ND
     """
     signatures = _signatures(thumbnails)
     whole = signatures[0].T.copy()
-    for start in range(0, len(thumbnails), block):
+    starts = range(0, len(thumbnails), block)
+    for start in show_progress(starts, "comparing images", unit="blocks"):
         rows = np.concatenate([signature[start : start + block] for signature in signatures])
         found = []
         for other in range(0, len(thumbnails), block):
@@ -233,7 +236,7 @@ def _signatures(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
     rows, columns = basis @ _sampling(top, bottom, SIDE), basis @ _sampling(left, right, SIDE)
     weights = np.hypot(down, across)
     found = np.empty((2, len(WINDOWS), len(thumbnails), FREQUENCIES**2), np.float32)
-    for place, thumbnail in enumerate(thumbnails):
+    for place, thumbnail in enumerate(show_progress(thumbnails, "transforming images")):
         values = rows @ thumbnail.astype(float) @ columns.transpose(0, 2, 1) * weights
         length = np.linalg.norm(values, axis=(1, 2), keepdims=True)
         values *= _SCALE / np.maximum(length, 1)  # a uniform image gets 0: no candidates

@@ -16,9 +16,9 @@ If both sides have the same classes, in any order, the scores equal those of the
 from collections.abc import Sequence
 
 import numpy as np
-from tqdm import tqdm
 
 from cocoseg.core.errors import UserError
+from cocoseg.core.progress import show_progress
 from cocoseg.core.values import rounded
 from cocoseg.evaluation.statistics import (
     Interval,
@@ -87,7 +87,7 @@ def score_by_class_name(
     predicted = predict_samples(
         network, samples, batch_size=batch_size, workers=workers, views=views
     )
-    for found in tqdm(predicted, total=len(samples), unit="image", disable=None):
+    for found in show_progress(predicted, "evaluation", len(samples)):
         labels = label_of[found.labels.numpy()]
         confusions[found.index] = count_confusion(found.ground_truth.numpy(), labels, len(ours))
     if not confusions.any():

@@ -11,6 +11,7 @@ from PIL import Image
 
 from cocoseg.core.drawing import draw_example, draw_panels
 from cocoseg.core.labels import read_mask
+from cocoseg.core.progress import show_progress
 from cocoseg.evaluation.label_errors import LabelError, draw_label_error
 from cocoseg.evaluation.scores import Evaluation
 from cocoseg.inference.backends import Network
@@ -119,7 +120,7 @@ def write_examples(
         workers=0,
         views=views,
     )
-    for found in predictions:
+    for found in show_progress(predictions, "examples", len(examples)):
         example = examples[found.index]
         sample = evaluation.samples[example.index]
         image, _ = sample.read()

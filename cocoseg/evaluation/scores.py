@@ -16,11 +16,11 @@ from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from cocoseg.coco.instances import Annotation
 from cocoseg.core.errors import UserError
 from cocoseg.core.labels import write_mask
+from cocoseg.core.progress import show_progress
 from cocoseg.core.values import rounded
 from cocoseg.evaluation.boundary import count_boundaries
 from cocoseg.evaluation.calibration import calibration_error, count_confidence
@@ -267,7 +267,7 @@ def evaluate(
     predicted = predict_samples(
         network, samples, batch_size=batch_size, workers=workers, views=views
     )
-    for found in tqdm(predicted, total=len(samples), unit="image", disable=None):
+    for found in show_progress(predicted, "evaluation", len(samples)):
         stem = samples[found.index].image.stem
         results[found.index] = _count(found, objects[stem], classes)
         if predictions:

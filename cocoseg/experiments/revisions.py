@@ -33,8 +33,7 @@ from cocoseg.core.drawing import RGBImage
 from cocoseg.core.errors import UserError
 from cocoseg.core.images import to_rgb
 from cocoseg.core.labels import Labels
-from cocoseg.core.values import flatten
-from cocoseg.core.yaml12 import parse_yaml
+from cocoseg.core.values import flatten, parse_yaml
 from cocoseg.evaluation.label_errors import LabelError, read_label_errors
 from cocoseg.evaluation.statistics import ImageCounts, ScoredRun
 

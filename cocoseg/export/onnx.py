@@ -33,6 +33,7 @@ from torchvision.models.segmentation.lraspp import LRASPPHead
 
 from cocoseg.core.errors import UserError
 from cocoseg.core.files import atomic_file
+from cocoseg.core.progress import show_progress
 from cocoseg.inference.backends import Network
 from cocoseg.inference.batches import batches_of_equal_size
 from cocoseg.inference.confusion import Confusion, count_confusion, iou_scores, mean_of_defined_ious
@@ -162,7 +163,8 @@ def compare_networks(
     dataset = WholeImages(samples, first.card.size)
     confusions: list[Confusion] = [np.zeros((classes, classes), np.int64) for _ in (first, *others)]
     equal, pixels = [0 for _ in others], 0
-    for indices in batches_of_equal_size(samples, batch_size):
+    batches = batches_of_equal_size(samples, batch_size)
+    for indices in show_progress(batches, "comparison with PyTorch", unit="batches"):
         images, ground_truths = map(
             torch.stack, zip(*(dataset[index] for index in indices), strict=True)
         )
@@ -227,7 +229,7 @@ def median_latency(
         The median latency of each network in milliseconds.
     """
     seconds: dict[str, list[float]] = {name: [] for name in networks}
-    for repeat in range(-2, repeats):
+    for repeat in show_progress(range(-2, repeats), "latency", unit="rounds"):
         for name, network in networks.items():
             started = time.perf_counter()
             network(images, size)

@@ -35,6 +35,7 @@ from torch import Tensor
 
 from cocoseg.core.errors import UserError
 from cocoseg.core.files import atomic_file
+from cocoseg.core.progress import show_progress
 from cocoseg.core.seeding import sort_key
 from cocoseg.export.onnx import Agreement
 from cocoseg.inference.backends import Network, load_onnx
@@ -124,8 +125,10 @@ def choose_float_layers(
     least = loss(chosen)
     if least > max_loss:
         candidates = [layer for layer in others if not too_large([first, layer])]
-        candidates.sort(key=lambda layer: errors([first, layer]))
-        for layer in candidates:
+        ranked = show_progress(candidates, "int8: ranking layers", unit="layers")
+        wrong = {layer: errors([first, layer]) for layer in ranked}
+        candidates.sort(key=wrong.__getitem__)
+        for layer in show_progress(candidates, "int8: layers back to float32", unit="layers"):
             if too_large([*chosen, layer]):
                 continue
             chosen = [*chosen, layer]
@@ -288,7 +291,7 @@ class _Quantization:
         """Predict all images, or the first `count`: the labels and their mean IoU."""
         confusion = np.zeros((self._classes, self._classes), np.int64)
         labels = []
-        for image, ground_truth in self._images[:count]:
+        for image, ground_truth in show_progress(self._images[:count], "int8: evaluation"):
             height, width = ground_truth.shape
             found = network(image[None], (height, width))[0].max(dim=0).indices.to(torch.uint8)
             confusion += count_confusion(ground_truth.numpy(), found.numpy(), self._classes)
@@ -302,7 +305,7 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
     def __init__(self, images: Sequence[tuple[Tensor, Tensor]]) -> None:
         self._inputs = (
             {"images": image[None].contiguous().numpy(), "size": np.array(ground_truth.shape)}
-            for image, ground_truth in images
+            for image, ground_truth in show_progress(images, "int8: calibration")
         )
 
     def get_next(self) -> dict[str, NDArray[Any]] | None:
@@ -406,10 +409,13 @@ def _save(model: ModelProto, path: Path) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Suppress the tools' warnings and messages on the root logger."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+
+    def is_severe(record: logging.LogRecord) -> bool:
+        return record.levelno > logging.WARNING
+
+    logging.root.addFilter(is_severe)  # of this logger only: ours still report progress
     try:
         with warnings.catch_warnings(action="ignore"):
             yield
     finally:
-        logging.disable(level)
+        logging.root.removeFilter(is_severe)

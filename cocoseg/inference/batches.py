@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from cocoseg.core.errors import UserError
+from cocoseg.core.progress import show_progress
 from cocoseg.inference.backends import Network
 from cocoseg.inference.confusion import Confusion, count_confusion
 from cocoseg.inference.dataset import Sample, WholeImages
@@ -196,6 +197,7 @@ def confusion_of_samples(
     """Predict samples as `predict_samples` does and count their pixels."""
     classes = len(network.card.classes)
     total = np.zeros((classes, classes), np.int64)
-    for found in predict_samples(network, samples, batch_size=batch_size, workers=workers):
+    predicted = predict_samples(network, samples, batch_size=batch_size, workers=workers)
+    for found in show_progress(predicted, "validation", len(samples)):
         total += count_confusion(found.ground_truth.numpy(), found.labels.numpy(), classes)
     return total

@@ -27,7 +27,7 @@ from pydantic import (
 )
 
 from cocoseg.core.errors import MissingFileError, UserError
-from cocoseg.core.yaml12 import read_yaml
+from cocoseg.core.values import read_yaml
 
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]

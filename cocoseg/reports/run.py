@@ -10,8 +10,7 @@ from typing import Any, TypedDict
 from cocoseg.core.drawing import ERRORS
 from cocoseg.core.errors import UserError
 from cocoseg.core.files import curve_name
-from cocoseg.core.values import flatten
-from cocoseg.core.yaml12 import read_yaml
+from cocoseg.core.values import flatten, read_yaml
 from cocoseg.reports.html import (
     class_colors,
     hex_color,

@@ -20,6 +20,7 @@ from cocoseg.coco.instances import ImageRecord
 from cocoseg.core.errors import UserError
 from cocoseg.core.files import atomic_file
 from cocoseg.core.images import check_image, is_whole
+from cocoseg.core.progress import show_progress
 from cocoseg.params.download import CocoParams
 from cocoseg.sources.retry import DEFAULT_POLICY, RetryPolicy
 from cocoseg.sources.transfer import Download, fetch_file, fetch_many, md5_of
@@ -55,7 +56,11 @@ class CocoSource:
         )
 
     def fetch_images(self, images: Sequence[ImageRecord], directory: Path) -> int:
-        missing = [image for image in images if not _is_complete(image, directory)]
+        missing = [
+            image
+            for image in show_progress(images, "checking images")
+            if not _is_complete(image, directory)
+        ]
         for image in missing:
             if _is_complete(image, self._discarded):
                 _move(self._discarded / image.file_name, directory / image.file_name)

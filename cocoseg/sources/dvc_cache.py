@@ -21,7 +21,7 @@ from cocoseg.coco.instances import ImageRecord
 from cocoseg.core.errors import UserError
 from cocoseg.core.files import atomic_file
 from cocoseg.core.images import is_whole
-from cocoseg.core.yaml12 import parse_yaml
+from cocoseg.core.values import parse_yaml
 from cocoseg.params.download import DownloadParams
 from cocoseg.sources.transfer import md5_of
 

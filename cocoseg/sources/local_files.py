@@ -30,6 +30,7 @@ from cocoseg.core.images import (
     is_whole,
 )
 from cocoseg.core.parallel import in_processes
+from cocoseg.core.progress import show_progress
 from cocoseg.params.download import FilesParams
 from cocoseg.sources.exports import Export, ImageMatch, ImageQuery, merge, read_export
 from cocoseg.sources.matching import ImageDirectory, NoMatch, plain_path
@@ -71,13 +72,13 @@ class FilesSource:
     def fetch_images(self, images: Sequence[ImageRecord], directory: Path) -> int:
         self._fetch(
             (image, image.source, self._original(image))
-            for image in images
+            for image in show_progress(images, "checking images")
             if _is_remote(image.source)
             and not is_whole(self._original(image), image.width, image.height)
         )
         missing = [
             image
-            for image in images
+            for image in show_progress(images, "comparing images")
             if not _are_equal(self._original(image), directory / image.file_name)
         ]
         self._fetch(
@@ -112,7 +113,8 @@ class FilesSource:
         candidates = (
             _find(query, bases[query.export], directories[bases[query.export]]) for query in queries
         )
-        return in_processes(_inspect, candidates, self.workers)
+        inspected = in_processes(_inspect, candidates, self.workers)
+        return show_progress(inspected, "checking images", len(queries))
 
     def _fetch(self, files: Iterator[tuple[ImageRecord, str, Path]]) -> None:
         downloads = [

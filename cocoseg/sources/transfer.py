@@ -11,19 +11,18 @@ valid.
 import hashlib
 import logging
 import queue
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import requests
-from tqdm import tqdm
 
 from cocoseg.core.errors import UserError
 from cocoseg.core.files import atomic_file
+from cocoseg.core.progress import Progress
 from cocoseg.sources.retry import (
     DEFAULT_POLICY,
     RetryPolicy,
@@ -137,7 +136,7 @@ def _resume(session: requests.Session, url: str, part: Path, policy: RetryPolicy
         total = offset + int(length) if length.isdecimal() else None
         with (
             part.open("ab") as file,
-            _progress_bar(part.stem, "B", total, offset) as progress,
+            Progress(part.stem, total, "B", done=offset) as progress,
         ):
             write_body(response, file, policy, progress.update)
 
@@ -196,7 +195,7 @@ def fetch_many(
     Args:
         downloads: the files; existing ones are replaced.
         connections: the number of parallel connections.
-        label: names the files in the progress bar and in messages, such as "images".
+        label: names the files in the progress and in messages, such as "images".
         policy: when to retry, and when to give up.
 
     Raises:
@@ -219,7 +218,7 @@ def fetch_many(
     try:
         # The bar comes first: its late imports swallow a Ctrl-C (in a weakref callback of
         # importlib).
-        with _progress_bar(label, " files", len(downloads)) as progress:
+        with Progress(label, len(downloads), "files") as progress:
             for thread in threads:
                 thread.start()
             failures = _collect(outcomes, len(downloads), progress, policy)
@@ -236,10 +235,11 @@ def fetch_many(
 
 
 def _collect(
-    outcomes: "queue.SimpleQueue[Outcome]", count: int, progress: "tqdm[Any]", policy: RetryPolicy
+    outcomes: "queue.SimpleQueue[Outcome]", count: int, progress: Progress, policy: RetryPolicy
 ) -> list[str]:
     """Wait for `count` outcomes; return the failures as `URL: reason`."""
     failures: list[str] = []
+    progress.details = lambda: f"{len(failures)} failed" if failures else ""
     in_a_row, last_success = 0, time.monotonic()
     for _ in range(count):
         download, error = _next_outcome(outcomes, policy.idle_limit)
@@ -250,14 +250,13 @@ def _collect(
         if not isinstance(error, TransferError):
             raise error
         failures.append(f"{download.url}: {error}")
-        progress.set_postfix_str(f"{len(failures)} failed")
         in_a_row += error.attempts > 1  # a missing file says nothing about the server's state
         seconds = time.monotonic() - last_success
         if in_a_row >= _FAILURES_TO_GIVE_UP and seconds > policy.give_up:
             raise UserError(
-                f"{progress.desc}: stopped after {seconds:.0f} s without a success "
-                f"({_first(failures[-in_a_row:])}); fetched {progress.n} of {count} files: check "
-                "the server and the network, then rerun to fetch the rest"
+                f"{progress.label}: stopped after {seconds:.0f} s without a success "
+                f"({_first(failures[-in_a_row:])}); fetched {progress.done} of {count} files: "
+                "check the server and the network, then rerun to fetch the rest"
             )
     return failures
 
@@ -317,17 +316,3 @@ def _fetch(
             failures += 1
             if failures >= error.attempts or stop.wait(seconds_to_wait(error, failures, policy)):
                 raise
-
-
-def _progress_bar(label: str, unit: str, total: int | None, initial: int = 0) -> "tqdm[Any]":
-    """A bar on stderr, updated twice a minute if stderr is a log instead of a terminal."""
-    interval = 0.1 if sys.stderr.isatty() else 30.0
-    return tqdm(
-        desc=label,
-        total=total,
-        unit=unit,
-        unit_scale=unit == "B",
-        initial=initial,
-        mininterval=interval,
-        maxinterval=interval,
-    )

@@ -18,6 +18,7 @@ from torchvision.transforms.v2 import functional as transforms
 from cocoseg.core.errors import UserError
 from cocoseg.core.labels import IGNORE_INDEX
 from cocoseg.core.parallel import in_processes
+from cocoseg.core.progress import show_progress
 from cocoseg.core.seeding import generator
 from cocoseg.inference.dataset import Sample
 
@@ -64,7 +65,8 @@ def check_training_data(
 def count_pixels(samples: Sequence[Sample], workers: int) -> NDArray[np.int64]:
     """Count the pixels of each label in all masks: int64 (256,)."""
     counts = np.zeros(256, np.int64)
-    for histogram in in_processes(_histogram, [sample.mask for sample in samples], workers):
+    histograms = in_processes(_histogram, [sample.mask for sample in samples], workers)
+    for histogram in show_progress(histograms, "counting pixels", len(samples)):
         counts += histogram
     return counts
 

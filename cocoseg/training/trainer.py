@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from cocoseg.core.errors import UserError
+from cocoseg.core.progress import Progress
 from cocoseg.core.seeding import generator
 from cocoseg.inference.backends import TorchNetwork, normalize
 from cocoseg.inference.batches import (
@@ -63,8 +63,6 @@ _PREDICTION_INTERVAL = 5
 _PREDICTIONS = 4
 _NORM_CROPS = 64
 """The number of last crops from which batch norm statistics are estimated; more had no effect."""
-_LOSS_INTERVAL = 20
-"""Every this many steps the progress bar shows the loss; reading it waits for the GPU."""
 
 
 class TrainingSummary(TypedDict):
@@ -233,13 +231,13 @@ class Trainer:
         """The network with the EMA weights, ready for inference."""
         return TorchNetwork(self.ema_model(), self.card, self.device)
 
-    def train_epoch(self, batches: Iterable[Batch], steps: int, bar: "tqdm[Any]") -> float:
+    def train_epoch(self, batches: Iterable[Batch], steps: int, progress: Progress) -> float:
         """Train for one epoch.
 
         Args:
             batches: the batches of this process.
             steps: their number.
-            bar: the progress bar.
+            progress: counts the crops of all processes.
 
         Returns:
             The mean loss.
@@ -251,6 +249,10 @@ class Trainer:
         best = max((metrics["val"]["miou"] or 0.0 for metrics in self.history), default=0.0)
         total_steps = steps * self.params.epochs
         losses: list[Tensor] = []
+        progress.details = lambda: (
+            f"epoch {epoch + 1}/{self.params.epochs}, step {len(losses)}/{steps}, "
+            f"loss {self.finite(losses[-1].item()):.3f}, best mean IoU {best:.3f}"
+        )
         crops = self.params.batch_size // process_count()
         latest: deque[Tensor] = deque(maxlen=math.ceil(_NORM_CROPS / crops))
         self.ddp_model.train()
@@ -264,14 +266,7 @@ class Trainer:
                 except torch._dynamo.exc.TorchDynamoException as error:
                     reason = str(error).strip().partition("\n")[0]
                     raise UserError(f"train.compile: {reason}; set it to false") from None
-                if len(losses) % _LOSS_INTERVAL == 1:
-                    bar.set_postfix(
-                        epoch=f"{epoch + 1}/{self.params.epochs}",
-                        loss=f"{self.finite(losses[-1].item()):.3f}",
-                        miou=f"{best:.3f}",
-                        refresh=False,
-                    )
-                bar.update()
+                progress.update(len(images) * process_count())
                 latest.append(images)
         loss = self.finite(float(np.mean(torch.stack(losses).tolist())))
         if not self.params.ema_decay:
@@ -465,14 +460,10 @@ def _train_epochs(
     steps = batches_per_epoch(len(train_samples), params.batch_size)
     batches = _training_loader(trainer, train_samples, workers)
     started = time.perf_counter()
-    with tqdm(
-        total=steps * params.epochs,
-        initial=steps * first,
-        unit="batch",
-        disable=True if rank() else None,  # None: only on a terminal
-    ) as bar:
+    crops = steps * min(params.batch_size, len(train_samples))  # in an epoch
+    with Progress("training", crops * params.epochs, done=crops * first) as progress:
         for epoch in range(first, params.epochs):
-            loss = trainer.train_epoch(itertools.islice(batches, steps), steps, bar)
+            loss = trainer.train_epoch(itertools.islice(batches, steps), steps, progress)
             metrics = trainer.finish_epoch(loss, _validate(trainer, val_samples, workers))
             if rank() == 0:
                 checkpoint.save(trainer.state())
@@ -480,15 +471,14 @@ def _train_epochs(
                 listener.log_predictions(epoch, _predictions(trainer, val_samples[:_PREDICTIONS]))
             if listener:
                 listener.log_epoch(epoch, metrics)
-            bar.clear()
+            progress.clear()
             miou = metrics["val"]["miou"]
             shown = "undefined" if miou is None else f"{miou:.3f}"
             logger.info(
                 "epoch %d/%d: loss %.3f, validation mean IoU %s",
                 *(epoch + 1, params.epochs, loss, shown),
             )
-    crops = steps * params.batch_size * (params.epochs - first)
-    return round(crops / (time.perf_counter() - started), 2)
+    return round(crops * (params.epochs - first) / (time.perf_counter() - started), 2)
 
 
 def _training_loader(trainer: Trainer, samples: Sequence[Sample], workers: int) -> Iterator[Batch]:

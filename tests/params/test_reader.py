@@ -13,8 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from cocoseg.core.errors import MissingFileError, UserError
-from cocoseg.core.values import flatten
-from cocoseg.core.yaml12 import read_yaml
+from cocoseg.core.values import flatten, read_yaml
 from cocoseg.models import networks
 from cocoseg.params.reader import Params, load_params
 from cocoseg.params.runtime import RuntimeParams

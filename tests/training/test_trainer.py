@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cocoseg.core.errors import UserError
 from cocoseg.core.labels import write_mask
+from cocoseg.core.progress import Progress
 from cocoseg.inference.backends import TorchNetwork, normalize
 from cocoseg.inference.batches import confusion_of_samples
 from cocoseg.inference.confusion import count_confusion, mean_iou, summarize_scores
@@ -144,22 +145,19 @@ def test_the_ema_averages_the_weights_of_all_steps(decay: float) -> None:
     )
     after_step, seeds = [], []
 
-    class Bar:
-        def update(self) -> None:
+    class Steps(Progress):
+        def update(self, count: int = 1) -> None:
             seeds.append(torch.initial_seed())
             after_step.append(trainer.model.classifier[4].bias.detach().clone())
 
-        def set_postfix(self, **_: object) -> None:
-            pass
-
     batch = torch.zeros(2, 3, 48, 48, dtype=torch.uint8), torch.ones(2, 48, 48, dtype=torch.uint8)
-    trainer.train_epoch([batch] * 3, 3, Bar())  # type: ignore[arg-type]
+    trainer.train_epoch([batch] * 3, 3, Steps("training"))
     first, second, third = after_step
     assert not torch.equal(second, third)
     expected = decay * (decay * first + (1 - decay) * second) + (1 - decay) * third
     torch.testing.assert_close(trainer.ema_model().classifier[4].bias.detach(), expected)
     trainer.finish_epoch(1.0, np.eye(3, dtype=np.int64))
-    trainer.train_epoch([batch], 3, Bar())  # type: ignore[arg-type]
+    trainer.train_epoch([batch], 3, Steps("training"))
     assert len(set(seeds)) == 2  # dropout differs between epochs
 
 

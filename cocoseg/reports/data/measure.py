@@ -25,6 +25,7 @@ from cocoseg.coco.rasterize import encode_region
 from cocoseg.core.errors import UserError
 from cocoseg.core.labels import IGNORE_INDEX
 from cocoseg.core.parallel import in_processes
+from cocoseg.core.progress import show_progress
 from cocoseg.core.values import rounded
 
 TINY = 16
@@ -272,7 +273,8 @@ def measure(selection: Instances, masks: Path, workers: int) -> DataStatistics:
     positions = np.zeros((IGNORE_INDEX + 1, GRID, GRID), np.int64)
     rows, columns = np.indices((GRID, GRID))
     done = 0
-    for counted in in_processes(_measure_image, jobs, workers):
+    measured = in_processes(_measure_image, jobs, workers)
+    for counted in show_progress(measured, "statistics", len(selection.images)):
         areas.append(counted.areas)
         boxes.append(counted.boxes)
         overlaps.append(counted.overlap)

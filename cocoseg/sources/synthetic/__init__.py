@@ -9,6 +9,7 @@ from pathlib import Path
 from cocoseg.coco.instances import ImageRecord
 from cocoseg.core.files import atomic_file, write_text
 from cocoseg.core.parallel import in_processes
+from cocoseg.core.progress import show_progress
 from cocoseg.params.download import SampleParams
 from cocoseg.sources.synthetic.scenes import annotations_json, draw_image
 
@@ -32,7 +33,8 @@ class SampleSource:
     def fetch_images(self, images: Sequence[ImageRecord], directory: Path) -> int:
         # A file does not show which seed and code drew it, so each image is drawn and compared.
         draw = partial(_draw_file, directory=directory, seed=self.params.seed)
-        return sum(in_processes(draw, images, self.workers))
+        drawn = in_processes(draw, images, self.workers)
+        return sum(show_progress(drawn, "images", len(images)))
 
     def discard_image(self, path: Path) -> None:
         path.unlink()  # it can be drawn again
