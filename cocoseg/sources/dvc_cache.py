@@ -1,7 +1,8 @@
 """Images and machine figures of earlier runs, from DVC's cache.
 
 DVC's run cache ignores the stage `images`, because of `persist: true`. But the `dvc.lock` of each
-commit and each experiment has the source of the images of a run, and their hashes.
+commit and each experiment has the source of the images of a run, and their hashes. DVC documents
+the formats of `dvc.lock` and of its cache.
 """
 
 import json
@@ -111,7 +112,7 @@ def _url(download: Mapping[str, Any]) -> str:
 
 def _earlier_runs() -> Iterator[_EarlierRun]:
     """The runs whose list of images is in DVC's cache: of HEAD, of the workspace, of the others."""
-    cache = Path(_output(sys.executable, "-m", "dvc", "cache", "dir"))
+    cache = Path(_output(sys.executable, "-m", "dvc", "cache", "dir").strip())
     seen = set()
     for lock in _locks():
         # Parsing the whole file takes many times as long.
@@ -154,4 +155,4 @@ def _output(*command: str) -> str:
         )
     except (FileNotFoundError, subprocess.CalledProcessError):
         return ""
-    return result.stdout.strip()
+    return result.stdout
