@@ -26,7 +26,7 @@ from cocoseg.core.labels import PALETTE
 Points = Sequence[tuple[float, float]]
 """Pairs (x, y)."""
 
-_INK, _GRID = "#555555", "#e3e3e3"
+_INK, _GRID = "#555555", "#dadada"
 _STYLE: Any = {
     "axes.axisbelow": True,
     "axes.edgecolor": _INK,
@@ -255,7 +255,9 @@ def heat_map(counts: NDArray[np.int64], color: Sequence[int]) -> str:
 
 def _svg_uri(figure: Figure) -> str:
     content = io.BytesIO()
-    figure.savefig(content, format="svg", metadata={"Creator": None, "Date": None})
+    figure.savefig(
+        content, format="svg", metadata={"Creator": None, "Date": None}, transparent=True
+    )
     return _data_uri("image/svg+xml", content)
 
 

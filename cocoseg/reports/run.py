@@ -7,6 +7,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypedDict
 
+import numpy as np
+
 from cocoseg.core.drawing import ERRORS
 from cocoseg.core.errors import UserError
 from cocoseg.core.files import curve_name
@@ -40,6 +42,9 @@ _PROTOCOL = {
     "filter.empty_fraction": 0,
     "split.ratios": {"train": 8, "val": 1, "test": 1},
 }
+
+_MATRIX_CLASSES = 20
+"""The confusion matrix shows at most this number of classes."""
 
 _EXAMPLE_VIEWS = ("image", "ground_truth", "prediction", "errors")
 _LABEL_ERROR_VIEWS = ("image", "annotated", "predicted")
@@ -198,9 +203,16 @@ def _read_rows(path: Path, delimiter: str = ",") -> list[dict[str, str]]:
 
 
 def _read_confusion(path: Path, names: Sequence[str]) -> list[tuple[str, list[float]]]:
-    fractions = [float(row["fraction"]) for row in _read_rows(path)]
-    rows = [fractions[start : start + len(names)] for start in range(0, len(fractions), len(names))]
-    return list(zip(names, rows, strict=True))
+    """The name and the row of each class of the matrix, without the least confused classes."""
+    rows = _read_rows(path)
+    shape = len(names), len(names)
+    fractions = np.array([float(row["fraction"]) for row in rows]).reshape(shape)
+    wrong = np.array([int(row["pixels"]) for row in rows]).reshape(shape)
+    np.fill_diagonal(wrong, 0)
+    most_confused = np.argsort(-(wrong.sum(axis=0) + wrong.sum(axis=1)), kind="stable")
+    shown = np.sort(most_confused[:_MATRIX_CLASSES])
+    matrix = fractions[np.ix_(shown, shown)].tolist()
+    return [(names[label], row) for label, row in zip(shown, matrix, strict=True)]
 
 
 def _panels(directory: Path, name: str, views: Iterable[str]) -> dict[str, str]:

@@ -18,6 +18,13 @@ from cocoseg.experiments.compare import (
     compare_revisions,
     renumber,
 )
+from tests.pages import (
+    MEASURE,
+    ask_in_browser,
+    check_accessibility,
+    check_print,
+    needs_browser,
+)
 from tests.revisions import DirectoryRevision, write_revision
 
 
@@ -254,6 +261,22 @@ def test_the_page_shows_the_images_that_differ_most_in_the_classes_of_the_first(
     assert shown["first", "a"] == shown["second", "a"] != shown["ground truth", "a"]
     assert shown["first", "c"] != shown["second", "c"] == shown["image", "c"]
     assert as_page(results, 1).count('alt="image of ') == 1
+
+
+@needs_browser
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_page_is_readable_with_long_names_and_in_print(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dark: bool
+) -> None:
+    sides = [
+        [write_revision(tmp_path / (letter * 40), {"a": GROUND_TRUTH}, {"a": labels})]
+        for letter, labels in (("f", WRONG), ("0", GROUND_TRUTH % 255), ("1", WRONG))
+    ]
+    results = [compared(monkeypatch, sides[0], side)[0] for side in sides[1:]]
+    file, page = tmp_path / "checked.html", as_page(results)
+    assert check_accessibility(file, page, 390, dark=dark)["scrolled"] == 2
+    assert ask_in_browser(file, page, MEASURE, 390)[0]["excess"] <= 0
+    check_print(file, page)
 
 
 def test_a_group_of_folds_reads_each_image_from_the_fold_that_tests_it(

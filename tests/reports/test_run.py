@@ -1,6 +1,7 @@
 """The report of a run."""
 
 import base64
+import itertools
 import json
 import re
 from pathlib import Path
@@ -22,9 +23,19 @@ from cocoseg.reports.run import (
     read_machine_figures,
 )
 from tests import ROOT
-from tests.pages import MEASURE, Text, ask_in_browser, check_links, needs_browser, run_browser
+from tests.pages import (
+    MEASURE,
+    Text,
+    ask_in_browser,
+    check_accessibility,
+    check_links,
+    check_print,
+    needs_browser,
+    run_browser,
+)
 
 CLASSES = ["background", "person", "bicycle", "car", "motorcycle", "airplane"]
+FRACTIONS = {("car", "person"): 0.25, ("bicycle", "bicycle"): 0.6}
 VIEWS = ["image", "ground_truth", "prediction", "errors"]
 
 
@@ -144,9 +155,7 @@ def metrics(tmp_path: Path) -> Path:
     tables = {
         "plots/confusion.csv": "ground_truth,prediction,fraction,pixels\n"
         + "".join(
-            f"{t},{p},{0.25 if (t, p) == ('car', 'person') else float(t == p)},9\n"
-            for t in CLASSES
-            for p in CLASSES
+            f"{t},{p},{FRACTIONS.get((t, p), float(t == p))},9\n" for t in CLASSES for p in CLASSES
         ),
         "plots/images.csv": "fraction,miou,image\n0.5,0.4,c\n1.0,0.9,a\n",
         "plots/reliability.csv": "confidence,accuracy,pixels\n0.5,0.4,10\n0.9,0.95,90\n",
@@ -210,6 +219,22 @@ def test_in_a_browser_all_images_load_without_a_request_and_the_page_fits(
 
 
 @needs_browser
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_text_is_readable_and_the_keyboard_scrolls_wide_tables(
+    tmp_path: Path, page: str, width: int, dark: bool
+) -> None:
+    found = check_accessibility(tmp_path / "checked.html", page, width, dark=dark)
+    assert found["matrix"] == len(CLASSES) ** 2
+    assert (found["scrolled"] > 0) == (width == 390)
+
+
+@needs_browser
+def test_nothing_overlaps_in_print(tmp_path: Path, page: str) -> None:
+    check_print(tmp_path / "checked.html", page)
+
+
+@needs_browser
 def test_in_a_browser_the_buttons_switch_the_views_of_an_example(tmp_path: Path, page: str) -> None:
     found, _ = ask_in_browser(tmp_path / "checked.html", page, SWITCH, 1280)
     assert found["before"] == ["prediction of a <b>.jpg", "prediction of c.jpg"]
@@ -266,6 +291,27 @@ def test_rows_of_the_confusion_matrix_are_the_ground_truth(page: str) -> None:
     text = str(Text(page))
     assert " car 0.00 0.25 0.00 1.00 0.00 0.00 " in text
     assert " person 0.00 1.00 0.00 0.00 0.00 0.00 " in text
+
+
+def test_the_confusion_matrix_of_many_classes_shows_the_most_confused(metrics: Path) -> None:
+    names = CLASSES + [f"class {label}" for label in range(len(CLASSES), 30)]
+    confused = set(itertools.pairwise(names[10:]))
+    rows = [
+        f"{t},{p},{0.125 if (t, p) in confused else 0.0},{9 if t == p or (t, p) in confused else 0}"
+        for t in names
+        for p in names
+    ]
+    header = "ground_truth,prediction,fraction,pixels"
+    (metrics / "plots/confusion.csv").write_text("\n".join([header, *rows]))
+    details = json.loads((metrics / "test_details.json").read_text())["classes"]
+    update(metrics / "test.json", iou=dict.fromkeys(names, 0.5))
+    update(metrics / "test_details.json", classes=dict.fromkeys(names, details["person"]))
+    page = make_report(metrics, preset("sample"), metrics / "dvc.lock", "x")
+    matrix = page[page.index('class="heat') : page.index("Recall by object size")]
+    assert re.findall(r'<th scope="col">(.*?)<', matrix) == names[10:]
+    first_row = matrix[matrix.index('scope="row"') :]
+    assert re.findall(r"<td.*?>(.*?)<", first_row)[:3] == ["0.00", "0.12", "0.00"]
+    assert "for the 20 classes with the most wrong pixels" in str(Text(page))
 
 
 def test_curves_count_epochs_from_one_and_mark_the_best(page: str) -> None:

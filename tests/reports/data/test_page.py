@@ -36,7 +36,16 @@ from cocoseg.curation.splits import split_images, summarize_splits, write_splits
 from stages import inspect
 from tests import ROOT
 from tests.coco_files import annotation, image, select_from, write_instances
-from tests.pages import MEASURE, Outline, Text, ask_in_browser, check_links, needs_browser
+from tests.pages import (
+    MEASURE,
+    Outline,
+    Text,
+    ask_in_browser,
+    check_accessibility,
+    check_links,
+    check_print,
+    needs_browser,
+)
 
 HOSTILE = "</h3><script>alert(1)</script> 'a' \"b\" & ../猫 / кот"
 NAMES = [HOSTILE, "dog", "long " * 30]
@@ -149,6 +158,20 @@ def test_in_a_browser_all_images_load_without_a_request_and_the_page_fits(
     assert found["requests"] == []
     assert found["excess"] <= 0
     assert "CONSOLE" not in log
+
+
+@needs_browser
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_text_is_readable_and_the_keyboard_scrolls_wide_tables(
+    tmp_path: Path, page: str, dark: bool
+) -> None:
+    found = check_accessibility(tmp_path / "checked.html", page, 390, dark=dark)
+    assert found["matrix"] and found["scrolled"]
+
+
+@needs_browser
+def test_nothing_overlaps_in_print(tmp_path: Path, page: str) -> None:
+    check_print(tmp_path / "checked.html", page)
 
 
 def test_names_are_escaped(page: str) -> None:
