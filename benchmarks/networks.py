@@ -124,10 +124,11 @@ def train_candidates(options: argparse.Namespace) -> None:
                         **SHORT,
                         "architecture": candidate.architecture,
                         "encoder": candidate.encoder,
-                        "weights": initial_weights(candidate, directory),
                         "seed": seed,
                     }
                 )
+                start = initial_weights(candidate, directory)
+                train_params = train_params.model_copy(update={"weights": start})
                 started = time.process_time()
                 trained = train(
                     CLASSES,

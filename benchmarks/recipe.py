@@ -125,9 +125,10 @@ def score(
     the IoU by class, the boundary IoU, and the fractions of small, medium and large objects found.
     """
     selection, samples = train_set
-    short = {**SHORT, "weights": str(WEIGHTS), "seed": seed}
+    short = {**SHORT, "seed": seed}
     changes = VARIANTS.get(recipe, {})
     train_params = TrainParams.model_validate({**params.model_dump(), **short, **changes})
+    train_params = train_params.model_copy(update={"weights": str(WEIGHTS)})
     card = ModelCard(train_params.architecture, ("background", *classes), train_params.size)
     if recipe == "reference":
         model = run_reference(selection, card, train_params)

@@ -1,6 +1,7 @@
 """Train the network and keep its best epoch. An interrupted run resumes after its last epoch.
 
-Reads   data/images/, data/masks/, data/splits/{train,val}.txt, data/classes.json
+Reads   data/images/, data/masks/, data/splits/{train,val}.txt, data/classes.json,
+        models/initial/
 Writes  models/model.safetensors, metrics/train/
 Run     python -m stages.train
         torchrun --nproc-per-node 4 -m stages.train   (as train.processes: 4 does)
@@ -19,7 +20,7 @@ from cocoseg.params.reader import load_params
 from cocoseg.params.runtime import RuntimeParams
 from cocoseg.params.train import TrainParams
 from cocoseg.training.augmentation import check_training_data
-from cocoseg.training.checkpoint import CheckpointFile, fingerprint
+from cocoseg.training.checkpoint import CheckpointFile, explain_more_epochs, fingerprint
 from cocoseg.training.distributed import process_group, rank, relaunch, started_by_torchrun
 from cocoseg.training.tracking import track
 from cocoseg.training.trainer import train
@@ -39,12 +40,13 @@ def main() -> dict[str, Any]:
     workers = runtime.worker_count()
     classes = read_classes(Path("data/classes.json"))
     files = [file for samples in splits.values() for sample in samples for file in sample.files()]
-    if (weights := Path(train_params.weights)).is_file():
-        files.append(weights)
+    initial = list(Path("models/initial").iterdir())  # at most one file
     checkpoint = CheckpointFile(
         shared_directory("checkpoints"),
-        fingerprint({"train": train_params.model_dump(), "classes": classes}, files),
+        fingerprint({"train": train_params.model_dump(), "classes": classes}, [*files, *initial]),
     )
+    if initial:
+        train_params = train_params.model_copy(update={"weights": str(initial[0])})
     with (
         enough_memory("lower train.batch_size or train.crop"),
         process_group(device),
@@ -56,6 +58,8 @@ def main() -> dict[str, Any]:
             active=rank() == 0,
         ) as tracker,
     ):
+        if rank() == 0:
+            explain_more_epochs(params.values["train"], Path("dvc.lock"))
         check_training_data(splits, classes, workers)
         result = train(
             classes,

@@ -104,7 +104,7 @@ def _candidates(value: Any) -> Iterator[Any]:
         case float():
             yield from (value / 2 or 0.5, value + 0.5)  # half of 0 is 0
         case str():
-            choices = [*_choices(params_model().model_json_schema()), "cpu", "auto"]
+            choices = [*_choices(params_model().model_json_schema()), "cpu", "auto", "none", "coco"]
             yield from (f"{value}, changed", value[::-1])
             yield from (choice for choice in choices if choice != value)
             yield from (1, [value])  # for words that replace a number or a list: `auto`, `all`

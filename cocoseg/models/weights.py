@@ -303,7 +303,12 @@ def _tensors_by_class(model: SegmentationNetwork, card: ModelCard) -> list[str]:
     ours = model.state_dict()
     auxiliary = model.aux_classifier is not None
     with torch.random.fork_rng(devices=[]):  # the initial weights draw from the global generator
-        larger = build_model(card.architecture, len(card.classes) + 1, auxiliary=auxiliary)
+        larger = build_model(
+            card.architecture,
+            len(card.classes) + 1,
+            encoder=card.encoder,
+            auxiliary=auxiliary,
+        )
     return [key for key, value in larger.state_dict().items() if value.shape != ours[key].shape]
 
 

@@ -12,6 +12,7 @@ from cocoseg.params.reader import (
     PositiveFloat,
     PositiveInt,
     Section,
+    matching,
 )
 
 _BACKBONES = ("_mobilenet_v3_large", "_resnet50", "_resnet101")
@@ -37,7 +38,14 @@ class TrainParams(Section):
         "unetplusplus",
     ]
     encoder: Annotated[str, Field(min_length=1)] | None
-    weights: Annotated[str, Field(min_length=1)]
+    weights: Annotated[
+        str,
+        matching(
+            r"none|imagenet|coco|run:\S+|weights/[^/]+\.safetensors",
+            "none, imagenet, coco, run:REVISION (the model of a commit, tag or experiment) or a "
+            "safetensors file in weights/",
+        ),
+    ]
     size: Annotated[int, Field(ge=32)]
     crop: Annotated[int, Field(ge=32)]
     epochs: PositiveInt

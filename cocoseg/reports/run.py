@@ -51,7 +51,7 @@ _LABEL_ERROR_VIEWS = ("image", "annotated", "predicted")
 
 _STAGES = (
     *("download", "filter", "images", "mask", "near_duplicates", "split"),
-    *("inspect", "train", "evaluate", "export"),
+    *("inspect", "initial_weights", "train", "evaluate", "export"),
 )
 _MACHINE_COLUMNS = ("seconds", "peak_memory_mib", "device", "cpus", "machine", "python")
 _PACKAGES = ("torch", "torchvision", "numpy", "pillow", "pycocotools", "dvc", "safetensors")
@@ -179,7 +179,7 @@ class TrackedOutput(TypedDict):
 
 
 def read_hashes(lock: Path) -> list[TrackedOutput]:
-    """Read the hashes of the data and models in dvc.lock; none if the file does not exist."""
+    """Read the hashes of the data and models in dvc.lock that are not empty."""
     if not lock.is_file():
         return []
     stages = read_yaml(lock).get("stages", {})
@@ -187,7 +187,7 @@ def read_hashes(lock: Path) -> list[TrackedOutput]:
         {"path": out["path"], "md5": out["md5"], "size": out["size"], "files": out.get("nfiles", 1)}
         for name in _STAGES
         for out in stages.get(name, {}).get("outs", [])
-        if out["path"].startswith(("data/", "models/")) and "md5" in out
+        if out["path"].startswith(("data/", "models/")) and "md5" in out and out["size"]
     ]
 
 

@@ -20,6 +20,7 @@ import msgspec
 import torch
 
 from cocoseg.core.files import atomic_file
+from cocoseg.core.values import read_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +77,28 @@ class CheckpointFile:
     def remove(self) -> None:
         """Delete the file, after the run has finished."""
         self.path.unlink(missing_ok=True)
+
+
+def explain_more_epochs(params: Mapping[str, Any], lock: Path) -> None:
+    """Log why a run that only has more epochs than the finished one starts from the first epoch.
+
+    A training that continued would differ from an uninterrupted one, because the learning rate of
+    each step depends on the number of epochs.
+
+    Args:
+        params: section `train` of params.yaml.
+        lock: dvc.lock, which has the parameters of the finished run until this one ends.
+    """
+    stages = (read_yaml(lock) or {}).get("stages", {}) if lock.is_file() else {}
+    finished = stages.get("train", {}).get("params", {}).get("params.yaml", {}).get("train", {})
+    before, now = finished.get("epochs", params["epochs"]), params["epochs"]
+    if before < now and {**finished, "epochs": now} == params:
+        logger.info(
+            "train.epochs was %d in the finished run and is %d: training starts from the first "
+            "epoch, because the learning rate falls to zero over the epochs of a run; to train the "
+            "finished model further, see docs/fine-tuning.md",
+            *(before, now),
+        )
 
 
 def fingerprint(values: Mapping[str, Any], files: Iterable[Path]) -> str:

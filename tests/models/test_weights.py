@@ -65,6 +65,24 @@ def class_logits(model: SegmentationNetwork, card: ModelCard) -> dict[str, Tenso
     return dict(zip(card.classes, rows, strict=True))
 
 
+@pytest.mark.parametrize("architecture", ["fpn", "deeplabv3plus"])
+def test_classes_of_segmentation_models_pytorch_keep_their_logits(
+    architecture: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("segmentation_models_pytorch")
+    card = ModelCard(architecture, NAMES, 96, encoder="mobilenet_v2")
+    torch.manual_seed(0)
+    theirs = build_model(architecture, len(NAMES), encoder=card.encoder)
+    more = ModelCard(architecture, ("background", "green", "blue", "red"), 96, encoder=card.encoder)
+    model = build_model(architecture, 4, encoder=card.encoder)
+    line = load_pretrained(model, saved(tmp_path / "first.safetensors", theirs, card), more)
+    assert line.endswith("; rows of background, blue, red; random rows of green")
+    before, after = class_logits(theirs, card), class_logits(model, more)
+    assert not torch.allclose(before["red"], before["blue"])
+    for name in NAMES:
+        torch.testing.assert_close(after[name], before[name])
+
+
 def test_the_rows_of_new_classes_stay_as_they_were_drawn(tmp_path: Path) -> None:
     theirs, their_card = lively_model(LRASPP)
     model = build_model(LRASPP, 4)

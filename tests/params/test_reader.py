@@ -212,6 +212,27 @@ def test_a_fold_requires_training_images(tmp_path: Path) -> None:
     assert refusal(path) == "split.fold: requires split.ratios.train greater than 0"
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "models/model.safetensors",
+        "./models/model.safetensors",
+        "weights/../models/model.safetensors",
+        str(ROOT / "models/model.safetensors"),
+        "image-net",
+    ],
+)
+def test_initial_weights_elsewhere_than_in_weights_are_refused_with_the_remedies(
+    tmp_path: Path, path: str
+) -> None:
+    """DVC removes `models/model.safetensors`, the output of training, before training starts."""
+    message = refusal(write_changed(tmp_path, {"train.weights": path}))
+    assert message.startswith("train.weights: expected none, imagenet, coco, run:REVISION (the ")
+    assert "a safetensors file in weights/, got " in message
+    for weights in ("weights/first.safetensors", "run:v1", "coco"):
+        assert load_changed(tmp_path, "train.weights", weights)
+
+
 def test_one_message_names_every_wrong_key(tmp_path: Path) -> None:
     path = write_changed(
         tmp_path, {"filter.max_instances": -1, "train.epochs": REMOVED, "train.epoch": 8}

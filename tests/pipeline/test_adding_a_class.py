@@ -85,7 +85,7 @@ def five(tmp_path_factory: pytest.TempPathFactory) -> Project:
             "train.epochs": 1,
         }
     )
-    project.succeed("dvc", "repro", "mask", "split")
+    project.succeed("dvc", "repro", "mask", "split", "initial_weights")
     return project
 
 

@@ -174,7 +174,7 @@ AFTER_FILTER = ["images", "mask", "near_duplicates", "split", *AFTER_MASK]
         ("cocoseg/params/filter.py", ["filter", "inspect"], AFTER_FILTER),
         ("cocoseg/params/mask.py", ["mask"], AFTER_MASK),
         ("cocoseg/params/split.py", ["split"], AFTER_MASK),
-        ("cocoseg/params/train.py", ["train"], AFTER_TRAIN),
+        ("cocoseg/params/train.py", ["initial_weights", "train"], AFTER_TRAIN),
         ("cocoseg/params/evaluate.py", ["evaluate"], ["report"]),
         ("cocoseg/params/export.py", ["export"], ["report"]),
         ("cocoseg/params/report.py", ["report"], []),
@@ -211,8 +211,8 @@ def test_another_fold_runs_only_split(project: Project) -> None:
 @pytest.mark.parametrize(
     ("package", "stages"),
     [
-        ("sources/synthetic", ["download", "images"]),
-        ("sources", ["download", "images"]),
+        ("sources/synthetic", ["download", "images", "initial_weights"]),
+        ("sources", ["download", "images", "initial_weights"]),
         ("curation", ["filter", "near_duplicates", "split", "inspect"]),
         ("evaluation", ["evaluate"]),
         ("export", ["export"]),

@@ -9,9 +9,10 @@ from types import ModuleType
 
 import pytest
 import torch
+import yaml
 
 from cocoseg.training import checkpoint
-from cocoseg.training.checkpoint import CheckpointFile, fingerprint
+from cocoseg.training.checkpoint import CheckpointFile, explain_more_epochs, fingerprint
 from tests import ROOT
 
 
@@ -115,3 +116,29 @@ def test_the_fingerprint_is_the_same_in_a_copy_of_the_project(tmp_path: Path) ->
         command = [sys.executable, "-c", script]
         printed.add(subprocess.check_output(command, cwd=tmp_path / name))
     assert len(printed) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "explained"),
+    [
+        ({"epochs": 12}, True),
+        ({}, False),
+        ({"epochs": 4}, False),
+        ({"epochs": 12, "lr": 0.002}, False),
+    ],
+)
+def test_more_epochs_than_in_the_finished_run_are_explained(
+    changes: dict[str, float], explained: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    finished = {"epochs": 8, "lr": 0.001}
+    lock = tmp_path / "dvc.lock"
+    explain_more_epochs({**finished, **changes}, lock)  # no run yet
+    stages = {"train": {"params": {"params.yaml": {"train": finished}}}}
+    lock.write_text(yaml.safe_dump({"stages": stages}), encoding="utf-8")
+    explain_more_epochs({**finished, **changes}, lock)
+    messages = [message for message in caplog.messages if "learning rate" in message]
+    assert len(messages) == explained
+    if explained:
+        assert "was 8 in the finished run and is 12" in messages[0]
+        assert "docs/fine-tuning.md" in messages[0]
