@@ -31,11 +31,12 @@ Segment images. For each image NAME.jpg, this writes
                           then the classes in the order of the model. Pillow
                           reads labels from it; OpenCV, scikit-image and imageio
                           read colors, unless --gray writes a grayscale image
-  NAME_overlay.jpg        the image with the mask over it
+  NAME_overlay.jpg        the image with the mask over it; --legend explains its
+                          colors
   NAME_probabilities.npz  with --probabilities: the arrays `probabilities`,
                           float16 (classes, height, width), and `classes`
 
-and prints the fraction of each class. Outputs have the size of the image, in
+and prints the fraction of each class, or JSON with --json. Outputs have the size of the image, in
 its EXIF orientation.
 
 Directories are searched recursively; the outputs keep their structure. If two
@@ -50,6 +51,7 @@ examples:
   cocoseg predict photo.jpg --model models/onnx/int8.onnx --probabilities
   cocoseg predict panorama.jpg --tiles full
   cocoseg predict unlabeled/ --coco predictions.json --coco-format polygons
+  cocoseg predict holiday/ --json --no-overlay > predictions.jsonl
 
 in Python:
   cocoseg.load("models/model.safetensors").predict("photo.jpg").labels"""

@@ -16,8 +16,9 @@ from pycocotools import mask as coco_mask
 
 from cocoseg.cli import main
 from cocoseg.core.errors import UserError
-from cocoseg.core.labels import read_classes, read_mask
+from cocoseg.core.labels import PALETTE, read_classes, read_mask
 from cocoseg.export.onnx import write_onnx
+from cocoseg.inference.predictor import load
 from cocoseg.models.weights import save_model
 from cocoseg.predictions import OutputFiles, name_outputs, write_predictions
 from tests.exports import run_data_stages
@@ -198,6 +199,60 @@ def test_gray_masks_are_label_files_without_a_palette(tmp_path: Path, model_file
         assert np.array_equal(np.asarray(mask), read_mask(tmp_path / "palette/a_mask.png"))
 
 
+def test_json_lines_name_the_outputs_and_errors(tmp_path: Path, model_file: Path) -> None:
+    good, damaged = write_image(tmp_path / "in/a.jpg"), tmp_path / "in/b.jpg"
+    damaged.write_bytes(good.read_bytes()[:700])
+    out = tmp_path / "out"
+    arguments = ["--model", model_file, "--out", out, "--json", "--no-overlay", "--probabilities"]
+    result = cocoseg("predict", good, damaged, *arguments, "--coco", out / "coco.json")
+    assert result.returncode == 1
+    lines = {line["image"]: line for line in map(json.loads, result.stdout.splitlines())}
+    assert set(lines) == {str(good), str(damaged)}
+    assert lines[str(damaged)]["error"].startswith(f"{damaged} is damaged")
+    line = lines[str(good)]
+    assert list(line) == ["image", "mask", "probabilities", "fractions"]
+    assert written(out) == ["a_mask.png", "a_probabilities.npz", "coco.json"]
+    labels = read_mask(Path(line["mask"]))
+    expected = {name: (labels == label).mean() for label, name in enumerate(NAMES)}
+    assert line["fractions"] == pytest.approx(expected)
+
+
+def test_masks_and_overlays_can_be_left_out(tmp_path: Path, model_file: Path) -> None:
+    image = write_image(tmp_path / "a.png")
+    segment([image], model_file, tmp_path / "masks", OutputFiles(overlay=False))
+    segment([image], model_file, tmp_path / "overlays", OutputFiles(mask=False))
+    assert written(tmp_path / "masks") == ["a_mask.png"]
+    assert written(tmp_path / "overlays") == ["a_overlay.jpg"]
+
+
+def test_a_legend_is_added_below_the_overlay(tmp_path: Path, model_file: Path) -> None:
+    image = write_image(tmp_path / "a.png", 600, 800)
+    segment([image], model_file, tmp_path / "plain")
+    segment([image], model_file, tmp_path / "legend", OutputFiles(legend=True))
+    with (
+        Image.open(tmp_path / "plain/a_overlay.jpg") as plain,
+        Image.open(tmp_path / "legend/a_overlay.jpg") as explained,
+    ):
+        assert explained.width == 800
+        assert 610 < explained.height < 700
+        above = np.asarray(explained.crop((0, 0, 800, 592))).astype(int)
+        assert np.array_equal(above, np.asarray(plain.crop((0, 0, 800, 592))))
+        below = np.asarray(explained.crop((0, 600, *explained.size))).astype(int)
+    for color in PALETTE[1:3].tolist():  # both classes of the model
+        assert (np.abs(below - color).max(axis=2) < 40).any()
+
+
+def test_views_change_the_mask_like_those_of_the_evaluation(
+    tmp_path: Path, model_file: Path
+) -> None:
+    image = write_image(tmp_path / "a.png", 120, 160)
+    options = ["--model", model_file, "--device", "cpu", "--out", tmp_path / "out"]
+    result = cocoseg("predict", image, *options, "--flip", "--scales", "0.5", "1.5")
+    assert result.returncode == 0, result.stderr
+    expected = load(model_file, "cpu").predict(image, flip=True, scales=[0.5, 1.5])
+    assert np.array_equal(read_mask(tmp_path / "out/a_mask.png"), expected.labels)
+
+
 def test_file_names_in_the_coco_file_are_relative_to_the_deepest_common_directory(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,6 +288,12 @@ def test_a_directory_without_images_is_an_error(tmp_path: Path) -> None:
             ["a.jpg", "--device", "gpu"],
             "--device: expected auto, cpu, cuda, cuda:N or mps, got 'gpu'",
         ),
+        (
+            ["https://example.com/a.jpg"],
+            "https://example.com/a.jpg is a URL: download the image and pass its path",
+        ),
+        (["a.jpg", "--scales", "0"], "--scales: expected a number from 0.1 to 10, got '0'"),
+        (["--scales", "1", "a.jpg"], "--scales: expected a number from 0.1 to 10, got 'a.jpg'"),
         ([], "the following arguments are required: IMAGE_OR_DIRECTORY"),
         *(
             (["a.jpg", f"--tiles={side}"], f"expected full or an integer from 32, got '{side}'")

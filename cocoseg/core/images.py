@@ -9,9 +9,9 @@ import os
 import struct
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,7 +122,7 @@ def is_whole(path: Path, width: int, height: int) -> bool:
 
 
 def read_rgb(
-    path: Path,
+    path: Path | BinaryIO,
     width: int | None = None,
     height: int | None = None,
     *,
@@ -134,7 +134,7 @@ def read_rgb(
     Alpha is dropped, 16 bits are scaled to 8, and the first frame of an animation is read.
 
     Args:
-        path: the file.
+        path: the file, or an open binary file that can seek.
         width: the annotated width in pixels. With `width` and `height`, the rule at the top of
             this module decides about EXIF rotation; without them, EXIF rotation always applies,
             as in an image viewer.
@@ -162,12 +162,13 @@ def read_rgb(
     except FileNotFoundError:
         raise MissingFileError(f"{path} not found") from None
     except DamagedImage as error:
+        name = path if isinstance(path, Path) else "the image"
         remedy = "" if width is None else _REMEDY
-        raise UserError(f"{path} {error}{remedy}") from None
+        raise UserError(f"{name} {error}{remedy}") from None
 
 
-def pixels_in_header(path: Path) -> int:
-    """The number of pixels that decoding a file would give; 0 if it is no image or damaged."""
+def pixels_in_header(path: Path | BinaryIO) -> int:
+    """The number of pixels that decoding a file would give; 0 if it cannot be decoded."""
     try:
         with _open(path, max_pixels=sys.maxsize) as image:
             return image.width * image.height
@@ -205,9 +206,9 @@ def read_thumbnail(path: Path, side: int) -> NDArray[np.uint8]:
 
 
 @contextmanager
-def _open(path: Path, max_pixels: int = MAX_IMAGE_PIXELS) -> Iterator[Image.Image]:
+def _open(path: Path | BinaryIO, max_pixels: int = MAX_IMAGE_PIXELS) -> Iterator[Image.Image]:
     """Open an image; errors that decoders raise here or in the block become DamagedImage."""
-    with path.open("rb") as file:
+    with path.open("rb") if isinstance(path, Path) else nullcontext(path) as file:
         try:
             with _open_any_size(file) as image:
                 if image.width * image.height > max_pixels:
@@ -231,8 +232,9 @@ def _open(path: Path, max_pixels: int = MAX_IMAGE_PIXELS) -> Iterator[Image.Imag
             raise DamagedImage(f"is damaged: {str(error) or type(error).__name__}") from None
 
 
-def _open_any_size(file: IO[bytes]) -> ImageFile.ImageFile:
+def _open_any_size(file: BinaryIO) -> ImageFile.ImageFile:
     """`Image.open` without its limit on pixels, which is a variable of the whole process."""
+    file.seek(0)
     prefix = file.read(16)
     for name in FORMATS:
         open_as, accepts = Image.OPEN[name]

@@ -96,7 +96,8 @@ def in_threads(
     waiting: deque[tuple[Future[ResultT], int]] = deque()
     try:
         for item in items:
-            waiting.append((pool.submit(function, item), size(item)))
+            item_size = size(item)  # before the thread uses the item
+            waiting.append((pool.submit(function, item), item_size))
             while len(waiting) > 2 * threads or sum(size for _, size in waiting) > max_size:
                 yield waiting.popleft()[0].result()
         while waiting:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import PicklingError
-from typing import Generic, TypeVar, overload
+from typing import BinaryIO, Generic, TypeVar, overload
 
 import numpy as np
 import torch
@@ -59,8 +59,8 @@ are kept for `Prediction.probabilities`."""
 
 _enough_memory = enough_memory("lower the batch size (--batch-size), or use the CPU")
 
-ImageLike = str | Path | Image.Image | NDArray[np.uint8]
-"""A path, a PIL image, or RGB values, uint8 (H, W, 3)."""
+ImageLike = str | Path | BinaryIO | Image.Image | NDArray[np.uint8]
+"""A path, an open file, a PIL image, or RGB values, uint8 (H, W, 3)."""
 
 ImageT = TypeVar("ImageT", bound=ImageLike)
 KeyT = TypeVar("KeyT")
@@ -192,8 +192,8 @@ class Predictor:
         """Segment an image, or a list of images in batches.
 
         Args:
-            image: a path, a PIL image, or RGB values, uint8 (H, W, 3); or a list of these. The EXIF
-                orientation of files and PIL images is applied.
+            image: a path, a binary file, a PIL image, or RGB values, uint8 (H, W, 3); or a list of
+                these. The EXIF orientation of files and PIL images is applied.
             tiles: also divide a large image into overlapping tiles, which finds smaller objects:
                 the side of a tile in pixels, or `full` for the network's full resolution.
             flip: average the probabilities of the image and of its mirror image.
@@ -363,13 +363,13 @@ def load(path: str | Path, device: str = "auto") -> Predictor:
     source = str(path.absolute())
     if path.suffix == ".onnx":
         return Predictor(load_onnx(path, device), (source, device))
+    found = find_device(device)
+    _refuse_forked(found)
     if str(path).startswith("torchvision:"):
         source = str(path)
         model, card = load_torchvision(source.removeprefix("torchvision:"))
     else:
         model, card = load_model(path)
-    found = find_device(device)
-    _refuse_forked(found)
     return Predictor(TorchNetwork(model, card, found), (source, device))
 
 
@@ -418,7 +418,7 @@ def _bytes_to_read(keyed: tuple[object, ImageLike]) -> int:
         return 0
     if isinstance(image, Image.Image):
         return 3 * image.width * image.height
-    return 3 * pixels_in_header(Path(image))
+    return 3 * pixels_in_header(_as_file(image))
 
 
 def _read_image(image: ImageLike) -> RGBImage:
@@ -431,9 +431,9 @@ def _read_image(image: ImageLike) -> RGBImage:
     elif isinstance(image, Image.Image):
         rgb = to_rgb(ImageOps.exif_transpose(image))
     else:
-        name = str(image)
+        name = str(image) if isinstance(image, str | Path) else name
         try:
-            rgb = read_rgb(Path(image), max_pixels=MAX_PREDICTION_PIXELS)
+            rgb = read_rgb(_as_file(image), max_pixels=MAX_PREDICTION_PIXELS)
         except MissingFileError:
             raise
         except OSError as error:
@@ -443,6 +443,10 @@ def _read_image(image: ImageLike) -> RGBImage:
             f"{name}: a side has {max(rgb.shape)} pixels, more than the maximum of {MAX_SIDE}"
         )
     return rgb
+
+
+def _as_file(image: str | Path | BinaryIO) -> Path | BinaryIO:
+    return Path(image) if isinstance(image, str | Path) else image
 
 
 def _to_tensor(image: RGBImage) -> Tensor:

@@ -105,6 +105,7 @@ def make_report(metrics: Path, params: Mapping[str, Any], lock: Path, title: str
         published={"miou": PUBLISHED_MIOU, "iou": PUBLISHED_IOU}
         if is_comparable(params, names)
         else None,
+        views=_describe_views(params["evaluate"]),
         deviations=deviations_from_protocol(params, filtered["images_kept"], test["iou"]),
         filtered=filtered,
         masks=read_json(metrics / "mask.json"),
@@ -134,6 +135,18 @@ def make_report(metrics: Path, params: Mapping[str, Any], lock: Path, title: str
         machine_columns=_MACHINE_COLUMNS,
         packages={name: metadata.version(name) for name in _PACKAGES},
     )
+
+
+def _describe_views(evaluate: Mapping[str, Any]) -> str:
+    """The test-time augmentation of the evaluation; empty for a single view."""
+    parts = []
+    if evaluate["scales"] != [1.0]:
+        parts.append(f"scales {plain(evaluate['scales'])}")
+    if evaluate["flip"]:
+        parts.append("mirror images")
+    if evaluate["tiles"]:
+        parts.append(f"tiles ({evaluate['tiles']})")
+    return ", ".join(parts)
 
 
 def is_comparable(params: Mapping[str, Any], names: Sequence[str]) -> bool:

@@ -524,12 +524,31 @@ def test_more_pixels_than_pillow_allows_are_read_on_request(
 ) -> None:
     path = tmp_path / "large.png"
     Image.new("RGB", (80, 60), (1, 2, 3)).save(path)
-    monkeypatch.setattr(images, "MAX_IMAGE_PIXELS", 1000)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(UserError, match="has 80 x 60 pixels, more than the limit of 4,799"):
         read_rgb(path, max_pixels=4799)
-    assert read_rgb(path, max_pixels=4800).shape == (60, 80, 3)
-    assert Image.MAX_IMAGE_PIXELS == 1000
+    seen = []
+
+    class Spy(io.BytesIO):
+        def read(self, *size: int) -> bytes:  # type: ignore[override]
+            seen.append(Image.MAX_IMAGE_PIXELS)
+            return super().read(*size)
+
+    pixels = read_rgb(Spy(path.read_bytes()), max_pixels=4800)
+    assert np.array_equal(pixels, np.full((60, 80, 3), (1, 2, 3)))
+    assert set(seen) == {1000}  # also for other threads of the process, while the file is read
+
+
+def test_open_files_are_read_like_paths(tmp_path: Path) -> None:
+    for name in ("x.jpg", "x.png", "x.webp", "x.tif", "x.bmp", "x.gif", "x.ppm"):
+        make_image().save(tmp_path / name)
+        file = io.BytesIO((tmp_path / name).read_bytes())
+        file.seek(5)
+        assert np.array_equal(read_rgb(file), read_rgb(tmp_path / name)), name
+    with pytest.raises(UserError, match=r"^the image is not a JPEG"):
+        read_rgb(io.BytesIO(b"%!PS-Adobe-3.0 EPSF-3.0"))
+    with pytest.raises(UserError, match=r"^the image is damaged"):
+        read_rgb(io.BytesIO((tmp_path / "x.jpg").read_bytes()[:300]))
 
 
 def test_pixels_do_not_depend_on_the_height_of_the_strips(monkeypatch: pytest.MonkeyPatch) -> None:

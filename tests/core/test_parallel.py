@@ -1,16 +1,17 @@
-"""A function applied to many items in several processes."""
+"""A function applied to many items in several processes or threads."""
 
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cocoseg.core.errors import UserError
-from cocoseg.core.parallel import in_processes
+from cocoseg.core.parallel import in_processes, in_threads
 from tests import LIMIT_S, ROOT, wait_until
 
 
@@ -80,6 +81,46 @@ def test_items_are_read_only_as_results_are_used(workers: int, at_most: int) -> 
     next(results)
     assert 1 <= taken <= at_most
     results.close()  # type: ignore[attr-defined]
+
+
+def one(item: object) -> int:
+    return 1
+
+
+@pytest.mark.parametrize("threads", [0, 1, 3])
+def test_results_of_threads_are_in_the_order_of_the_items(threads: int) -> None:
+    first_may_end = threading.Event()
+
+    def square_and_delay_the_first(number: int) -> int:
+        if number == 0 and threads > 1:
+            assert first_may_end.wait(LIMIT_S)
+        if number == 2:
+            first_may_end.set()
+        return number * number
+
+    results = in_threads(square_and_delay_the_first, range(20), threads, size=one, max_size=100)
+    assert list(results) == [number * number for number in range(20)]
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_an_exception_in_a_thread_reaches_the_caller(threads: int) -> None:
+    with pytest.raises(ValueError, match="five"):
+        list(in_threads(fail_at_five, range(10), threads, size=one, max_size=100))
+
+
+def test_threads_stay_within_the_number_and_the_size_of_items_in_flight() -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for size in [1] * 20 + [7, 50, 1, 1]:
+            taken.append(size)
+            yield size
+
+    results = in_threads(square, items(), 2, size=lambda size: size, max_size=10)
+    for used, size in enumerate(results, start=1):
+        assert len(taken) - used <= 4
+        if size == 50 * 50:
+            assert len(taken) == used  # nothing is read beside an item that is too large
 
 
 STAGE = """

@@ -1,6 +1,7 @@
 """Prediction of any image with a model file."""
 
 import os
+import pickle
 import resource
 import subprocess
 import sys
@@ -118,6 +119,8 @@ def test_paths_pil_images_and_arrays_give_the_same_labels(
     assert np.array_equal(predictor.predict(str(tmp_path / "image.png")).labels, expected)
     with Image.open(tmp_path / "image.png") as opened:
         assert np.array_equal(predictor.predict(opened).labels, expected)
+    with (tmp_path / "image.png").open("rb") as file:
+        assert np.array_equal(predictor.predict(file).labels, expected)
 
 
 def test_the_exif_orientation_is_applied(tmp_path: Path, predictor: Predictor) -> None:
@@ -257,8 +260,134 @@ def test_few_images_wait_in_memory_for_others_of_their_shape(
     predicted = []
     for path, _ in predictor.predict_many(paths(), batch_size=8):
         predicted.append(path)
-        assert len(opened) <= len(predicted) + 5
+        assert len(opened) <= len(predicted) + 5  # of which threads read two ahead
     assert predicted == opened
+
+
+def test_a_list_is_predicted_in_batches_and_its_order_is_kept(
+    tmp_path: Path, predictor: Predictor
+) -> None:
+    counts: list[int] = []
+
+    def function(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        counts.append(len(images))
+        return predictor.network(images, size)
+
+    images = [blotches(*shape, seed) for seed, shape in enumerate([(60, 80), (80, 60), (60, 80)])]
+    listed = Predictor(FunctionNetwork(function, predictor.card)).predict(images)
+    assert counts == [2, 1]
+    for image, result in zip(images, listed, strict=True):
+        assert (result.labels == predictor.predict(image).labels).mean() > 0.999
+    assert predictor.predict([]) == []
+    with pytest.raises(UserError, match=r"missing\.png not found"):
+        predictor.predict([tmp_path / "missing.png"])
+
+
+@pytest.mark.parametrize("tiles", [None, 96])
+def test_views_are_averaged_as_in_the_evaluation(
+    tmp_path: Path, predictor: Predictor, tiles: int | None
+) -> None:
+    sample = save_sample(tmp_path, "image", 210, 150)
+    views = Views(scales=(0.5, 1.25), flip=True, tiles=tiles)
+    network = TorchNetwork(*lively_model(), CPU)
+    (scored,) = predict_samples(network, [sample], batch_size=4, workers=0, views=views)
+    result = predictor.predict(sample.image, tiles, flip=True, scales=(0.5, 1.25))
+    assert (result.labels == scored.labels.numpy()).mean() > 0.999
+    probabilities = result.probabilities().astype(np.float32)
+    assert np.allclose(probabilities, scored.probabilities.numpy(), atol=2e-3)
+    assert (result.labels != predictor.predict(sample.image, tiles).labels).mean() > 0.01
+
+
+@pytest.mark.parametrize(("kept_bytes", "runs_again"), [(200_000_000, False), (1, True)])
+def test_probabilities_do_not_run_tiles_again_while_their_logits_fit_in_memory(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch, kept_bytes: int, runs_again: bool
+) -> None:
+    monkeypatch.setattr(predictor_module, "_WAITING", kept_bytes)
+    calls = 0
+
+    def function(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return predictor.network(images, size)
+
+    image = blotches(200, 300)
+    counting = Predictor(FunctionNetwork(function, predictor.card))
+    result = counting.predict(image, tiles=96)
+    once = calls
+    probabilities = result.probabilities()
+    assert once > 2
+    assert (calls > once) is runs_again
+    assert (probabilities.argmax(axis=0) == result.labels).mean() > 0.99  # float16 has ties
+    assert np.array_equal(probabilities, predictor.predict(image, tiles=96).probabilities())
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.onnx"])
+def test_a_pickled_predictor_is_its_path_and_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    save_model(tmp_path / "model.safetensors", *lively_model())
+    write_onnx(tmp_path / "model.onnx", *lively_model(), opset=18)
+    monkeypatch.chdir(tmp_path)
+    predictor = cocoseg.load(name, device="cpu")
+    pickled = pickle.dumps(predictor)
+    assert len(pickled) < 1000
+    monkeypatch.chdir("/")
+    copy = pickle.loads(pickled)
+    image = blotches(60, 80)
+    assert np.array_equal(copy.predict(image).labels, predictor.predict(image).labels)
+    assert copy.device == CPU
+
+
+def test_a_predictor_that_was_not_loaded_is_not_pickled(predictor: Predictor) -> None:
+    with pytest.raises(pickle.PicklingError, match="only predictors that `load` returned"):
+        pickle.dumps(Predictor(predictor.network))
+
+
+FORK = """
+import os, signal, sys, threading
+import numpy as np, torch
+import cocoseg
+
+def attempt(call):
+    try:
+        print(call())
+    except cocoseg.UserError as error:
+        print(error)
+
+torch.set_num_threads(2)
+image = np.random.default_rng(0).integers(0, 256, (480, 640, 3)).astype(np.uint8)
+predictor = cocoseg.load(sys.argv[1], "cpu")
+attempt(lambda: predictor.predict(image).labels.sum())
+sys.stdout.flush()
+if os.fork():
+    os.wait()
+    sys.exit()
+signal.alarm(120)  # ends a process that hangs
+attempt(lambda: predictor.predict(image).labels.sum())
+attempt(lambda: cocoseg.load(sys.argv[2], "cpu").classes)
+thread = threading.Thread(target=attempt, args=[lambda: predictor.predict(image).labels.sum()])
+thread.start()
+thread.join()
+torch.set_num_threads(1)
+attempt(lambda: predictor.predict(image).labels.sum())
+"""
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.onnx"])
+def test_after_a_fork_prediction_works_or_says_what_to_do(
+    tmp_path: Path, model_file: Path, name: str
+) -> None:
+    write_onnx(tmp_path / "model.onnx", *lively_model(), opset=18)
+    path = model_file if name == "model.safetensors" else tmp_path / name
+    result = subprocess.run(
+        [sys.executable, "-c", FORK, path, model_file], capture_output=True, text=True, check=True
+    )
+    parent, *refusals, in_thread, single = result.stdout.splitlines()
+    assert len(refusals) == 2
+    for refusal in refusals:
+        assert refusal.startswith("PyTorch would hang in this process")
+        assert "torch.set_num_threads(1)" in refusal
+    assert in_thread == single == parent
 
 
 def test_onnx_files_are_loaded_by_path(tmp_path: Path, predictor: Predictor) -> None:

@@ -380,6 +380,19 @@ def test_coco_with_the_published_classes_is_compared_and_deviations_are_listed(
     assert "used other images" in text
 
 
+def test_the_report_says_which_scores_have_test_time_augmentation(metrics: Path, page: str) -> None:
+    assert "test-time augmentation" not in page
+    params = preset("sample")
+    params["evaluate"] |= {"scales": [0.75, 1.0], "flip": True}
+    text = str(Text(make_report(metrics, params, metrics / "dvc.lock", "x")))
+    views = "scales 0.75, 1, mirror images"
+    assert (
+        f"All scores on this page except those of Export are with test-time augmentation: {views}"
+        in text
+    )
+    assert f"The mean IoU in this table is without test-time augmentation ({views})" in text
+
+
 def test_an_undefined_mean_iou_is_explained(metrics: Path) -> None:
     nothing = {"miou": None, "boundary_miou": None, "mean_accuracy": None}
     update(metrics / "test.json", **nothing, miou_interval={"low": None, "high": None})
