@@ -62,7 +62,7 @@ def overlay_labels(image: RGBImage, labels: Labels, opacity: float = 0.6) -> RGB
     pixels = image.reshape(-1, 3)[shown]
     places = labels.ravel()[shown].astype(np.intp) * values[0].size
     for channel in range(3):
-        pixels[:, channel] = values.take(places + 256 * channel + pixels[:, channel])
+        pixels[:, channel] = values.take(places + 256 * channel + pixels[:, channel], mode="clip")
     result.reshape(-1, 3)[shown] = pixels
     edge = np.zeros(labels.shape, bool)
     down, right = labels[1:] != labels[:-1], labels[:, 1:] != labels[:, :-1]

@@ -16,7 +16,7 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import PicklingError
 from typing import BinaryIO, Generic, TypeVar, overload
@@ -32,7 +32,7 @@ from cocoseg.core.errors import MissingFileError, UserError
 from cocoseg.core.images import pixels_in_header, read_rgb, to_rgb
 from cocoseg.core.labels import Labels
 from cocoseg.core.parallel import in_threads
-from cocoseg.inference.backends import Network, TorchNetwork, load_onnx
+from cocoseg.inference.backends import Network, OnnxNetwork, TorchNetwork, load_onnx
 from cocoseg.inference.batches import Views, averaged_logits
 from cocoseg.inference.dataset import resize_shorter_side
 from cocoseg.inference.tiling import Tiles, strips, tiled_logits
@@ -133,10 +133,12 @@ class Predictor:
     Attributes:
         network: the network of the model file.
         source: the arguments of `load`, for pickling.
+        loaded_in: the process that loaded the network.
     """
 
     network: Network
     source: tuple[str, str] | None = None
+    loaded_in: int = field(default_factory=os.getpid)
 
     @property
     def card(self) -> ModelCard:
@@ -251,6 +253,11 @@ class Predictor:
     ) -> Iterator[tuple[KeyT, Prediction | UserError]]:
         """Predict images, each with a key that identifies its result."""
         _refuse_forked(self.device)
+        if isinstance(self.network, OnnxNetwork) and self.loaded_in != os.getpid():
+            raise UserError(
+                "an ONNX model cannot be used in a process that was forked after it was loaded: "
+                "load it in the new process"
+            )
         sizes = [] if views.tiles else views.sizes(self.card.size)
 
         def read(keyed: tuple[KeyT, ImageLike]) -> _Read[KeyT] | tuple[KeyT, UserError]:
