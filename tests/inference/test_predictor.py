@@ -365,7 +365,7 @@ attempt(predictor.predict)
 if os.fork():
     os.wait()
     sys.exit()
-signal.alarm(120)  # ends a process that hangs
+signal.alarm(600)  # ends a process that hangs
 attempt(predictor.predict)
 attempt(load_and_predict)
 thread = threading.Thread(target=attempt, args=[predictor.predict])
