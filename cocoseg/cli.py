@@ -81,8 +81,8 @@ examples:
   cocoseg evaluate torchvision:deeplabv3_resnet50"""
 
 _COMPARE = """\
-Compare the models of B (and C ...) with the model of A on the test images that
-both have in common. A, B, ... are commits, branches, tags, experiments or
+Compare the models of B (and C ...) with the model of A on the validation images
+that both have in common. A, B, ... are commits, branches, tags, experiments or
 `workspace`. A pattern such as 'seed-*' selects all experiments, branches and
 tags that match as a group, such as runs with several seeds or folds. No file is
 changed."""
@@ -92,11 +92,12 @@ examples:
   cocoseg compare main my-experiment
   cocoseg compare 'ten-*' 'fifteen-*'
   cocoseg compare main workspace --html comparison.html
-  cocoseg compare main HEAD --md"""
+  cocoseg compare main HEAD --md
+  cocoseg compare main chosen --split test"""
 
 _RUNS = """\
-List runs with their mean IoU, its 95% interval and the parameters that differ
-from HEAD, best first."""
+List runs with their validation mean IoU, its 95% interval and the parameters
+that differ from HEAD, best first."""
 
 _RUNS_EXAMPLES = """\
 examples:
@@ -373,6 +374,12 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("first", metavar="A", help="the reference")
     add("others", nargs="+", metavar="B", help="the revisions to compare with A")
+    add(
+        "--split",
+        choices=("val", "test"),
+        help="the images to compare on: val to choose a run, test for the result "
+        "(default: val; test for folds)",
+    )
     add("--same-ground-truth", action="store_true", help="score all against the ground truth of A")
     formats = parser.add_mutually_exclusive_group()
     formats.add_argument("--md", action="store_true", help="print Markdown, for a pull request")
@@ -392,7 +399,9 @@ def _compare(options: argparse.Namespace) -> None:
     )
 
     results = compare_revisions(
-        [options.first, *options.others], same_ground_truth=options.same_ground_truth
+        [options.first, *options.others],
+        split=options.split,
+        same_ground_truth=options.same_ground_truth,
     )
     if options.html:
         write_text(options.html, as_page(results))
@@ -410,13 +419,20 @@ def _add_runs(parser: argparse.ArgumentParser) -> None:
         help="commits, branches, tags, experiments, patterns or workspace "
         "(default: the experiments that started from the current commit)",
     )
+    parser.add_argument(
+        "--split",
+        choices=("val", "test"),
+        default="val",
+        help="the images of the scores: val to choose a run, test for the result "
+        "(default: %(default)s)",
+    )
     parser.set_defaults(run=_runs)
 
 
 def _runs(options: argparse.Namespace) -> None:
     from cocoseg.experiments.runs import runs_table
 
-    print(runs_table(options.names))
+    print(runs_table(options.names, options.split))
 
 
 def _add_label_errors(parser: argparse.ArgumentParser) -> None:

@@ -1,10 +1,10 @@
-"""Score the model on the test images, list potential label errors, and draw examples.
+"""Score the model on the validation and test images, list potential label errors, draw examples.
 
-Reads   data/images/, data/masks/, data/splits/test.txt, data/selection.json, data/classes.json,
-        the model
-Writes  metrics/test.json, metrics/test_details.json, metrics/test_images.json,
-        metrics/label_errors.csv, metrics/plots/, metrics/examples/, metrics/panels/,
-        data/predictions/
+Reads   data/images/, data/masks/, data/splits/{val,test}.txt, data/selection.json,
+        data/classes.json, the model
+Writes  data/predictions/, metrics/{val,test}.json, metrics/{val,test}_images.json,
+        and of the test images metrics/test_details.json, metrics/label_errors.csv,
+        metrics/plots/, metrics/examples/, metrics/panels/
 Run     python -m stages.evaluate
 """
 
@@ -47,21 +47,39 @@ def main() -> dict[str, Any]:
     require_same_classes(card.classes, read_classes(Path("data/classes.json")))
     network = TorchNetwork(model, card, device)
     views = Views(evaluate_params.scales, evaluate_params.flip, evaluate_params.tiles)
-    samples = read_samples(Path("data/splits/test.txt"), Path("data/images"), Path("data/masks"))
     selection = read_instances(Path("data/selection.json")).instances
     with (
         atomic_directory(Path("data/predictions")) as predictions,
         enough_memory("lower evaluate.batch_size"),
     ):
-        result = evaluate(
-            network,
-            samples,
-            objects_by_stem(selection),
-            batch_size=evaluate_params.batch_size,
-            workers=runtime.worker_count(),
-            views=views,
-            predictions=predictions,
-        )
+        results = {
+            split: evaluate(
+                network,
+                read_samples(
+                    Path(f"data/splits/{split}.txt"), Path("data/images"), Path("data/masks")
+                ),
+                objects_by_stem(selection),
+                split=split,
+                batch_size=evaluate_params.batch_size,
+                workers=runtime.worker_count(),
+                views=views,
+                predictions=predictions,
+            )
+            for split in ("val", "test")
+        }
+    for split, scored in results.items():
+        image_counts = msgspec.json.encode(scored.image_counts()).decode()
+        write_text(Path(f"metrics/{split}_images.json"), image_counts)
+        scores = scored.scores()
+        write_json(Path(f"metrics/{split}.json"), scores)
+        if scores["miou"] is None:
+            logging.warning(
+                "mean IoU is undefined: no class but the background occurs in %d %s masks",
+                *(scores["images"], split),
+            )
+        else:
+            logging.info("mean IoU %.3f over %d %s images", scores["miou"], scores["images"], split)
+    result = results["test"]
     label_errors = result.label_errors({image.stem: image.id for image in selection.images})
     with atomic_file(Path("metrics/label_errors.csv")) as file:
         write_label_errors(file, label_errors)
@@ -81,19 +99,8 @@ def main() -> dict[str, Any]:
             batch_size=evaluate_params.batch_size,
             views=views,
         )
-        write_gallery(panels, label_errors[:GALLERY], samples, Path("data/predictions"))
+        write_gallery(panels, label_errors[:GALLERY], result.samples, Path("data/predictions"))
     write_json(Path("metrics/test_details.json"), {**result.details(), "examples": examples})
-    image_counts = msgspec.json.encode(result.image_counts()).decode()
-    write_text(Path("metrics/test_images.json"), image_counts)
-    scores = result.scores()
-    write_json(Path("metrics/test.json"), scores)
-    if scores["miou"] is None:
-        logging.warning(
-            "mean IoU is undefined: no class but the background occurs in %d test masks",
-            scores["images"],
-        )
-    else:
-        logging.info("mean IoU %.3f over %d test images", scores["miou"], scores["images"])
     return {"device": str(device), "images_per_second": result.images_per_second}
 
 

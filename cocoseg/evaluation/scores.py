@@ -1,4 +1,4 @@
-"""Scoring a model on the test images.
+"""Scoring a model on the images of a split.
 
     result = evaluate(network, samples, objects, batch_size=8, workers=4)
     result.scores()["miou"]
@@ -53,7 +53,7 @@ from cocoseg.inference.dataset import Sample
 
 
 class EmptyImageScores(TypedDict):
-    """Scores of the test images whose ground truth shows no class but the background.
+    """Scores of the images whose ground truth shows no class but the background.
 
     Attributes:
         images: their number.
@@ -67,13 +67,13 @@ class EmptyImageScores(TypedDict):
 
 
 class EvaluationScores(Scores):
-    """The content of `metrics/test.json`.
+    """The content of `metrics/val.json` and `metrics/test.json`.
 
     Attributes:
         miou_interval: the 95% interval of the mean IoU.
         boundary_miou: the mean boundary IoU over the classes that occur.
-        images: the number of test images.
-        empty_images: the scores of test images without objects, if there are any.
+        images: the number of images.
+        empty_images: the scores of images without objects, if there are any.
     """
 
     miou_interval: Interval
@@ -117,10 +117,10 @@ class EvaluationDetails(TypedDict):
 
 @dataclass
 class Evaluation:
-    """The counts of each test image, and the scores computed from them.
+    """The counts of each image, and the scores computed from them.
 
     Attributes:
-        samples: the test images.
+        samples: the images.
         classes: the class names in label order, background first.
         confusions: confusion matrices, (images, classes, classes).
         boundaries: counts of `count_boundaries`, (images, classes, 2).
@@ -162,7 +162,7 @@ class Evaluation:
         return [mean_of_defined_ious(confusion) for confusion in self.confusions]
 
     def image_counts(self) -> ImageCounts:
-        """The content of `metrics/test_images.json`, the input of `compare_runs`."""
+        """The content of `metrics/test_images.json`, an input of `compare_runs`."""
         stems = [sample.image.stem for sample in self.samples]
         return ImageCounts(
             classes=list(self.classes),
@@ -176,7 +176,7 @@ class Evaluation:
         return rank_label_errors(images, self.findings, self.classes)
 
     def scores(self) -> EvaluationScores:
-        """Compute the content of `metrics/test.json`."""
+        """Compute the content of `metrics/test.json` or `metrics/val.json`."""
         scores = summarize_scores(self.confusion, self.classes)
         boundary_miou = rounded(float(mean_of_defined(self._boundary_ious())))
         result: EvaluationScores = {
@@ -236,6 +236,7 @@ def evaluate(
     samples: Sequence[Sample],
     objects: Mapping[str, Sequence[Annotation]],
     *,
+    split: str = "test",
     batch_size: int,
     workers: int,
     views: Views = SINGLE_VIEW,
@@ -245,9 +246,10 @@ def evaluate(
 
     Args:
         network: the network.
-        samples: the test images.
+        samples: the images of the split.
         objects: the annotations by image stem, without crowd regions. Their category IDs are
             labels.
+        split: the name of the split, for error messages.
         batch_size: the number of images, or of tiles of one image, in a batch.
         workers: the number of processes that load images.
         views: the views of each image whose probabilities are averaged.
@@ -260,7 +262,7 @@ def evaluate(
         UserError: the list of samples is empty, or all pixels are ignored.
     """
     if not samples:
-        raise UserError("split.ratios.test: the split has no images; evaluation requires some")
+        raise UserError(f"split.ratios.{split}: the split has no images; evaluation requires some")
     started = time.perf_counter()
     classes = len(network.card.classes)
     results: dict[int, _ImageResult] = {}
@@ -278,7 +280,7 @@ def evaluate(
     confusions, boundaries, object_counts, confidences = counts
     if not confusions.any():
         raise UserError(
-            "all pixels of the test images are ignored: check mask.crowd and mask.overlap"
+            f"all pixels of the {split} images are ignored: check mask.crowd and mask.overlap"
         )
     return Evaluation(
         samples,

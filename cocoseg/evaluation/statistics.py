@@ -4,7 +4,7 @@
     comparison.differences[0].verdict    # of the mean IoU: "better", "worse" or "cannot tell"
 
 Each side of a comparison is one run or a group of runs: seeds, which test the same images, or
-folds, which test disjoint images. Both sides are scored on their common test images, so that
+folds, which test disjoint images. Both sides are scored on their common images, so that
 differences come from the runs and not from the images.
 """
 
@@ -107,7 +107,7 @@ def interval_95(samples: NDArray[np.float64]) -> Interval:
 
 
 class ImageCounts(msgspec.Struct):
-    """The counts of a model on its test images: the content of `metrics/test_images.json`.
+    """The counts of a model on the images of a split: `metrics/{val,test}_images.json`.
 
     Attributes:
         classes: the class names in label order, background first.
@@ -126,7 +126,7 @@ class ScoredRun:
 
     Attributes:
         name: the name of the run.
-        counts: its counts on the test images.
+        counts: its counts on the validation or the test images.
         trained_on: the stems of its training images.
     """
 
@@ -221,7 +221,7 @@ def compare_runs(
     images = sorted(set.intersection(*(set(run_of) for side in sides for run_of in side)))
     if not images:
         raise UserError(
-            "the runs have no test image in common: compare runs with the same data and "
+            "the runs have no scored image in common: compare runs with the same data and "
             "split.seed, and all folds with all folds"
         )
     counts = [
@@ -327,7 +327,7 @@ def _image_variation(counts: Sequence[NDArray[np.int64]]) -> _Variation:
     first, second = (_mean_of_passes(_scores(side, draws)) for side in counts)
     images_of_class = (counts[0][0].sum(axis=2) > 0).sum(axis=0)
     return _Variation(
-        f"the choice of test images ({images}, paired bootstrap)",
+        f"the choice of images ({images}, paired bootstrap)",
         _variance(second - first),
         np.array([images, *images_of_class]) - 1.0,
     )

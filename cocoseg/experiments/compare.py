@@ -22,12 +22,14 @@ from cocoseg.evaluation.statistics import (
     ScoredRun,
     compare_runs,
 )
-from cocoseg.experiments.revisions import Revision, find_revisions
+from cocoseg.experiments.revisions import Revision, Split, find_revisions
 from cocoseg.inference.confusion import count_confusion
 from cocoseg.reports.html import class_colors, image_uri, render_page, scatter_chart
 
 _PANEL_SIZE = 360  # pixels of the longest side
 _FEW_IMAGES = 20
+
+SPLIT_NAMES: dict[Split, str] = {"val": "validation", "test": "test"}
 
 
 @dataclass(frozen=True)
@@ -37,15 +39,15 @@ class Side:
     Attributes:
         name: the name or the pattern that the user gave.
         revisions: the revisions.
-        runs: the counts of each revision on its test images.
+        runs: the counts of each revision on its images of the split.
     """
 
     name: str
     revisions: Sequence[Revision]
     runs: Sequence[ScoredRun]
 
-    def tested_by(self, stem: str) -> tuple[Revision, ScoredRun]:
-        """The first revision with this test image, and its run."""
+    def scored_by(self, stem: str) -> tuple[Revision, ScoredRun]:
+        """The first revision that scored this image, and its run."""
         return next(
             (revision, run)
             for revision, run in zip(self.revisions, self.runs, strict=True)
@@ -61,11 +63,13 @@ class RevisionComparison:
         first: the reference.
         second: the side that is better or worse than `first`.
         comparison: scores, differences and intervals.
+        split: the images that both sides are compared on.
     """
 
     first: Side
     second: Side
     comparison: Comparison
+    split: Split
 
     @property
     def verdict(self) -> str:
@@ -83,7 +87,12 @@ class RevisionComparison:
         found = self.comparison
         a, b = self.first.name, self.second.name
         count = len(found.images)
-        notes = [f"Both sides have {count} test {'images' if count != 1 else 'image'} in common."]
+        images = f"{SPLIT_NAMES[self.split]} {'images' if count != 1 else 'image'}"
+        notes = [f"Both sides have {count} {images} in common."]
+        if any(r.is_fold() for r in [*self.first.revisions, *self.second.revisions]):
+            notes.append("Folds are compared on test images: together, they test each image once.")
+        elif self.split == "test":
+            notes.append(models_tested_note(self.first.revisions[0]))
         if count < _FEW_IMAGES:
             notes.append(f"WARNING: with fewer than {_FEW_IMAGES}, the intervals are unreliable.")
         for revision in [*self.first.revisions, *self.second.revisions]:
@@ -94,7 +103,7 @@ class RevisionComparison:
                 )
         if found.only_first or found.only_second:
             notes.append(
-                f"Test images of one side are excluded: {len(found.only_first)} of {a}, "
+                f"Images of one side are excluded: {len(found.only_first)} of {a}, "
                 f"{len(found.only_second)} of {b}."
             )
         if found.trained_on:
@@ -129,21 +138,38 @@ class RevisionComparison:
         return notes
 
 
+def models_tested_note(revision: Revision) -> str:
+    """A sentence with the number of models that were scored on the test images of a revision."""
+    count = revision.models_tested()
+    return (
+        f"The commits and experiments of this clone scored {count} "
+        f"{'model' if count == 1 else 'models'} on the test images of {revision.name}; "
+        "if you choose one by its test score, this score is too high."
+    )
+
+
 def compare_revisions(
-    names: Sequence[str], *, same_ground_truth: bool = False
+    names: Sequence[str], *, split: Split | None = None, same_ground_truth: bool = False
 ) -> list[RevisionComparison]:
     """Compare the second and each further name with the first.
 
     Args:
         names: names or patterns as in `find_revisions`; a pattern selects a group of revisions.
+        split: the images to compare on; by default `test` for folds, otherwise `val`.
         same_ground_truth: score images whose ground truth differs against the ground truth of the
             first name.
 
     Raises:
-        UserError: a revision or a file is missing or damaged, or the revisions have no test image
-            or no class in common.
+        UserError: a revision or a file is missing or damaged, the revisions have no image or no
+            class in common, or `split` is `val` for folds.
     """
-    first, *others = (_read_side(name) for name in names)
+    found = {name: find_revisions(name) for name in names}
+    if any(revision.is_fold() for revisions in found.values() for revision in revisions):
+        if split == "val":
+            raise UserError("folds (split.fold) are compared on test images: omit --split val")
+        split = "test"
+    split = split or "val"
+    first, *others = (_read_side(name, found[name], split) for name in names)
     results = []
     for second in others:
         comparison = compare_runs(first.runs, second.runs, (first.name, second.name))
@@ -153,20 +179,19 @@ def compare_revisions(
                 for run, revision in zip(second.runs, second.revisions, strict=True)
             ]
             comparison = compare_runs(first.runs, recounted, (first.name, second.name))
-        results.append(RevisionComparison(first, second, comparison))
+        results.append(RevisionComparison(first, second, comparison, split))
     return results
 
 
-def _read_side(name: str) -> Side:
-    revisions = find_revisions(name)
-    return Side(name, revisions, [revision.scored_run() for revision in revisions])
+def _read_side(name: str, revisions: Sequence[Revision], split: Split) -> Side:
+    return Side(name, revisions, [revision.scored_run(split) for revision in revisions])
 
 
 def _recount(run: ScoredRun, revision: Revision, first: Side, stems: Sequence[str]) -> ScoredRun:
     """Count the predictions of a run on some images against the ground truth of the first side."""
     confusions, ground_truths = dict(run.counts.confusions), dict(run.counts.ground_truths)
     for stem in confusions.keys() & set(stems):
-        reference, reference_run = first.tested_by(stem)
+        reference, reference_run = first.scored_by(stem)
         ground_truth = renumber(
             reference.ground_truth(stem), reference_run.counts.classes, run.counts.classes
         )
@@ -240,6 +265,7 @@ class ComparisonRecord(TypedDict):
 
     first: SideRecord
     second: SideRecord
+    split: Split
     differences: list[dict[str, str | float | None]]
     images: int
     only_first: int
@@ -256,6 +282,7 @@ def as_json(results: Sequence[RevisionComparison]) -> list[ComparisonRecord]:
         {
             "first": _side_record(r.first),
             "second": _side_record(r.second),
+            "split": r.split,
             "differences": [
                 {**{key: _defined(v) for key, v in asdict(d).items()}, "verdict": d.verdict}
                 for d in r.comparison.differences
@@ -365,8 +392,8 @@ class _Views(TypedDict):
 def _views(result: RevisionComparison, index: int) -> _Views:
     """Draw an image, its ground truth and both predictions, in the classes of the first side."""
     stem = result.comparison.images[index]
-    first, first_run = result.first.tested_by(stem)
-    second, second_run = result.second.tested_by(stem)
+    first, first_run = result.first.scored_by(stem)
+    second, second_run = result.second.scored_by(stem)
     classes = first_run.counts.classes
     ground_truth = first.ground_truth(stem)
     image = first.image(stem, ground_truth)

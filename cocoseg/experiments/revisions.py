@@ -6,13 +6,14 @@ for revision in find_revisions("seed-*"):
 
 import io
 import logging
+import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -25,7 +26,7 @@ from dvc.repo.experiments.refs import ExpRefInfo
 from dvc.repo.experiments.utils import exp_refs
 from dvc.scm import SCM, RevError, SCMError, resolve_rev
 from PIL import Image, ImageOps
-from pygit2 import GitError
+from pygit2 import Commit, GitError, InvalidSpecError
 from scmrepo.exceptions import SCMError as GitBackendError
 from scmrepo.git import Git
 
@@ -42,9 +43,10 @@ logger = logging.getLogger(__name__)
 WORKSPACE = "workspace"
 """The name of the revision that reads the working tree."""
 
-_TEST_IMAGES = "metrics/test_images.json"
+Split = Literal["val", "test"]
+"""The images whose scores are read: those that choose between runs, or those of the result."""
+
 _LABEL_ERRORS = "metrics/label_errors.csv"
-_SCORES = "metrics/test.json"
 
 ContentT = TypeVar("ContentT")
 
@@ -144,13 +146,28 @@ class Revision:
                 used |= flatten(stage.get("params", {}).get("params.yaml", {}))
         return [f"{key}={value}" for key, value in used.items() if current.get(key) != value]
 
-    def scores(self) -> dict[str, Any]:
-        """Read the test scores, `metrics/test.json`."""
-        return self._decode(_SCORES, dict[str, Any])
+    def is_fold(self) -> bool:
+        """Whether the run is a fold of a cross-validation (`split.fold`)."""
+        split = self.params().get("split")
+        return isinstance(split, dict) and split.get("fold") is not None
 
-    def scored_run(self) -> ScoredRun:
-        """Read the counts on each test image, and the stems of the training images."""
-        counts = self._decode(_TEST_IMAGES, ImageCounts)
+    def has_only_test_scores(self) -> bool:
+        """Whether the run is from a version that did not score the validation images."""
+        return self._is_tracked("metrics/test.json") and not self._is_tracked("metrics/val.json")
+
+    def scores(self, split: Split) -> dict[str, Any]:
+        """Read the scores, `metrics/val.json` or `metrics/test.json`."""
+        return self._decode(f"metrics/{split}.json", dict[str, Any])
+
+    def scored_run(self, split: Split) -> ScoredRun:
+        """Read the counts on each image of a split, and the stems of the training images."""
+        if split == "val" and self.has_only_test_scores():
+            raise UserError(
+                f"{self.name} has no metrics/val_images.json, only test scores: compare with "
+                f"`--split test`, or {self._rerun()}"
+            )
+        path = f"metrics/{split}_images.json"
+        counts = self._decode(path, ImageCounts)
         shape = (len(counts.classes),) * 2
         try:
             valid = all(np.shape(matrix) == shape for matrix in counts.confusions.values())
@@ -161,9 +178,24 @@ class Revision:
             or not counts.confusions
             or counts.ground_truths.keys() != counts.confusions.keys()
         ):
-            raise self._damaged(_TEST_IMAGES)
+            raise self._damaged(path)
         trained_on = self.read("data/splits/train.txt").decode(errors="replace").split("\n")
         return ScoredRun(self.name, counts, frozenset(trained_on) - {""})
+
+    def models_tested(self) -> int:
+        """Count the models that were scored on the same test images, with the model of this run.
+
+        Looks at all commits and experiments of the clone. Two splits are the same if they list the
+        same names. 0 if the run has no scores.
+        """
+        test, model = _tested(self.read("dvc.lock"))
+        if not model:
+            return 0
+        with _open_repo() as repo:
+            directory = Path(repo.root_dir).relative_to(repo.scm.root_dir)
+            locks = _versions(repo.scm, (directory / "dvc.lock").as_posix())
+        others = {found for own_test, found in map(_tested, locks) if own_test == test and found}
+        return len(others | {model})
 
     def label_errors(self) -> list[LabelError]:
         """Read the potential label errors, `metrics/label_errors.csv`."""
@@ -187,7 +219,7 @@ class Revision:
         return np.array(self._read_image(f"data/masks/{stem}.png"))
 
     def prediction(self, stem: str) -> Labels:
-        """Read the predicted mask of a test image, uint8 (H, W)."""
+        """Read the predicted mask of a validation or test image, uint8 (H, W)."""
         return np.array(self._read_image(f"data/predictions/{stem}.png"))
 
     def image(self, stem: str, labels: Labels) -> RGBImage:
@@ -295,6 +327,32 @@ def experiments() -> list[Revision]:
             Revision(str(ref.name), repo.scm.get_ref(str(ref)))
             for ref in sorted(refs, key=lambda ref: str(ref.name))
         ]
+
+
+def _tested(lock: bytes) -> tuple[str | None, str | None]:
+    """The hashes of the test split and of the model of the evaluate stage, from dvc.lock."""
+    # A YAML parser takes up to a second per file, and a clone may have hundreds of versions.
+    stage = re.search(rb"^  evaluate:\n((?:    .*\n)*)", lock, re.MULTILINE)
+    deps = re.findall(
+        rb"- path: (\S+)\n      hash: md5\n      md5: (\w+)", stage[1] if stage else b""
+    )
+    hashes = {path.decode(): md5.decode() for path, md5 in deps}
+    return hashes.get("data/splits/test.txt"), hashes.get("models/model.safetensors")
+
+
+def _versions(git: Git, path: str) -> list[bytes]:
+    """All versions of a file in the commits and experiments of a clone, as far as it has them."""
+    repo = git.pygit2.repo
+    commits = repo.walk(repo.head.target)
+    for ref in repo.references.objects:
+        with suppress(InvalidSpecError):  # a tag of something else than a commit
+            commits.push(ref.peel(Commit).id)
+    versions = {}
+    for commit in commits:
+        with suppress(KeyError):  # the file did not exist, or a partial clone lacks it
+            blob = commit.tree[path]
+            versions[blob.id] = blob.data
+    return list(versions.values())
 
 
 @contextmanager

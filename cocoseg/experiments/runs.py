@@ -1,7 +1,7 @@
 """`cocoseg runs`, a table of experiments, and `cocoseg label-errors`, a ranking over revisions.
 
 The table of `dvc exp show` requires many options to show the same: the name, the changed
-parameters, the mean IoU and its 95% interval over the test images.
+parameters, the mean IoU and its 95% interval over the validation or the test images.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,17 +11,18 @@ from typing import Any
 from cocoseg.core.errors import UserError
 from cocoseg.core.values import flatten
 from cocoseg.evaluation.label_errors import LabelError, draw_label_error
-from cocoseg.experiments.compare import text_table
-from cocoseg.experiments.revisions import Revision, experiments, find_revisions
+from cocoseg.experiments.compare import SPLIT_NAMES, models_tested_note, text_table
+from cocoseg.experiments.revisions import Revision, Split, experiments, find_revisions
 from cocoseg.reports.html import image_uri, render_page
 
 
-def runs_table(names: Sequence[str]) -> str:
+def runs_table(names: Sequence[str], split: Split = "val") -> str:
     """Format a table of HEAD and other revisions, with their scores and changed parameters.
 
     Args:
         names: names or patterns as in `find_revisions`; if empty, the experiments that started
             from the current commit.
+        split: the images whose scores are shown.
 
     Returns:
         A row for HEAD, then the others by descending mean IoU. Parameters are compared with HEAD.
@@ -30,13 +31,15 @@ def runs_table(names: Sequence[str]) -> str:
     others = [r for name in names for r in find_revisions(name)] if names else experiments()
     others = [revision for revision in others if revision.sha != head.sha]
     base = flatten(head.params())
-    rows = [_row(revision, base) for revision in others]
+    rows = [_row(revision, base, split) for revision in others]
     rows.sort(key=lambda row: -row[0])
-    cells = [row[1] for row in [_row(head, base), *rows]]
-    return text_table([["run", "mean IoU", "95% interval", "images", "changed"], *cells])
+    cells = [row[1] for row in [_row(head, base, split), *rows]]
+    header = ["run", f"{SPLIT_NAMES[split]} mean IoU", "95% interval", "images", "changed"]
+    table = text_table([header, *cells])
+    return f"{table}\n\n{models_tested_note(head)}" if split == "test" else table
 
 
-def _row(revision: Revision, base: Mapping[str, Any]) -> tuple[float, list[str]]:
+def _row(revision: Revision, base: Mapping[str, Any], split: Split) -> tuple[float, list[str]]:
     """The mean IoU, -1 without scores, and the cells of a row."""
     params = flatten(revision.params())
     changed = [
@@ -45,7 +48,7 @@ def _row(revision: Revision, base: Mapping[str, Any]) -> tuple[float, list[str]]
         if params.get(key) != base.get(key)
     ]
     try:
-        scores = revision.scores()
+        scores = revision.scores(split)
         interval, miou = scores["miou_interval"], scores["miou"]
         if miou is None:
             figures, miou = ["undefined", "undefined", str(scores["images"])], -1.0
@@ -58,6 +61,8 @@ def _row(revision: Revision, base: Mapping[str, Any]) -> tuple[float, list[str]]
         changed += [f"but scored with {outdated}" for outdated in revision.outdated_params()]
     except (UserError, KeyError, TypeError, ValueError):  # unfinished, or of an earlier version
         figures, miou = ["none", "none", "none"], -1.0
+        if split == "val" and revision.has_only_test_scores():
+            changed.append("has only test scores: use --split test")
     return miou, [revision.name, *figures, ", ".join(changed)]
 
 

@@ -82,7 +82,7 @@ def make_report(metrics: Path, params: Mapping[str, Any], lock: Path, title: str
     Raises:
         UserError: a file is damaged, or the training has not finished.
     """
-    test = read_json(metrics / "test.json")
+    test, val = read_json(metrics / "test.json"), read_json(metrics / "val.json")
     details = read_json(metrics / "test_details.json")
     train = read_json(metrics / "train/metrics.json")
     if "epoch" not in train:
@@ -99,6 +99,7 @@ def make_report(metrics: Path, params: Mapping[str, Any], lock: Path, title: str
         Path(__file__).with_name("run.html.jinja"),
         title=title,
         params=params,
+        val=val,
         test=test,
         details=details,
         train=train,

@@ -14,7 +14,7 @@ from cocoseg.core.stage import run_stage
 _RESULTS = {
     "model": "models/model.safetensors",
     "ONNX": "models/onnx/",
-    "scores": "metrics/test.json",
+    "scores": "metrics/test.json, metrics/val.json",
     "examples": "metrics/examples/",
     "report": "metrics/report.html",
 }

@@ -150,8 +150,9 @@ def test_written_predictions_are_the_scored_ones(samples: list[Sample], tmp_path
 
 
 def test_a_split_without_images_is_refused_in_one_line() -> None:
-    with pytest.raises(UserError, match=r"split\.ratios\.test"):
-        score([])
+    for split in ("val", "test"):
+        with pytest.raises(UserError, match=rf"split\.ratios\.{split}"):
+            evaluate(NETWORK, [], {}, split=split, batch_size=1, workers=0)
 
 
 def test_test_images_with_only_ignored_pixels_are_refused_in_one_line(

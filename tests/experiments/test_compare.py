@@ -1,6 +1,7 @@
 """`cocoseg compare` on small revisions in directories."""
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from cocoseg.experiments.compare import (
     compare_revisions,
     renumber,
 )
+from cocoseg.experiments.revisions import Split
 from tests.pages import (
     MEASURE,
     ask_in_browser,
@@ -45,12 +47,15 @@ def in_swapped(labels: Labels) -> Labels:
 
 
 def compared(
-    monkeypatch: pytest.MonkeyPatch, *groups: list[DirectoryRevision], same: bool = False
+    monkeypatch: pytest.MonkeyPatch,
+    *groups: list[DirectoryRevision],
+    split: Split | None = None,
+    same: bool = False,
 ) -> list[RevisionComparison]:
     """Compare groups of revisions, each under the name of its first revision."""
     by_name = {group[0].name: group for group in groups}
     monkeypatch.setattr(compare, "find_revisions", by_name.__getitem__)
-    return compare_revisions(list(by_name), same_ground_truth=same)
+    return compare_revisions(list(by_name), split=split, same_ground_truth=same)
 
 
 def scores(result: RevisionComparison) -> dict[str, tuple[float, float]]:
@@ -140,7 +145,7 @@ def test_verdicts_name_the_second_side(tmp_path: Path, monkeypatch: pytest.Monke
     )
     (result,) = compared(monkeypatch, [bad], [good])
     assert result.verdict == "good is better than bad."
-    assert result.notes()[0] == "Both sides have 20 test images in common."
+    assert result.notes()[0] == "Both sides have 20 validation images in common."
     assert not any(note.startswith("WARNING") for note in result.notes())
     (result,) = compared(monkeypatch, [good], [bad])
     assert result.verdict == "bad is worse than good."
@@ -165,17 +170,76 @@ def test_notes_explain_images_ground_truth_and_intervals(
     (result,) = compared(monkeypatch, [first], [second])
     notes = result.notes()
     for start in (
-        "Both sides have 2 test images in common.",
+        "Both sides have 2 validation images in common.",
         "WARNING: with fewer than 20,",
         "WARNING: second was scored with train.epochs=1, but its params.yaml has other values",
-        "Test images of one side are excluded: 1 of first, 2 of second.",
+        "Images of one side are excluded: 1 of first, 2 of second.",
         "WARNING: the other side was trained on 1 of these.",
         "WARNING: the ground truth in second differs for 1 of 2 images",
-        "The 95% interval covers the choice of test images (2, paired bootstrap).",
+        "The 95% interval covers the choice of images (2, paired bootstrap).",
         "It does not cover the training seed of first (one run); the training seed of second",
     ):
         assert sum(note.startswith(start) for note in notes) == 1, (start, notes)
     assert len(notes) == 8
+
+
+def test_the_split_is_validation_unless_asked_or_folds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The validation predictions of both sides are equal; on test images the second is better."""
+    sides = []
+    for name, prediction in (("first", WRONG), ("second", GROUND_TRUTH % 255)):
+        for split, labels in (("test", prediction), ("val", WRONG)):
+            directory = tmp_path / split / name
+            write_revision(directory, {"a": GROUND_TRUTH}, {"a": labels}, split=split)
+        shutil.copy(tmp_path / "test" / name / "metrics/test_images.json", directory / "metrics")
+        sides.append([DirectoryRevision(name, "0123456789", directory)])
+    (chosen,) = compared(monkeypatch, *sides)
+    (tested,) = compared(monkeypatch, *sides, split="test")
+    assert [record["split"] for record in as_json([chosen, tested])] == ["val", "test"]
+    assert scores(chosen)["cat"] == (0.5, 0.5) and scores(tested)["cat"] == (0.5, 1.0)
+    assert "Each revision is compared with first on the validation images" in as_page([chosen])
+    assert "Each revision is compared with first on the test images" in as_page([tested])
+    note = "The commits and experiments of this clone scored 1 model on the test images of first;"
+    assert [note in as_text([result]) for result in (chosen, tested)] == [False, True]
+
+
+def test_folds_are_compared_on_their_test_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = [
+        [
+            write_revision(
+                tmp_path / f"{name}-{fold}",
+                {f"{fold}": GROUND_TRUTH},
+                {f"{fold}": labels},
+                split="test",
+                fold=fold,
+            )
+            for fold in range(3)
+        ]
+        for name, labels in (("first", WRONG), ("second", GROUND_TRUTH % 255))
+    ]
+    (result,) = compared(monkeypatch, *groups)
+    assert result.split == "test" and result.comparison.images == ["0", "1", "2"]
+    note = "Folds are compared on test images: together, they test each image once."
+    assert result.notes()[:2] == ["Both sides have 3 test images in common.", note]
+    with pytest.raises(UserError, match=r"folds \(split\.fold\) are compared on test images"):
+        compared(monkeypatch, *groups, split="val")
+
+
+def test_a_run_without_validation_scores_is_refused_unless_the_test_scores_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = dict.fromkeys("ab", GROUND_TRUTH), dict.fromkeys("ab", WRONG)
+    sides = [[write_revision(tmp_path / name, *images, split="test")] for name in ("old", "new")]
+    for (side,) in sides:
+        (side.directory / "metrics/test.json").write_text("{}")
+    with pytest.raises(UserError, match=r"old has no metrics/val_images\.json") as refused:
+        compared(monkeypatch, *sides)
+    assert "`--split test`" in str(refused.value)
+    (result,) = compared(monkeypatch, *sides, split="test")
+    assert result.verdict == "old and new have the same scores."
 
 
 def test_an_undefined_interval_is_explained_and_is_null_in_json(
@@ -185,7 +249,7 @@ def test_an_undefined_interval_is_explained_and_is_null_in_json(
     second = write_revision(tmp_path / "second", {"a": GROUND_TRUTH}, {"a": WRONG * 0})
     results = compared(monkeypatch, [first], [second])
     assert results[0].verdict == "Cannot tell whether second is better than first."
-    assert "Both sides have 1 test image in common." in results[0].notes()
+    assert "Both sides have 1 validation image in common." in results[0].notes()
     assert "It is none if fewer than two images show the class." in results[0].notes()
     (record,) = as_json(results)
     assert record["first"] == {"name": "first", "revisions": {"first": "0123456789"}}

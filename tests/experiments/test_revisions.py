@@ -27,7 +27,7 @@ def revision(tmp_path: Path) -> DirectoryRevision:
 
 
 def test_a_run_has_its_counts_and_training_images(revision: DirectoryRevision) -> None:
-    run = revision.scored_run()
+    run = revision.scored_run("val")
     assert run.name == "run"
     assert run.counts.confusions == {"a": [[2400, 0, 0], [0, 0, 0], [0, 0, 0]]}
     assert run.trained_on == {"b", "c\x0bd"}
@@ -45,26 +45,26 @@ def test_a_run_has_its_counts_and_training_images(revision: DirectoryRevision) -
     ],
 )
 def test_inconsistent_counts_are_an_error(revision: DirectoryRevision, change: object) -> None:
-    path = revision.directory / "metrics/test_images.json"
+    path = revision.directory / "metrics/val_images.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))  # type: ignore[operator]
-    with pytest.raises(UserError, match=r"run: metrics/test_images\.json is damaged"):
-        revision.scored_run()
+    with pytest.raises(UserError, match=r"run: metrics/val_images\.json is damaged"):
+        revision.scored_run("val")
 
 
 def test_counts_of_an_earlier_version_are_an_error_with_a_remedy(
     revision: DirectoryRevision,
 ) -> None:
-    path = revision.directory / "metrics/test_images.json"
+    path = revision.directory / "metrics/val_images.json"
     path.write_text(path.read_text().replace("ground_truths", "truths"))
     with pytest.raises(UserError) as raised:
-        revision.scored_run()
+        revision.scored_run("val")
     assert "from an earlier version of this project" in str(raised.value)
     assert "`git checkout 0123456`" in str(raised.value)
     command = "`dvc repro --force --single-item evaluate`"
     assert command in str(raised.value)
     workspace = DirectoryRevision(WORKSPACE, None, revision.directory)
     with pytest.raises(UserError) as raised:
-        workspace.scored_run()
+        workspace.scored_run("val")
     assert command in str(raised.value) and "git checkout" not in str(raised.value)
 
 
@@ -173,6 +173,40 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Repo.init(subdir=True).close()
     commit(project, 1)
     return project
+
+
+def commit_lock(project: Path, test: str, model: str, name: str = "evaluate") -> str:
+    """Commit a dvc.lock with the hashes of the test split and the model."""
+    deps = {"data/splits/test.txt": test, "models/model.safetensors": model}
+    lines = [f"    - path: {p}\n      hash: md5\n      md5: {md5}\n" for p, md5 in deps.items()]
+    export = "  export:\n    deps:\n    - path: models/model.safetensors\n      md5: other\n"
+    lock = f"stages:\n  {name}:\n    cmd: x\n    deps:\n{''.join(lines)}{export}"
+    (project / "dvc.lock").write_text(lock)
+    git(project, "add", "-A")
+    git(project, "commit", "--allow-empty", "-qm", model)
+    return git(project, "rev-parse", "HEAD")
+
+
+def test_models_scored_on_the_same_test_images_are_counted_once_in_all_branches_and_experiments(
+    project: Path,
+) -> None:
+    first = commit_lock(project, "aaaa", "1111")
+    experiment = commit_lock(project, "aaaa", "2222")
+    git(project, "reset", "-q", "--hard", first)
+    add_experiment(project, "exp", first, experiment)
+    git(project, "checkout", "-q", "-b", "branch")
+    commit_lock(project, "aaaa", "3333")
+    git(project, "checkout", "-q", "main")
+    commit_lock(project, "aaaa", "1111")
+    (head,) = find_revisions("HEAD")
+    assert head.models_tested() == 3
+    commit_lock(project, "bbbb", "4444")
+    (other,) = find_revisions("HEAD")
+    assert other.models_tested() == 1
+    commit_lock(project, "bbbb", "4444", name="unfinished")
+    (unfinished,) = find_revisions("HEAD")
+    assert unfinished.models_tested() == 0
+    assert head.models_tested() == 3
 
 
 def test_a_project_in_a_subdirectory_of_a_repository_is_read(

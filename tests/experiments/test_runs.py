@@ -14,6 +14,7 @@ from PIL import Image
 from cocoseg.core.files import write_json
 from cocoseg.evaluation.label_errors import LabelError, write_label_errors
 from cocoseg.experiments import runs
+from cocoseg.experiments.revisions import Split
 from cocoseg.experiments.runs import (
     label_errors_page,
     label_errors_table,
@@ -31,13 +32,13 @@ def known(monkeypatch: pytest.MonkeyPatch, *revisions: DirectoryRevision) -> Non
 
 
 def write_run(
-    directory: Path, sha: str, miou: float | None = None, **more: Any
+    directory: Path, sha: str, miou: float | None = None, split: Split = "val", **more: Any
 ) -> DirectoryRevision:
     write_revision(directory, {}, {}, **more)
     if miou is not None:
         interval = {"low": miou - 0.1, "high": miou + 0.1}
         scores = {"miou": miou, "miou_interval": interval, "images": 60}
-        write_json(directory / "metrics/test.json", scores)
+        write_json(directory / f"metrics/{split}.json", scores)
     return DirectoryRevision(directory.name, sha, directory)
 
 
@@ -53,15 +54,32 @@ def test_runs_are_sorted_by_score_below_head_with_their_changes(
         write_run(tmp_path / "main", "0", 0.5),  # the commit of HEAD
     )
     expected = [
-        "run         mean IoU  95% interval    images  changed",
-        "HEAD        0.5000    0.400 to 0.600  60",
-        "outdated    0.6000    0.500 to 0.700  60      but scored with train.epochs=1",
-        "worse       0.4000    0.300 to 0.500  60      train.epochs=4",
-        "unfinished  none      none            none    train.epochs=3",
+        "run         validation mean IoU  95% interval    images  changed",
+        "HEAD        0.5000               0.400 to 0.600  60",
+        "outdated    0.6000               0.500 to 0.700  60      but scored with train.epochs=1",
+        "worse       0.4000               0.300 to 0.500  60      train.epochs=4",
+        "unfinished  none                 none            none    train.epochs=3",
     ]
     assert runs_table([]).splitlines() == expected
     assert runs_table(["unfinished", "worse", "outdated"]).splitlines() == expected
     assert len(runs_table(["worse"]).splitlines()) == 3
+
+
+def test_test_scores_are_listed_if_asked_with_the_number_of_models_that_they_compare(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = write_run(tmp_path / "HEAD", "0", 0.5)
+    old = write_run(tmp_path / "old", "1", 0.7, split="test")
+    known(monkeypatch, head, old)
+    chosen = runs_table([]).splitlines()
+    assert re.split(r"  +", chosen[1])[:2] == ["HEAD", "0.5000"]
+    expected = ["old", "none", "none", "none", "has only test scores: use --split test"]
+    assert re.split(r"  +", chosen[2]) == expected
+    tested = runs_table([], "test").splitlines()
+    assert tested[0].startswith("run   test mean IoU  ")
+    assert re.split(r"  +", tested[1])[:2] == ["HEAD", "none"]
+    assert re.split(r"  +", tested[2])[:2] == ["old", "0.7000"]
+    assert tested[-1].startswith("The commits and experiments of this clone scored 1 model on")
 
 
 def test_parameters_that_only_one_side_has_are_changes(

@@ -22,6 +22,7 @@ from cocoseg.experiments.compare import (
     as_json,
     compare_revisions,
 )
+from cocoseg.experiments.revisions import Split
 from cocoseg.experiments.runs import runs_table
 from cocoseg.inference.confusion import count_confusion
 
@@ -43,10 +44,10 @@ def state(project: Project) -> tuple[str, dict[str, str]]:
 
 
 def compare(
-    project: Project, *names: str, same_ground_truth: bool = False
+    project: Project, *names: str, split: Split | None = None, same_ground_truth: bool = False
 ) -> list[ComparisonRecord]:
     with chdir(project.directory):
-        return as_json(compare_revisions(names, same_ground_truth=same_ground_truth))
+        return as_json(compare_revisions(names, split=split, same_ground_truth=same_ground_truth))
 
 
 def refusal(project: Project, *names: str) -> str:
@@ -64,10 +65,13 @@ def error_of(project: Project, *command: str) -> str:
     return result.stderr
 
 
-def test_scores_equal_the_metrics_and_no_file_changes(varied: Project) -> None:
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_scores_equal_the_metrics_and_no_file_changes(varied: Project, split: Split) -> None:
     before = state(varied)
-    (found,) = json.loads(varied.succeed("cocoseg", "compare", "main", "seed-1", "--json"))
-    scores = json.loads((varied.directory / "metrics/test.json").read_text(encoding="utf-8"))
+    options = ("--json",) if split == "val" else ("--json", "--split", "test")
+    (found,) = json.loads(varied.succeed("cocoseg", "compare", "main", "seed-1", *options))
+    scores = json.loads((varied.directory / f"metrics/{split}.json").read_text(encoding="utf-8"))
+    assert found["split"] == split
     assert found["images"] == scores["images"]
     assert found["only_first"] == found["only_second"] == found["other_ground_truth"] == 0
     assert found["differences"][0]["first"] == pytest.approx(scores["miou"], abs=1e-6)
@@ -76,7 +80,7 @@ def test_scores_equal_the_metrics_and_no_file_changes(varied: Project) -> None:
     for name, iou in scores["iou"].items():
         assert by_class[name] == (None if iou is None else pytest.approx(iou, abs=1e-6))
     listed = json.loads(varied.succeed("dvc", "metrics", "diff", "--json", "main", "seed-1"))
-    second = listed["metrics/test.json"]["miou"]["new"]
+    second = listed[f"metrics/{split}.json"]["miou"]["new"]
     assert found["differences"][0]["second"] == pytest.approx(second, abs=1e-6)
     assert state(varied) == before
 
@@ -133,7 +137,8 @@ def test_same_ground_truth_counts_all_pixels_against_the_masks_of_the_first(
     (found,) = json.loads(varied.succeed("cocoseg", "compare", "main", "ignore", *options))
     ignored = DVCFileSystem(str(varied.directory), rev="ignore")
     total = np.zeros((6, 6), np.int64)
-    for path in ignored.ls("data/predictions", detail=False):
+    for stem in (varied.directory / "data/splits/val.txt").read_text().split():
+        path = f"data/predictions/{stem}.png"
         with (
             ignored.open(path) as file,
             Image.open(file) as prediction,
@@ -152,8 +157,7 @@ def test_a_page_shows_the_images_that_differ(varied: Project, tmp_path: Path) ->
     page = tmp_path / "page.html"
     varied.succeed("cocoseg", "compare", "main", "seed-1", "ignore", "--html", str(page))
     text = page.read_text(encoding="utf-8")
-    counts = json.loads((varied.directory / "metrics/test_images.json").read_text(encoding="utf-8"))
-    for stem in counts["confusions"]:
+    for stem in (varied.directory / "data/splits/val.txt").read_text().split():
         views = re.findall(rf'<img [^>]*alt="[^"]*\b{stem}"', text)
         assert len(views) == 2 * 4  # image, ground truth and two predictions, for two comparisons
     assert "<script" not in text and text.count('class="chart"') == 2
@@ -165,8 +169,10 @@ def test_runs_lists_experiments_with_scores_and_changed_parameters(varied: Proje
     assert rows.keys() == {"HEAD", "seed-0", "seed-1", "ignore"}
     assert rows["ignore"].endswith(" mask.overlap=ignore")
     assert rows["seed-1"].endswith(" train.seed=1")
-    miou = json.loads((varied.directory / "metrics/test.json").read_text(encoding="utf-8"))["miou"]
+    miou = json.loads((varied.directory / "metrics/val.json").read_text(encoding="utf-8"))["miou"]
     assert f"{miou:.4f}" in rows["HEAD"]
+    with chdir(varied.directory):
+        assert "scored 3 models on the test images of HEAD" in runs_table([], "test")
 
 
 def test_label_errors_of_several_runs_are_ranked_together_and_can_be_excluded(
@@ -206,8 +212,9 @@ def test_missing_and_damaged_revisions_are_errors_with_a_remedy(
     assert "`dvc exp list -A`" in error_of(project, "cocoseg", "compare", "main", "nowhere")
     assert "`dvc exp list -A`" in refusal(project, "main", "x-*")
     first = project.succeed("git", "rev-list", "--max-parents=0", "HEAD").strip()
-    assert "metrics/test_images.json" in refusal(project, "main", first)
-    prediction = next((project.directory / "data/predictions").iterdir())
+    assert "metrics/val_images.json" in refusal(project, "main", first)
+    stem = (project.directory / "data/splits/val.txt").read_text().split()[0]
+    prediction = project.directory / f"data/predictions/{stem}.png"
     content = prediction.read_bytes()
     prediction.unlink()
     prediction.write_bytes(content[: len(content) // 2])
@@ -235,7 +242,7 @@ def test_files_are_read_from_the_remote_and_missing_files_are_named(
     shutil.rmtree(project.directory / ".dvc/cache")
     assert compare(project, "main", "seed-1") == expected
     message = refusal(project, "main", "ignore")
-    assert message.startswith("ignore: metrics/test_images.json")
+    assert message.startswith("ignore: metrics/val_images.json")
     assert "`dvc exp pull origin NAME`" in message
 
 
@@ -244,7 +251,7 @@ def test_a_pull_request_comment_has_scores_parameters_and_the_comparison(
 ) -> None:
     comment = varied.succeed(".ci/compare", "main", "ignore")
     scores, parameters, comparison = comment.split("### ")[1:]
-    assert "| metrics/test.json | miou" in scores
+    assert "| metrics/val.json | miou" in scores and "| metrics/test.json | miou" in scores
     assert "metrics/mask.json" not in scores
     assert "mask.overlap" in parameters
     assert "| mean IoU | " in comparison

@@ -92,7 +92,9 @@ def test_exp_show_lists_the_parameters_and_scores_that_differ(variants: Variants
     }
     columns = rows["ignore"]
     assert not [name for name in columns if name.startswith(("fraction.", "images_"))]
-    assert float(columns["miou"]) > 0
+    assert float(columns["metrics/val.json:miou"]) > 0
+    names = list(columns)
+    assert names.index("metrics/val.json:miou") < names.index("metrics/test.json:miou")
     assert "split.seed" not in columns
 
 
@@ -118,7 +120,7 @@ def test_dvc_diff_commands_compare_an_applied_experiment_with_the_commit_before(
         "new": new,
         "diff": pytest.approx(new - old),
     }
-    assert list(metrics) == ["metrics/test.json"], "only scores are metrics"
+    assert list(metrics) == ["metrics/val.json", "metrics/test.json"], "only scores are metrics"
     counts = ("metrics/mask.json", "metrics/filter.json")
     diff = ("dvc", "metrics", "diff", "HEAD~1", "HEAD", "--json", "--targets", *counts)
     metrics = json.loads(project.succeed(*diff))

@@ -30,8 +30,12 @@ def test_a_run_writes_consistent_results(finished: Project) -> None:
     ]
     assert [text.count("\n") for text in split] == [32, 4, 4]
     assert sorted("".join(split).split()) == sorted(stems)
+    predicted = {path.stem for path in (directory / "data/predictions").iterdir()}
+    assert predicted == set("".join(split[1:]).split())
+    training = read_json(directory / "metrics/train/metrics.json")
+    assert read_json(directory / "metrics/val.json")["iou"] == training["val"]["iou"]
     scores = read_json(directory / "metrics/test.json")
-    assert scores["images"] == 4
+    assert scores["images"] == read_json(directory / "metrics/val.json")["images"] == 4
     assert list(scores["iou"]) == [
         "background",
         "person",

@@ -81,6 +81,11 @@ def metrics(tmp_path: Path) -> Path:
             "iou": {name: None if name == "airplane" else 0.5 for name in CLASSES},
             "images": 5,
         },
+        "val.json": {
+            "miou": 0.65432,
+            "miou_interval": {"low": 0.6, "high": 0.7},
+            "iou": dict.fromkeys(CLASSES, 0.6321),
+        },
         "test_details.json": {
             "classes": {name: missing if name == "airplane" else by_class for name in CLASSES},
             "sizes": {
@@ -304,7 +309,8 @@ def test_the_confusion_matrix_of_many_classes_shows_the_most_confused(metrics: P
     header = "ground_truth,prediction,fraction,pixels"
     (metrics / "plots/confusion.csv").write_text("\n".join([header, *rows]))
     details = json.loads((metrics / "test_details.json").read_text())["classes"]
-    update(metrics / "test.json", iou=dict.fromkeys(names, 0.5))
+    for split in ("val", "test"):
+        update(metrics / f"{split}.json", iou=dict.fromkeys(names, 0.5))
     update(metrics / "test_details.json", classes=dict.fromkeys(names, details["person"]))
     page = make_report(metrics, preset("sample"), metrics / "dvc.lock", "x")
     matrix = page[page.index('class="heat') : page.index("Recall by object size")]
@@ -393,15 +399,24 @@ def test_the_report_says_which_scores_have_test_time_augmentation(metrics: Path,
     assert f"The mean IoU in this table is without test-time augmentation ({views})" in text
 
 
+def test_validation_scores_are_beside_the_test_scores(page: str) -> None:
+    text = str(Text(page))
+    assert "Mean IoU 0.543 95% interval 0.500 to 0.580 Validation mean IoU 0.654 95%" in text
+    assert "person 0.500 0.632 0.300 0.667" in text
+    assert "cocoseg runs --split test counts the models" in text
+
+
 def test_an_undefined_mean_iou_is_explained(metrics: Path) -> None:
     nothing = {"miou": None, "boundary_miou": None, "mean_accuracy": None}
-    update(metrics / "test.json", **nothing, miou_interval={"low": None, "high": None})
+    for split in ("val", "test"):
+        update(metrics / f"{split}.json", **nothing, miou_interval={"low": None, "high": None})
     update(metrics / "train/metrics.json", val={"miou": None})
     for name in ("sample", "coco_val2014"):
         page = make_report(metrics, preset(name), metrics / "dvc.lock", "x")
         assert "<title>x: mean IoU undefined</title>" in page
         text = str(Text(page))
         assert "Mean IoU undefined no test mask shows a class" in text
+        assert "Validation mean IoU undefined no validation mask shows a class" in text
         assert (
             "because no validation mask shows a class. All scores are for the last epoch, 2" in text
         )
