@@ -68,7 +68,7 @@ def test_the_examples_of_the_documentation_run(
     Path("images/damaged.jpg").write_bytes(b"damaged")
     counts = cocoseg.ImageCounts(list(NAMES), confusions, dict.fromkeys(confusions, "hash"))
     for run in ("first", "second"):
-        Path(run, "metrics/test_images.json").write_bytes(msgspec.json.encode(counts))
+        Path(run, "metrics/val_images.json").write_bytes(msgspec.json.encode(counts))
 
     page = (ROOT / "docs/python.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
