@@ -33,7 +33,7 @@ def test_a_run_writes_consistent_results(finished: Project) -> None:
     predicted = {path.stem for path in (directory / "data/predictions").iterdir()}
     assert predicted == set("".join(split[1:]).split())
     training = read_json(directory / "metrics/train/metrics.json")
-    assert read_json(directory / "metrics/val.json")["iou"] == training["val"]["iou"]
+    assert read_json(directory / "metrics/val.json")["miou"] == training["val"]["miou"]
     scores = read_json(directory / "metrics/test.json")
     assert scores["images"] == read_json(directory / "metrics/val.json")["images"] == 4
     assert list(scores["iou"]) == [
