@@ -141,11 +141,13 @@ class RevisionComparison:
 def models_tested_note(revision: Revision) -> str:
     """A sentence with the number of models that were scored on the test images of a revision."""
     count = revision.models_tested()
-    return (
+    note = (
         f"The commits and experiments of this clone scored {count} "
-        f"{'model' if count == 1 else 'models'} on the test images of {revision.name}; "
-        "if you choose one by its test score, this score is too high."
+        f"{'model' if count == 1 else 'models'} on the test images of {revision.name}"
     )
+    if count < 2:
+        return f"{note}."
+    return f"{note}; if you choose one by its test score, this score is too high."
 
 
 def compare_revisions(

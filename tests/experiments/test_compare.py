@@ -200,7 +200,7 @@ def test_the_split_is_validation_unless_asked_or_folds(
     assert scores(chosen)["cat"] == (0.5, 0.5) and scores(tested)["cat"] == (0.5, 1.0)
     assert "Each revision is compared with first on the validation images" in as_page([chosen])
     assert "Each revision is compared with first on the test images" in as_page([tested])
-    note = "The commits and experiments of this clone scored 1 model on the test images of first;"
+    note = "The commits and experiments of this clone scored 1 model on the test images of first."
     assert [note in as_text([result]) for result in (chosen, tested)] == [False, True]
 
 
