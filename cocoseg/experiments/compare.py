@@ -354,6 +354,7 @@ def as_page(results: Sequence[RevisionComparison], images: int = 12) -> str:
     return render_page(
         Path(__file__).with_name("compare.html.jinja"),
         title="Comparison with " + results[0].first.name,
+        split=SPLIT_NAMES[results[0].split],
         results=[
             {
                 "result": result,
