@@ -1,4 +1,4 @@
-"""The command line: segment images, score models, check exports, compare runs, rank label errors.
+"""The command line: segment images, score models, check exports, compare runs, search parameters.
 
 cocoseg predict photo.jpg holiday/ --out predictions
 cocoseg evaluate ../other/models/model.safetensors
@@ -6,6 +6,7 @@ cocoseg check farm/annotations.json farm/images
 cocoseg compare main 'seed-*'
 cocoseg runs
 cocoseg label-errors 'fold-*'
+cocoseg search space.yaml --trials 30
 """
 
 import argparse
@@ -115,6 +116,26 @@ examples:
   cocoseg label-errors
   cocoseg label-errors 'fold-*' --csv label_errors.csv --html label_errors.html"""
 
+_SEARCH = """\
+Search for better parameters of the training. SPACE.yaml maps keys to values to
+try:
+
+  train.lr: {low: 0.001, high: 0.02, log: true}
+  train.batch_size: [4, 8, 16]
+
+Each trial is an experiment NAME-1, NAME-2, ... that runs the stages up to
+`train` in a temporary directory. Its score is the validation mean IoU; test
+images are not scored. Optuna chooses the values by the earlier trials, and ends
+trainings that are worse than the median. To continue an interrupted search,
+rerun the command. To use several GPUs, start it several times; several machines
+require --storage with the URL of a database."""
+
+_SEARCH_EXAMPLES = """\
+examples:
+  cocoseg search space.yaml --trials 30
+  cocoseg search space.yaml --trials 50 --html search.html
+  cocoseg search space.yaml --storage postgresql+psycopg://user@host/optuna"""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line with `arguments`, by default the arguments of the process."""
@@ -160,6 +181,7 @@ def _parser() -> argparse.ArgumentParser:
             _LABEL_ERRORS_EXAMPLES,
             _add_label_errors,
         ),
+        ("search", "search for better parameters", _SEARCH, _SEARCH_EXAMPLES, _add_search),
     ):
         add_arguments(
             commands.add_parser(
@@ -468,6 +490,52 @@ def _label_errors(options: argparse.Namespace) -> None:
     if options.html:
         write_text(options.html, label_errors_page(first))
     print(label_errors_table(first))
+
+
+def _add_search(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("space", type=Path, metavar="SPACE.yaml", help="the values to try")
+    add(
+        "--trials",
+        type=_positive,
+        default=30,
+        metavar="N",
+        help="the number of trials of the search, those of earlier starts included "
+        "(default: %(default)s)",
+    )
+    add("--name", help="the name of the search (default: the name of SPACE.yaml)")
+    add(
+        "--storage",
+        metavar="FILE_OR_URL",
+        help="a journal file of Optuna or the URL of a database "
+        "(default: .dvc/tmp/search/NAME.journal)",
+    )
+    add("--random", action="store_true", help="draw the values at random, for a comparison")
+    add("--html", type=Path, metavar="FILE", help="write a page with the results")
+    parser.set_defaults(run=_search)
+
+
+def _search(options: argparse.Namespace) -> None:
+    try:
+        import optuna  # noqa: F401
+    except ImportError:
+        raise UserError(
+            "cocoseg search requires Optuna: run `pip install 'cocoseg[search]'`"
+        ) from None
+    from cocoseg.experiments.search import open_search, storage_errors
+    from cocoseg.experiments.search_results import search_page, search_text
+
+    with storage_errors():
+        search = open_search(
+            options.space,
+            name=options.name or options.space.stem,
+            storage=options.storage,
+            random=options.random,
+        )
+        search.run(options.trials)
+        if options.html:
+            write_text(options.html, search_page(search))
+        print(search_text(search))
 
 
 def _device(name: str) -> str:
