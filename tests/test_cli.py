@@ -327,7 +327,9 @@ def test_names_of_earlier_versions_are_one_line_with_the_new_name(
     assert new_name in line and any(argument in line for argument in arguments)
 
 
-@pytest.mark.parametrize("command", ["predict", "check", "compare", "runs", "label-errors"])
+@pytest.mark.parametrize(
+    "command", ["predict", "check", "compare", "runs", "label-errors", "search"]
+)
 def test_help_fits_a_terminal_and_has_examples_that_parse(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:

@@ -182,8 +182,9 @@ class Search:
                         start.close()
                         if f"'{name}'" not in line:
                             _interrupt(process)
-                    if epoch := _EPOCH.match(line.rstrip()):
+                    if line.startswith(("epoch ", "training: ")):
                         logger.info("  %s", line.rstrip())
+                    if epoch := _EPOCH.match(line.rstrip()):
                         number, *scores = epoch.groups()
                         epochs.append((scores[0], scores[1]))
                         if scores[1] != "undefined":
@@ -355,7 +356,7 @@ def _remove_checkpoint(epochs: list[tuple[str, str]]) -> None:
 
 @contextmanager
 def _held_file(directory: Path, prefix: str) -> Iterator[str]:
-    """Lock a new file until the process ends; yield its name. The file stays if the block raises."""
+    """Lock a new file until the process ends; yield its name. It stays if the block raises."""
     directory.mkdir(parents=True, exist_ok=True)
     lock, path = tempfile.mkstemp(prefix=prefix, suffix=".worker", dir=directory)
     fcntl.flock(lock, fcntl.LOCK_EX)

@@ -71,8 +71,8 @@ def search_text(search: Search) -> str:
     parts = [text_table(rows, {1})]
     if running := sum(row[1] == "running" for row in rows):
         parts.append(
-            f"Unfinished: {running}. Another process runs these trials, or has been stopped; in the "
-            "second case, rerun the command there."
+            f"Unfinished: {running} trials. Other processes run them; if one of them has stopped, "
+            "rerun the command on its machine."
         )
     if found := importances(search):
         bars = [[key, f"{value:.0%}", "#" * round(30 * value)] for key, value in found.items()]

@@ -21,7 +21,7 @@ from optuna.distributions import (
 )
 
 from cocoseg.core.errors import UserError
-from cocoseg.core.yaml12 import parse_yaml
+from cocoseg.core.values import parse_yaml
 from cocoseg.params.reader import Params, load_params
 
 Space = dict[str, BaseDistribution]
