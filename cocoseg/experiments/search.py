@@ -63,7 +63,7 @@ from dvc.cli import main
 exit_with_parent()
 sys.exit(main(sys.argv[1:]))"""
 """dvc, which ends with the search if that is killed."""
-_EPOCH = re.compile(r"epoch (\d+)/\d+: loss (\S+), validation mean IoU (\S+)$")
+_EPOCH = re.compile(r"epoch (\d+)/(\d+): loss (\S+), validation mean IoU (\S+)$")
 
 
 class TrialError(Exception):
@@ -107,9 +107,12 @@ class Search:
                 if len(self.counted()) >= trials and not waiting:
                     return
                 _check_unchanged(self.study, self.space)
-                self.study.optimize(
-                    lambda trial: self.objective(trial, worker, trials), 1, catch=TrialError
-                )
+                try:
+                    self.study.optimize(
+                        lambda trial: self.objective(trial, worker, trials), 1, catch=TrialError
+                    )
+                except optuna.exceptions.UpdateFinishedTrialError:
+                    logger.warning("no heartbeat for %d s: the trial is run again", _GRACE_S)
                 latest = [t.state for t in self.counted() if t.state.is_finished()][-_FAILURES:]
                 if latest == [TrialState.FAIL] * _FAILURES:
                     raise UserError(f"{_FAILURES} trials in a row failed: see the errors above")
@@ -158,19 +161,29 @@ class Search:
         command = ["exp", "run", "--temp", "--name", name, *overrides, "train"]
         # DVC has one stack of waiting experiments: a dvc may run the one that another has added.
         for _ in range(3):
-            printed = self._run_dvc(trial, name, command)
+            printed, epochs, pruned = self._run_dvc(trial, name, command)
             if found := next((r for r in experiments() if r.name == name), None):
                 return _validation_miou(found)
+            if pruned:
+                _remove_checkpoint(epochs)
+                raise TrialPruned
             if any(line.startswith(f"Reproducing experiment '{name}'") for line in printed):
                 break
         errors = [line for line in printed if line.lower().startswith("error: ")]
         reason = errors[0].partition(": ")[2] if errors else "".join(printed[-1:])
         raise TrialError(reason.strip() or "dvc printed no reason")
 
-    def _run_dvc(self, trial: Trial, name: str, arguments: list[str]) -> list[str]:
-        """Run dvc and return the lines that it prints; report each epoch to Optuna."""
+    def _run_dvc(
+        self, trial: Trial, name: str, arguments: list[str]
+    ) -> tuple[list[str], list[tuple[str, str]], bool]:
+        """Run dvc, and report each epoch to Optuna.
+
+        Returns:
+            The lines that dvc printed; the loss and the mean IoU of each epoch, as logged; and
+            whether dvc was interrupted to prune the trial.
+        """
         epochs: list[tuple[str, str]] = []
-        printed = []
+        printed: list[str] = []
         with _exclusive(self.directory / "start.lock") as start:
             process = _start_dvc(arguments)
             assert process.stdout
@@ -185,11 +198,11 @@ class Search:
                     if line.startswith(("epoch ", "training: ")):
                         logger.info("  %s", line.rstrip())
                     if epoch := _EPOCH.match(line.rstrip()):
-                        number, *scores = epoch.groups()
-                        epochs.append((scores[0], scores[1]))
-                        if scores[1] != "undefined":
-                            trial.report(float(scores[1]), int(number))
-                        if not pruned and trial.should_prune() and int(number) < self.params.epochs:
+                        number, last, loss, miou = epoch.groups()
+                        epochs.append((loss, miou))
+                        if miou != "undefined":
+                            trial.report(float(miou), int(number))
+                        if not pruned and number != last and trial.should_prune():
                             pruned = True
                             _interrupt(process)
             except BaseException:
@@ -197,10 +210,7 @@ class Search:
                 raise
             finally:
                 process.communicate()  # until dvc has removed its temporary directory
-        if pruned:
-            _remove_checkpoint(epochs)
-            raise TrialPruned
-        return printed
+        return printed, epochs, pruned
 
 
 def open_search(
@@ -239,11 +249,13 @@ def open_search(
         done = len(study.get_trials(deepcopy=False))
         logger.info("continuing the search %s with %d trials", name, done)
     else:
-        if existing := [r.name for r in experiments() if re.fullmatch(rf"{name}-\d+", r.name)]:
+        if existing := [
+            r.name for r in experiments() if re.fullmatch(rf"{re.escape(name)}-\d+", r.name)
+        ]:
             optuna.delete_study(study_name=name, storage=opened)
             raise UserError(
                 f"the experiment {existing[0]} exists already: choose another --name, or remove "
-                f"experiments with `dvc exp remove`"
+                "experiments with `dvc exp remove`"
             )
         study.set_user_attr("started_with", _project_state(space))
         if values := current_values(space, params):
