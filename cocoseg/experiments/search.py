@@ -111,7 +111,9 @@ class Search:
                     self.study.optimize(
                         lambda trial: self.objective(trial, worker, trials), 1, catch=TrialError
                     )
-                except optuna.exceptions.UpdateFinishedTrialError:
+                except (optuna.exceptions.UpdateFinishedTrialError, ValueError) as error:
+                    if type(error) is ValueError and "Cannot tell" not in str(error):
+                        raise
                     logger.warning("no heartbeat for %d s: the trial is run again", _GRACE_S)
                 latest = [t.state for t in self.counted() if t.state.is_finished()][-_FAILURES:]
                 if latest == [TrialState.FAIL] * _FAILURES:
