@@ -298,8 +298,8 @@ def _open_storage(where: str) -> BaseStorage:
             heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
         )
     except ImportError as error:
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"--storage: {reason}; install the driver of the database") from None
+        reason = error.__context__ or error  # "No module named 'psycopg2'"
+        raise UserError(f"--storage: {reason}: install the driver of the database") from None
 
 
 def _sampler(random: bool, seed: int, number: int) -> BaseSampler:
