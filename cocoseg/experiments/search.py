@@ -370,12 +370,18 @@ def _remove_checkpoint(epochs: list[tuple[str, str]]) -> None:
 
 @contextmanager
 def _held_file(directory: Path, prefix: str) -> Iterator[str]:
-    """Lock a new file until the process ends; yield its name. It stays if the block raises."""
+    """Lock a new file until the block or the process ends; yield its name.
+
+    The file stays if the block raises or the process is killed.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     lock, path = tempfile.mkstemp(prefix=prefix, suffix=".worker", dir=directory)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    yield Path(path).name
-    Path(path).unlink()
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield Path(path).name
+        Path(path).unlink()
+    finally:
+        os.close(lock)
 
 
 @contextmanager
