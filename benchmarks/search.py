@@ -54,7 +54,7 @@ def main() -> None:
             for kind in ("tpe", "random"):
                 search(kind, options.trials)
             run("dvc exp run --run-all")
-            run("cocoseg compare 'before-*' 'tpe-best-*' 'random-best-*'")
+            run("cocoseg compare 'before-*' 'tpe-best-*' 'random-best-*' --split test")
 
 
 def search(kind: str, trials: int) -> None:
