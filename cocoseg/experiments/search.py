@@ -81,6 +81,8 @@ class Search:
         params: the current parameters of the training.
         random: draw values at random instead of learning from earlier trials.
         seed: the seed of the draws.
+        latest: the number of the latest trial of this process.
+        directory: the directory of the journals and of the locks.
     """
 
     name: str
@@ -89,6 +91,7 @@ class Search:
     params: TrainParams
     random: bool = False
     seed: int = 0
+    latest: int = -1
     directory: Path = field(default_factory=lambda: shared_directory("search"))
 
     def run(self, trials: int) -> None:
@@ -111,8 +114,8 @@ class Search:
                     self.study.optimize(
                         lambda trial: self.objective(trial, worker, trials), 1, catch=TrialError
                     )
-                except (optuna.exceptions.UpdateFinishedTrialError, ValueError) as error:
-                    if type(error) is ValueError and "Cannot tell" not in str(error):
+                except Exception:
+                    if self.latest not in self.given_up():
                         raise
                     logger.warning("no heartbeat for %d s: the trial is run again", _GRACE_S)
                 latest = [t.state for t in self.counted() if t.state.is_finished()][-_FAILURES:]
@@ -121,9 +124,14 @@ class Search:
 
     def counted(self) -> list[FrozenTrial]:
         """The trials that are running or finished, without those that were taken again."""
+        given_up = self.given_up()
         trials = self.study.get_trials(deepcopy=False)
-        again = {n for t in trials for n in RetryHeartbeatStaleTrialCallback.retry_history(t)}
-        return [t for t in trials if t.state != TrialState.WAITING and t.number not in again]
+        return [t for t in trials if t.state != TrialState.WAITING and t.number not in given_up]
+
+    def given_up(self) -> set[int]:
+        """The numbers of the trials that were taken again."""
+        trials = self.study.get_trials(deepcopy=False)
+        return {n for t in trials for n in RetryHeartbeatStaleTrialCallback.retry_history(t)}
 
     def take_again(self) -> None:
         """Queue the trials whose processes have ended: of this clone, and, with a database, all."""
@@ -138,6 +146,7 @@ class Search:
 
     def objective(self, trial: Trial, worker: str, trials: int) -> float:
         """Run a trial and return its validation mean IoU."""
+        self.latest = trial.number
         trial.set_user_attr("worker", worker)
         # A new generator, so that neither other processes nor an interruption matter.
         self.study.sampler = _sampler(self.random, self.seed, trial.number)

@@ -1,7 +1,6 @@
 """The results of `cocoseg search`: trials, importance of the parameters, the next commands."""
 
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
 
 from optuna.importance import get_param_importances
@@ -91,11 +90,11 @@ def search_text(search: Search) -> str:
 def search_page(search: Search) -> str:
     """Make an HTML page of the results."""
     points = [
-        (t.number + 1, t.value)
+        (float(t.number + 1), t.value)
         for t in search.study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
         if t.value is not None
     ]
-    series: Mapping[str, list[tuple[float, float]]] = {
+    series = {
         "trial": points,
         "best so far": [(x, max(y for z, y in points if z <= x)) for x, _ in points],
     }
