@@ -69,7 +69,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory with params.yaml and space.yaml, in which the small program runs as dvc."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
-    shutil.copy(ROOT / "presets/sample.yaml", "params.yaml")
+    text = (ROOT / "presets/sample.yaml").read_text(encoding="utf-8")
+    text = re.sub(r"^  lr: .*", "  lr: 0.006", text, flags=re.MULTILINE)
+    Path("params.yaml").write_text(re.sub(r"epochs: \d+", "epochs: 8", text), encoding="utf-8")
     Path("space.yaml").write_text(SPACE, encoding="utf-8")
     Path(".dvc").mkdir()
     monkeypatch.setattr(module, "_DVC", DVC)
