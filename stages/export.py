@@ -16,10 +16,17 @@ import torch
 
 from cocoseg.core.files import atomic_directory, write_json
 from cocoseg.core.stage import run_stage
-from cocoseg.export.onnx import compare_networks, median_latency, require_agreement, write_onnx
+from cocoseg.export.labels import add_labels
+from cocoseg.export.onnx import (
+    ExportImages,
+    compare_networks,
+    median_latency,
+    require_agreement,
+    write_onnx,
+)
 from cocoseg.export.quantize import choose_calibration, drop_lossy, write_float16, write_int8
-from cocoseg.inference.backends import TorchNetwork, load_onnx
-from cocoseg.inference.dataset import read_samples, resize_shorter_side
+from cocoseg.inference.backends import TorchNetwork, open_onnx
+from cocoseg.inference.dataset import read_samples
 from cocoseg.models.weights import load_model
 from cocoseg.params.export import ExportParams
 from cocoseg.params.reader import load_params
@@ -39,7 +46,7 @@ def main() -> dict[str, Any]:
     in_float = {}
     with atomic_directory(final) as directory:
         paths = {str(name): directory / f"{name}.onnx" for name in export.variants}
-        write_onnx(paths["float32"], model, card, export.opset)
+        write_onnx(paths["float32"], model, card, export.opset, export.fixed_size)
         if "float16" in paths:
             write_float16(paths["float32"], paths["float16"])
         if "int8" in paths:
@@ -48,13 +55,17 @@ def main() -> dict[str, Any]:
             in_float["int8"] = write_int8(
                 paths["float32"],
                 paths["int8"],
-                chosen,
+                ExportImages(chosen, card.size, export.fixed_size),
                 max_loss=limits["int8"],
                 threads=export.threads,
             )
+        if export.output != "logits":
+            for path in paths.values():
+                add_labels(path, keep_logits=export.output == "both")
         ours = TorchNetwork(model, card, torch.device("cpu"))
-        onnx = {name: load_onnx(path, threads=export.threads) for name, path in paths.items()}
-        results = compare_networks(ours, onnx, test, export.batch_size)
+        onnx = {name: open_onnx(path, threads=export.threads) for name, path in paths.items()}
+        images = ExportImages(test, card.size, export.fixed_size)
+        results = compare_networks(ours, onnx, images, export.batch_size)
         require_agreement(results["float32"], final / "float32.onnx", limits["float32"])
         variants = drop_lossy(directory, results, limits, final)
     for name, layers in in_float.items():
@@ -66,10 +77,9 @@ def main() -> dict[str, Any]:
             megabytes = variant["bytes"] / 1e6
             gain = 0 - variant["loss"]
             logging.info("%s/%s.onnx: %.1f MB, mean IoU %+.4f", final, name, megabytes, gain)
-    image, ground_truth = test[0].read()
-    images = resize_shorter_side(image, card.size)[None]
+    image, ground_truth = images[0]
     height, width = ground_truth.shape
-    latency = median_latency({"pytorch": ours, **onnx}, images, (height, width))
+    latency = median_latency({"pytorch": ours, **onnx}, image[None], (height, width))
     return {"device": "cpu", "threads": export.threads, "latency_ms": latency}
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from cocoseg.inference.backends import normalize
+from cocoseg.inference.backends import Network, normalize
 from cocoseg.models.networks import ModelCard, SegmentationNetwork, build_model
 
 NAMES = ("background", "red", "blue")
@@ -64,7 +64,7 @@ def lively_model(
 
 
 @dataclass
-class FunctionNetwork:
+class FunctionNetwork(Network):
     """A Network that calls a function."""
 
     function: Callable[[Tensor, tuple[int, int]], Tensor]

@@ -1,14 +1,16 @@
 """Writing models as self-contained ONNX files, and comparing them with PyTorch.
 
-The inputs and the output of the graph:
+The inputs and the outputs of the graph:
 
     images   uint8 (batch, 3, height, width)   RGB, 0 to 255; all dimensions but the 3 are dynamic
-    size     int64 (2,)                        the (H, W) of the logits: that of the original image
+    size     int64 (2,)                        the (H, W) of the output: that of the original image
     logits   float32 (batch, classes, H, W)    the label of a pixel is the argmax over the classes
+    labels   uint8 (batch, H, W)               added by `cocoseg.export.labels`
 
 The caller resizes images so that their shorter side has the `size` of the model card (bilinear,
 antialiased). The graph includes normalization and the bilinear upsampling of the logits. The
-metadata entry `cocoseg` is the ModelCard as JSON.
+metadata entry `cocoseg` is the ModelCard as JSON. With a fixed size, `images` is the only input:
+one image of that size, which is also the size of the output.
 
 write_onnx(Path("models/onnx/float32.onnx"), model, card, opset=18)
 network = load_onnx(Path("models/onnx/float32.onnx"))
@@ -27,9 +29,13 @@ import msgspec
 import numpy as np
 import onnx
 import torch
+from onnx import ModelProto
+from onnxruntime.transformers.onnx_model import OnnxModel
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.segmentation.lraspp import LRASPPHead
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as transforms
 
 from cocoseg.core.errors import UserError
 from cocoseg.core.files import atomic_file
@@ -45,7 +51,13 @@ MIN_AGREEMENT = 0.999
 """The minimum fraction of pixels for which float32 predicts the same label as PyTorch."""
 
 
-def write_onnx(path: Path, model: SegmentationNetwork, card: ModelCard, opset: int) -> None:
+def write_onnx(
+    path: Path,
+    model: SegmentationNetwork,
+    card: ModelCard,
+    opset: int,
+    fixed_size: tuple[int, int] | None = None,
+) -> None:
     """Write a model as ONNX; equal weights give equal bytes.
 
     Args:
@@ -53,31 +65,51 @@ def write_onnx(path: Path, model: SegmentationNetwork, card: ModelCard, opset: i
         model: the network; left unchanged.
         card: its metadata.
         opset: the ONNX opset, from 13 to 20.
+        fixed_size: the (height, width) of one image and its logits, or None for any sizes.
     """
-    images = torch.zeros(2, 3, 96, 128, dtype=torch.uint8)
+    height, width = fixed_size or (96, 128)
+    images = torch.zeros(1 if fixed_size else 2, 3, height, width, dtype=torch.uint8)
+    size = torch.tensor([192, 256])
+    dynamic = {
+        "images": {0: "batch", 2: "height", 3: "width"},
+        "logits": {0: "batch", 2: "output_height", 3: "output_width"},
+    }
     with atomic_file(path) as temporary:
         # Tracing instead of `dynamo=True`: the graph is equally dynamic and smaller, the export
         # takes 2 s instead of 15 s, and requires no additional package.
         with warnings.catch_warnings(action="ignore"):
             torch.onnx.export(
                 _Graph(model, card).eval(),
-                (images, torch.tensor([192, 256])),
+                (images,) if fixed_size else (images, size),
                 temporary,
                 dynamo=False,
                 opset_version=opset,
-                input_names=["images", "size"],
+                input_names=["images"] if fixed_size else ["images", "size"],
                 output_names=["logits"],
-                dynamic_axes={
-                    "images": {0: "batch", 2: "height", 3: "width"},
-                    "logits": {0: "batch", 2: "logits_height", 3: "logits_width"},
-                },
+                dynamic_axes=None if fixed_size else dynamic,
             )
         proto = onnx.load(temporary)
-        proto.producer_name, proto.producer_version = "cocoseg", ""
         for node in proto.graph.node:
             node.ClearField("doc_string")
+        classes = proto.graph.output[0].type.tensor_type.shape.dim[1]
+        classes.dim_value = len(card.classes)  # unknown to the exporter
         onnx.helper.set_model_props(proto, {"cocoseg": msgspec.json.encode(card).decode()})
-        temporary.write_bytes(proto.SerializeToString(deterministic=True))
+        save_onnx(proto, temporary)
+
+
+def save_onnx(model: ModelProto, path: Path) -> None:
+    """Write a valid ONNX file: sorted nodes, no unused ones, no unused initializers.
+
+    Args:
+        model: the model; its graph is changed.
+        path: the file.
+    """
+    model.producer_name, model.producer_version = "cocoseg", ""
+    graph = OnnxModel(model)
+    graph.prune_graph(allow_remove_graph_inputs=False)
+    graph.topological_sort()
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(model.SerializeToString(deterministic=True))
 
 
 class _Graph(SegmentationNetwork):
@@ -98,10 +130,11 @@ class _Graph(SegmentationNetwork):
         self.shift = nn.Buffer(torch.tensor(card.mean).view(1, 3, 1, 1) * 255)
         self.scale = nn.Buffer(torch.tensor(card.std).view(1, 3, 1, 1) * 255)
 
-    def forward(self, images: Tensor, size: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, images: Tensor, size: Tensor | None = None) -> Tensor:  # type: ignore[override]
         normalized = (images.float() - self.shift) / self.scale
         # While tracing, the elements of `size` are tensors: they become inputs of the graph.
-        return super().forward(normalized, (size[0], size[1]))["out"]  # type: ignore[arg-type]
+        output = None if size is None else (size[0], size[1])
+        return super().forward(normalized, output)["out"]  # type: ignore[arg-type]
 
 
 class _LiteHead(LRASPPHead):  # type: ignore[misc]
@@ -137,42 +170,65 @@ class Agreement:
     largest_score_difference: float
 
 
+class ExportImages(WholeImages):
+    """Images as inputs of an ONNX file, with labels at the size of its output.
+
+    Args:
+        samples: images and their ground truth.
+        size: the shorter side in pixels to which images are resized.
+        fixed_size: the (height, width) to which images and labels are resized instead.
+    """
+
+    def __init__(
+        self, samples: Sequence[Sample], size: int, fixed_size: tuple[int, int] | None = None
+    ) -> None:
+        super().__init__(samples, size)
+        self.fixed_size = fixed_size
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        if self.fixed_size is None:
+            return super().__getitem__(index)
+        image, labels = self.samples[index].read()
+        nearest = InterpolationMode.NEAREST_EXACT
+        return (
+            transforms.resize(image, self.fixed_size, antialias=True),
+            transforms.resize(labels[None], self.fixed_size, nearest)[0],
+        )
+
+
 def compare_networks(
     first: Network,
     others: Mapping[str, Network],
-    samples: Sequence[Sample],
+    images: ExportImages,
     batch_size: int,
 ) -> dict[str, Agreement]:
-    """Compare the predictions of networks with those of a first one, at the original resolution.
+    """Compare the predictions of networks with those of a first one.
 
     Args:
         first: the reference.
         others: the networks to compare with it, by name.
-        samples: images and their ground truth.
+        images: images and their ground truth.
         batch_size: the maximum number of images of one size in a batch.
 
     Returns:
         The agreement of each of `others` with `first`.
 
     Raises:
-        UserError: `samples` is empty.
+        UserError: there are no images.
     """
-    if not samples:
+    if not images.samples:
         raise UserError("split.ratios.test: the split has no images to check the export with")
     classes = len(first.card.classes)
-    dataset = WholeImages(samples, first.card.size)
     confusions: list[Confusion] = [np.zeros((classes, classes), np.int64) for _ in (first, *others)]
     equal, pixels = [0 for _ in others], 0
-    batches = batches_of_equal_size(samples, batch_size)
+    # A file with a fixed size takes one image.
+    batches = batches_of_equal_size(images.samples, batch_size if images.fixed_size is None else 1)
     for indices in show_progress(batches, "comparison with PyTorch", unit="batches"):
-        images, ground_truths = map(
-            torch.stack, zip(*(dataset[index] for index in indices), strict=True)
+        batch, ground_truths = map(
+            torch.stack, zip(*(images[index] for index in indices), strict=True)
         )
         height, width = ground_truths.shape[-2:]
-        labels = [
-            network(images, (height, width)).max(dim=1).indices
-            for network in (first, *others.values())
-        ]
+        labels = [network.labels(batch, (height, width)) for network in (first, *others.values())]
         for position, other in enumerate(labels[1:]):
             equal[position] += int((labels[0] == other).sum())
         pixels += ground_truths.numel()
@@ -222,7 +278,7 @@ def median_latency(
     Args:
         networks: the networks by name.
         images: uint8 (B, 3, h, w).
-        size: the (height, width) of the logits.
+        size: the (height, width) of the labels.
         repeats: the number of measurements of each network.
 
     Returns:
@@ -232,7 +288,7 @@ def median_latency(
     for repeat in show_progress(range(-2, repeats), "latency", unit="rounds"):
         for name, network in networks.items():
             started = time.perf_counter()
-            network(images, size)
+            network.labels(images, size)
             if repeat >= 0:  # skip the warm-up
                 seconds[name].append(time.perf_counter() - started)
     return {name: round(statistics.median(taken) * 1000, 2) for name, taken in seconds.items()}

@@ -20,9 +20,8 @@ from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import onnx
-import torch
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnxruntime.quantization import (
     CalibrationDataReader,
     QDQQuantizer,
@@ -34,13 +33,12 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from torch import Tensor
 
 from cocoseg.core.errors import UserError
-from cocoseg.core.files import atomic_file
 from cocoseg.core.progress import show_progress
 from cocoseg.core.seeding import sort_key
-from cocoseg.export.onnx import Agreement
-from cocoseg.inference.backends import Network, load_onnx
+from cocoseg.export.onnx import Agreement, ExportImages, save_onnx
+from cocoseg.inference.backends import Network, OnnxNetwork, open_onnx
 from cocoseg.inference.confusion import count_confusion, mean_of_defined_ious
-from cocoseg.inference.dataset import Sample, WholeImages
+from cocoseg.inference.dataset import Sample
 
 logger = logging.getLogger(__name__)
 
@@ -66,27 +64,34 @@ _FRACTION_OF_WEIGHTS = 0.01
 def write_float16(source: Path, path: Path) -> None:
     """Copy the float32 file `source` with weights in half precision; logits stay float32."""
     model = onnx.load(source)
-    # The upsampling of the logits stays in float32: in half precision, more logits would be equal.
-    last = next(node.name for node in model.graph.node if "logits" in node.output)
+    # The converter rounds every result to half precision, in which more logits would be equal.
+    # Therefore the upsampling of the logits is not converted.
+    upsampling = next(node for node in model.graph.node if "logits" in node.output)
+    logits = model.graph.output.pop()
+    model.graph.node.remove(upsampling)
+    coarse = helper.make_tensor_value_info(upsampling.input[0], TensorProto.FLOAT, None)
+    model.graph.output.append(coarse)
     with _quiet():
-        model = convert_float_to_float16(model, keep_io_types=True, node_block_list=[last])
-    _save(model, path)
+        model = convert_float_to_float16(model, keep_io_types=True)
+    model.graph.node.append(upsampling)
+    model.graph.output[0].CopyFrom(logits)
+    save_onnx(model, path)
 
 
 def write_int8(
-    source: Path, path: Path, samples: Sequence[Sample], *, max_loss: float, threads: int
+    source: Path, path: Path, images: ExportImages, *, max_loss: float, threads: int
 ) -> list[str]:
     """Write an int8 copy of a float32 file.
 
     The first layer stays in float32, because 8 bits are slower for its three input channels. Other
-    layers return to float32, those with the largest errors first, until the mean IoU on `samples`
+    layers return to float32, those with the largest errors first, until the mean IoU on `images`
     is at most half of `max_loss` below that of `source`. If this requires more than 1% of the
     weights, the best combination tried is used.
 
     Args:
         source: the float32 file.
         path: the file to write.
-        samples: images and ground truth for calibration; at least one.
+        images: images and ground truth for calibration; at least one.
         max_loss: the mean IoU that may be lost on the test images.
         threads: the number of CPU threads.
 
@@ -94,10 +99,10 @@ def write_int8(
         The layers in float32, in the order of the network.
     """
     with tempfile.TemporaryDirectory() as directory, _quiet():
-        model = _Quantization(source, Path(directory), samples, threads)
+        model = _Quantization(source, Path(directory), images, threads)
         limit = max_loss * _FRACTION_OF_LOSS
         in_float = choose_float_layers(model.weights, model.loss, model.errors, limit)
-        _save(model.quantize(in_float), path)
+        save_onnx(model.quantize(in_float), path)
     return in_float
 
 
@@ -216,14 +221,10 @@ def choose_calibration(samples: Sequence[Sample], count: int) -> list[Sample]:
 class _Quantization:
     """A float32 file and its quantized copies, evaluated on the calibration images."""
 
-    def __init__(
-        self, source: Path, directory: Path, samples: Sequence[Sample], threads: int
-    ) -> None:
-        network = load_onnx(source, threads=threads)
-        card = network.card
-        self._classes = len(card.classes)
-        images = WholeImages(samples, card.size)
-        self._images = [images[index] for index in range(len(samples))]
+    def __init__(self, source: Path, directory: Path, images: ExportImages, threads: int) -> None:
+        network = open_onnx(source, threads=threads)
+        self._classes = len(network.card.classes)
+        self._images = [images[index] for index in range(len(images.samples))]
         self._directory = directory
         self._threads = threads
         self._model = onnx.shape_inference.infer_shapes(_with_wide_depthwise(onnx.load(source)))
@@ -234,7 +235,7 @@ class _Quantization:
                 layer = _layer(node)
                 self.weights[layer] = self.weights.get(layer, 0) + sizes[node.input[1]]
         self._labels, self._miou = self._evaluate(network)
-        self._ranges = self._calibrate()
+        self._ranges = self._calibrate(network)
 
     def loss(self, in_float: Sequence[str]) -> float:
         """The mean IoU lost by quantizing all layers except `in_float`."""
@@ -265,12 +266,12 @@ class _Quantization:
         del quantized.graph.value_info[:]
         return _with_integer_gates(quantized)
 
-    def _calibrate(self) -> TensorsData:
+    def _calibrate(self, network: OnnxNetwork) -> TensorsData:
         """Find the range of every activation on the images."""
         path = self._directory / "calibration.onnx"
-        _save(self._model, path)
+        save_onnx(self._model, path)
         calibrator = create_calibrator(path, _OPERATIONS, self._directory / "augmented.onnx")
-        calibrator.collect_data(_Reader(self._images))
+        calibrator.collect_data(_Reader(network, self._images))
         ranges = calibrator.compute_data()
         for node in self._model.graph.node:
             if node.op_type in _GATES:
@@ -284,8 +285,8 @@ class _Quantization:
 
     def _load(self, model: ModelProto) -> Network:
         path = self._directory / "candidate.onnx"
-        _save(model, path)
-        return load_onnx(path, threads=self._threads)
+        save_onnx(model, path)
+        return open_onnx(path, threads=self._threads)
 
     def _evaluate(self, network: Network, count: int | None = None) -> tuple[list[Tensor], float]:
         """Predict all images, or the first `count`: the labels and their mean IoU."""
@@ -293,7 +294,7 @@ class _Quantization:
         labels = []
         for image, ground_truth in show_progress(self._images[:count], "int8: evaluation"):
             height, width = ground_truth.shape
-            found = network(image[None], (height, width))[0].max(dim=0).indices.to(torch.uint8)
+            found = network.labels(image[None], (height, width))[0]
             confusion += count_confusion(ground_truth.numpy(), found.numpy(), self._classes)
             labels.append(found)
         return labels, mean_of_defined_ious(confusion)
@@ -302,10 +303,10 @@ class _Quantization:
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
     """Images, one at a time, as inputs of the ONNX file."""
 
-    def __init__(self, images: Sequence[tuple[Tensor, Tensor]]) -> None:
+    def __init__(self, network: OnnxNetwork, images: Sequence[tuple[Tensor, Tensor]]) -> None:
         self._inputs = (
-            {"images": image[None].contiguous().numpy(), "size": np.array(ground_truth.shape)}
-            for image, ground_truth in show_progress(images, "int8: calibration")
+            network.feeds(image[None], (labels.shape[0], labels.shape[1]))
+            for image, labels in show_progress(images, "int8: calibration")
         )
 
     def get_next(self) -> dict[str, NDArray[Any]] | None:
@@ -398,12 +399,6 @@ def _add(graph: GraphProto, name: str, array: NDArray[Any] | np.generic) -> str:
     """Add a constant to the graph and return its name."""
     graph.initializer.append(numpy_helper.from_array(np.asarray(array), name))
     return name
-
-
-def _save(model: ModelProto, path: Path) -> None:
-    model.producer_name, model.producer_version = "cocoseg", ""
-    with atomic_file(path) as temporary:
-        temporary.write_bytes(model.SerializeToString(deterministic=True))
 
 
 @contextmanager

@@ -7,11 +7,12 @@ logits = network(images, (480, 640))
 
 import functools
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cocoseg.core.errors import MissingFileError, UserError
@@ -45,8 +46,12 @@ class Network(Protocol):
             Logits, float32 (B, classes, *size), on `device`.
         """
 
+    def labels(self, images: Tensor, size: tuple[int, int]) -> Tensor:
+        """Predict labels, uint8 (B, *size), of images as in `__call__`."""
+        return self(images, size).max(dim=1).indices.to(torch.uint8)
 
-class TorchNetwork:
+
+class TorchNetwork(Network):
     """A PyTorch model in evaluation mode with folded batch norms, as a Network."""
 
     def __init__(self, model: SegmentationNetwork, card: ModelCard, device: torch.device) -> None:
@@ -60,22 +65,36 @@ class TorchNetwork:
         return logits
 
 
-class OnnxNetwork:
+class OnnxNetwork(Network):
     """An ONNX file of the export stage, as a Network on the CPU; created by `load_onnx`."""
 
     def __init__(self, session: onnxruntime.InferenceSession, card: ModelCard) -> None:
         self.card = card
         self.device = torch.device("cpu")
+        self.inputs = [value.name for value in session.get_inputs()]
+        self.outputs = [value.name for value in session.get_outputs()]
         self._session = session
 
     def __call__(self, images: Tensor, size: tuple[int, int]) -> Tensor:
-        inputs = {"images": images.contiguous().numpy(), "size": np.array(size)}
-        (logits,) = self._session.run(["logits"], inputs)
-        return torch.from_numpy(logits)
+        return self._run("logits", images, size)
+
+    def labels(self, images: Tensor, size: tuple[int, int]) -> Tensor:
+        if "labels" in self.outputs:
+            return self._run("labels", images, size)
+        return super().labels(images, size)
+
+    def feeds(self, images: Tensor, size: tuple[int, int]) -> dict[str, NDArray[Any]]:
+        """The arguments of `__call__` as inputs of the file; with a fixed size, only the images."""
+        values = {"images": images.contiguous().numpy(), "size": np.array(size)}
+        return {name: values[name] for name in self.inputs}
+
+    def _run(self, output: str, images: Tensor, size: tuple[int, int]) -> Tensor:
+        (result,) = self._session.run([output], self.feeds(images, size))
+        return torch.from_numpy(result)
 
 
 def load_onnx(path: Path, device: str = "cpu", threads: int = 0) -> OnnxNetwork:
-    """Load an ONNX file of the export stage.
+    """Load an ONNX file of the export stage that has logits of any size.
 
     Args:
         path: the file.
@@ -84,8 +103,20 @@ def load_onnx(path: Path, device: str = "cpu", threads: int = 0) -> OnnxNetwork:
 
     Raises:
         MissingFileError: the file does not exist.
-        UserError: the file is damaged or not from this project, or the device is not available.
+        UserError: the file is damaged, not from this project, or written for other runtimes, or the
+            device is not available.
     """
+    network = open_onnx(path, device, threads)
+    if "logits" not in network.outputs or "size" not in network.inputs:
+        key = "output" if "logits" not in network.outputs else "fixed_size"
+        raise UserError(
+            f"{path} was written with export.{key} for other runtimes: use models/model.safetensors"
+        )
+    return network
+
+
+def open_onnx(path: Path, device: str = "cpu", threads: int = 0) -> OnnxNetwork:
+    """Open an ONNX file of the export stage as `load_onnx` does, with any inputs and outputs."""
     if not path.is_file():
         raise MissingFileError(
             f"{path} not found: in the project's directory, create it with `dvc repro export` or "

@@ -16,6 +16,8 @@ class MaxLoss(Section):
 class ExportParams(Section):
     opset: Annotated[int, Field(ge=13, le=20)]
     variants: list[Literal["float32", "float16", "int8"]]
+    output: Literal["logits", "labels", "both"]
+    fixed_size: tuple[PositiveInt, PositiveInt] | None
     max_loss: MaxLoss
     calibration_images: PositiveInt
     batch_size: PositiveInt
