@@ -56,7 +56,7 @@ def write_onnx(
     model: SegmentationNetwork,
     card: ModelCard,
     opset: int,
-    fixed_size: tuple[int, int] | None = None,
+    fixed_size: list[int] | None = None,
 ) -> None:
     """Write a model as ONNX; equal weights give equal bytes.
 
@@ -65,7 +65,7 @@ def write_onnx(
         model: the network; left unchanged.
         card: its metadata.
         opset: the ONNX opset, from 13 to 20.
-        fixed_size: the (height, width) of one image and its logits, or None for any sizes.
+        fixed_size: the [height, width] of one image and its logits, or None for any sizes.
     """
     height, width = fixed_size or (96, 128)
     images = torch.zeros(1 if fixed_size else 2, 3, height, width, dtype=torch.uint8)
@@ -176,11 +176,11 @@ class ExportImages(WholeImages):
     Args:
         samples: images and their ground truth.
         size: the shorter side in pixels to which images are resized.
-        fixed_size: the (height, width) to which images and labels are resized instead.
+        fixed_size: the [height, width] to which images and labels are resized instead.
     """
 
     def __init__(
-        self, samples: Sequence[Sample], size: int, fixed_size: tuple[int, int] | None = None
+        self, samples: Sequence[Sample], size: int, fixed_size: list[int] | None = None
     ) -> None:
         super().__init__(samples, size)
         self.fixed_size = fixed_size

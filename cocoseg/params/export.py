@@ -17,7 +17,7 @@ class ExportParams(Section):
     opset: Annotated[int, Field(ge=13, le=20)]
     variants: list[Literal["float32", "float16", "int8"]]
     output: Literal["logits", "labels", "both"]
-    fixed_size: tuple[PositiveInt, PositiveInt] | None
+    fixed_size: Annotated[list[PositiveInt], Field(min_length=2, max_length=2)] | None
     max_loss: MaxLoss
     calibration_images: PositiveInt
     batch_size: PositiveInt

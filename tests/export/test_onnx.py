@@ -1,22 +1,31 @@
 """ONNX files reproduce the model, describe themselves, and are dropped if they lose too much."""
 
 import json
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 import yaml
 from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
+from PIL import Image
 from torch import Tensor
 
 import cocoseg
 from cocoseg.core.errors import UserError
 from cocoseg.export import quantize
+from cocoseg.export.labels import add_labels
 from cocoseg.export.onnx import (
     Agreement,
+    ExportImages,
     compare_networks,
     median_latency,
     require_agreement,
@@ -26,10 +35,11 @@ from cocoseg.export.quantize import (
     choose_calibration,
     choose_float_layers,
     drop_lossy,
+    write_float16,
     write_int8,
 )
-from cocoseg.inference.backends import TorchNetwork, _providers, load_onnx
-from cocoseg.inference.dataset import Sample
+from cocoseg.inference.backends import TorchNetwork, _providers, load_onnx, open_onnx
+from cocoseg.inference.dataset import Sample, resize_shorter_side
 from cocoseg.models.weights import save_model
 from stages import export
 from tests import ROOT
@@ -57,6 +67,14 @@ def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def samples(tmp_path: Path) -> list[Sample]:
     sizes = [(64, 48), (48, 64), (64, 48), (90, 50)]
     return [make_sample(tmp_path, f"{i}", *size) for i, size in enumerate(sizes)]
+
+
+def axes(values: Sequence[onnx.ValueInfoProto]) -> dict[str, list[str | int]]:
+    """The names or sizes of the dimensions of each value."""
+    return {
+        value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in values
+    }
 
 
 @pytest.mark.parametrize(
@@ -87,8 +105,9 @@ def test_the_file_contains_the_model_card(onnx_file: Path) -> None:
     (entry,) = proto.metadata_props
     assert entry.key == "cocoseg"
     assert json.loads(entry.value)["classes"] == list(NAMES)
-    assert [value.name for value in proto.graph.input] == ["images", "size"]
-    assert [value.name for value in proto.graph.output] == ["logits"]
+    assert axes(proto.graph.input) == {"images": ["batch", 3, "height", "width"], "size": [2]}
+    expected = ["batch", len(NAMES), "output_height", "output_width"]
+    assert axes(proto.graph.output) == {"logits": expected}
 
 
 def test_equal_models_give_equal_bytes_without_traces_of_the_machine(
@@ -111,12 +130,110 @@ def test_the_export_leaves_the_model_unchanged(tmp_path: Path) -> None:
     assert [type(module) for module in model.modules()] == kinds
 
 
-@pytest.mark.parametrize("opset", [13, 20])
-def test_the_lowest_and_highest_allowed_opset_work(tmp_path: Path, opset: int) -> None:
-    write_onnx(tmp_path / "model.onnx", *lively_model(), opset=opset)
-    assert onnx.load(tmp_path / "model.onnx").opset_import[0].version == opset
-    network = load_onnx(tmp_path / "model.onnx")
-    assert network(torch.zeros(1, 3, 48, 64, dtype=torch.uint8), (5, 6)).shape == (1, 3, 5, 6)
+FORMS = [("logits", None), ("labels", None), ("both", None), ("labels", [64, 96])]
+"""Outputs and fixed sizes of ONNX files."""
+
+
+@pytest.mark.parametrize(
+    ("architecture", "opset"),
+    [
+        *((name, 18) for name in LAST_LAYERS),
+        (next(iter(LAST_LAYERS)), 13),
+        ("lraspp_mobilenet_v3_large", 20),
+    ],
+)
+def test_every_variant_is_valid_and_loads_without_a_warning(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], architecture: str, opset: int
+) -> None:
+    samples = [make_sample(tmp_path)]
+    for output, fixed_size in FORMS:
+        paths = [tmp_path / f"{name}.onnx" for name in ("float32", "float16", "int8")]
+        model, card = lively_model(architecture)
+        write_onnx(paths[0], model, card, opset, fixed_size)
+        write_float16(*paths[:2])
+        images = ExportImages(samples, card.size, fixed_size)
+        write_int8(paths[0], paths[2], images, max_loss=1, threads=1)
+        for path in paths:
+            if output != "logits":
+                add_labels(path, keep_logits=output == "both")
+            onnx.checker.check_model(path, full_check=True)
+            proto = onnx.load(path)
+            assert {entry.domain: entry.version for entry in proto.opset_import}[""] == opset
+            capfd.readouterr()
+            onnxruntime.InferenceSession(path)
+            assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("size", [(10, 20), (97, 200), (1, 1)])
+def test_labels_in_the_graph_are_the_argmax_of_the_logits(
+    tmp_path: Path, onnx_file: Path, size: tuple[int, int]
+) -> None:
+    path = tmp_path / "labels.onnx"
+    shutil.copy(onnx_file, path)
+    add_labels(path, keep_logits=False)
+    proto = onnx.load(path)
+    assert axes(proto.graph.output) == {"labels": ["batch", "output_height", "output_width"]}
+    rgb = np.stack([blotches(75, 96, seed) for seed in range(2)])
+    images = torch.from_numpy(rgb).permute(0, 3, 1, 2)
+    labels = open_onnx(path).labels(images, size)
+    assert labels.dtype == torch.uint8
+    expected = load_onnx(onnx_file).labels(images, size)
+    assert labels.shape == expected.shape == (2, *size)
+    assert (labels == expected).float().mean() > 0.999
+
+
+def test_onnx_reference_runs_the_labels_in_the_graph(tmp_path: Path) -> None:
+    path = tmp_path / "labels.onnx"
+    write_onnx(path, *lively_model("lraspp_mobilenet_v3_large"), opset=18)
+    add_labels(path, keep_logits=False)
+    network = open_onnx(path)
+    images = torch.from_numpy(blotches(33, 40)).permute(2, 0, 1)[None]
+    (labels,) = ReferenceEvaluator(onnx.load(path)).run(None, network.feeds(images, (20, 30)))
+    assert (labels == network.labels(images, (20, 30)).numpy()).mean() > 0.99
+
+
+def test_a_file_with_both_outputs_gives_the_same_logits_as_before(
+    tmp_path: Path, onnx_file: Path
+) -> None:
+    path = tmp_path / "both.onnx"
+    shutil.copy(onnx_file, path)
+    add_labels(path, keep_logits=True)
+    images = torch.from_numpy(blotches(48, 64)).permute(2, 0, 1)[None]
+    assert torch.equal(load_onnx(path)(images, (50, 60)), load_onnx(onnx_file)(images, (50, 60)))
+    assert torch.equal(
+        load_onnx(path).labels(images, (50, 60)), load_onnx(onnx_file).labels(images, (50, 60))
+    )
+
+
+def test_a_file_with_a_fixed_size_has_one_input_and_no_free_axis(
+    tmp_path: Path, samples: list[Sample]
+) -> None:
+    model, card = lively_model()
+    path = tmp_path / "fixed.onnx"
+    write_onnx(path, model, card, 18, fixed_size=[64, 96])
+    proto = onnx.load(path)
+    assert axes(proto.graph.input) == {"images": [1, 3, 64, 96]}
+    assert axes(proto.graph.output) == {"logits": [1, len(NAMES), 64, 96]}
+    images = ExportImages(samples, card.size, [64, 96])
+    assert {tuple(image.shape) for image, _ in images} == {(3, 64, 96)}
+    ours = TorchNetwork(model, card, CPU)
+    result = compare_networks(ours, {"fixed": open_onnx(path)}, images, 8)["fixed"]
+    require_agreement(result, path, 0.001)
+    add_labels(path, keep_logits=False)
+    assert axes(onnx.load(path).graph.output) == {"labels": [1, 64, 96]}
+    assert compare_networks(ours, {"fixed": open_onnx(path)}, images, 8)["fixed"] == result
+
+
+@pytest.mark.parametrize(("key", "fixed_size"), [("output", None), ("fixed_size", [64, 96])])
+def test_predict_refuses_a_file_for_other_runtimes(
+    tmp_path: Path, key: str, fixed_size: list[int] | None
+) -> None:
+    path = tmp_path / "model.onnx"
+    write_onnx(path, *lively_model(), 18, fixed_size)
+    if key == "output":
+        add_labels(path, keep_logits=False)
+    with pytest.raises(UserError, match=rf"^[^\n]*model\.onnx was written with export\.{key} "):
+        cocoseg.load(path)
 
 
 def test_int8_predicts_as_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,9 +251,10 @@ def test_int8_predicts_as_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for opset in (13, 18):  # HardSwish is an operation since opset 14
         paths = tmp_path / "float32.onnx", tmp_path / "int8.onnx"
         write_onnx(paths[0], result.model, result.card, opset)
-        assert write_int8(*paths, samples, max_loss=1, threads=1) == ["backbone.0"]
+        images = ExportImages(samples, result.card.size)
+        assert write_int8(*paths, images, max_loss=1, threads=1) == ["backbone.0"]
         float32, int8 = (load_onnx(path, threads=1) for path in paths)
-        found = compare_networks(float32, {"int8": int8}, samples, 8)["int8"]
+        found = compare_networks(float32, {"int8": int8}, images, 8)["int8"]
         assert found.miou > 0.5
         assert found.agreement > 0.95
     assert limits == [0.5, 0.5]  # half of max_loss, to leave a margin for the test images
@@ -173,6 +291,25 @@ def test_calibration_images_do_not_depend_on_the_order_of_samples() -> None:
     assert choose_calibration(samples, 20)[:4] == chosen
     with pytest.raises(UserError, match="int8 calibration requires training images"):
         choose_calibration([], 4)
+
+
+def test_the_documented_recipe_predicts_as_the_predictor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("models/onnx").mkdir(parents=True)
+    model, card = lively_model("lraspp_mobilenet_v3_large")
+    card = replace(card, size=480)
+    write_onnx(Path("models/onnx/float32.onnx"), model, card, opset=18)
+    Image.fromarray(blotches(427, 640)).save("photo.jpg")
+    text = (ROOT / "docs/deployment.md").read_text(encoding="utf-8")
+    (recipe,) = re.findall(r"```python\n(import json.*?)```", text, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(recipe, names)
+    image = torch.zeros(3, 427, 640, dtype=torch.uint8)
+    assert names["small"].size[::-1] == resize_shorter_side(image, card.size).shape[1:]
+    expected = cocoseg.load("models/onnx/float32.onnx").predict("photo.jpg").labels
+    assert (names["labels"] == expected).mean() > 0.99
 
 
 @pytest.mark.parametrize("content", [b"", b"not onnx", "truncated", "foreign"])
@@ -216,7 +353,7 @@ def test_the_agreement_of_an_export_meets_the_requirement(
     onnx_file: Path, samples: list[Sample]
 ) -> None:
     ours, theirs = TorchNetwork(*lively_model(), CPU), load_onnx(onnx_file)
-    result = compare_networks(ours, {"theirs": theirs}, samples, batch_size=2)["theirs"]
+    result = compare_networks(ours, {"theirs": theirs}, ExportImages(samples, 96), 2)["theirs"]
     require_agreement(result, onnx_file, 0.001)
 
 
@@ -239,7 +376,9 @@ def iou(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
 def test_agreement_counts_all_pixels_and_scores(tmp_path: Path) -> None:
     samples = [make_sample(tmp_path, f"{i}", *size) for i, size in enumerate([(64, 48), (40, 60)])]
     others = {"same": constant_network(0), "half": constant_network(0, 1)}
-    same, half = compare_networks(constant_network(0), others, samples, 8).values()
+    same, half = compare_networks(
+        constant_network(0), others, ExportImages(samples, 96), 8
+    ).values()
     assert (same.agreement, same.loss, same.largest_score_difference) == (1, 0, 0)
     assert half.agreement == 0.5
     ground_truth = np.concatenate([sample.read()[1].numpy().ravel() for sample in samples])
@@ -265,7 +404,9 @@ def test_an_export_that_differs_from_the_model_is_refused(
 
 def test_an_export_cannot_be_checked_without_images() -> None:
     with pytest.raises(UserError, match="no images to check"):
-        compare_networks(constant_network(0), {"same": constant_network(0)}, [], 8)
+        compare_networks(
+            constant_network(0), {"same": constant_network(0)}, ExportImages([], 96), 8
+        )
 
 
 def test_latency_is_the_median_after_the_warm_up_in_milliseconds(
