@@ -25,7 +25,8 @@ labels (float[batch, classes, output_height, output_width] logits)
 
 # Bilinear upsampling is separable: the columns of all rows first, then one row after the other.
 # Output row y is between the rows floor(s) and floor(s) + 1 of the coarse logits, where
-# s = (y + 0.5) * inputs / outputs - 0.5.
+# s = (y + 0.5) * inputs / outputs - 0.5. ONNX's reference implementation concatenates the rows of a
+# loop where the specification stacks them; the Reshape is correct for both.
 _BY_ROW = """
 labels (float[batch, classes, coarse_height, coarse_width] coarse, int64[2] size)
     => (uint8[batch, output_height, output_width] labels)
@@ -75,7 +76,11 @@ labels (float[batch, classes, coarse_height, coarse_width] coarse, int64[2] size
         best = ArgMax<axis = 1, keepdims = 0>(row_logits)
         row_labels = Cast<to = 2>(best)
     }>
-    labels = Transpose<perm = [1, 0, 2]>(stacked)
+    height = Slice(size, start, width_index)
+    batch = Slice(shape, start, width_index)
+    stacked_shape = Concat<axis = 0>(height, batch, width)
+    by_row = Reshape(stacked, stacked_shape)
+    labels = Transpose<perm = [1, 0, 2]>(by_row)
 }
 """
 
