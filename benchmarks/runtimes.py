@@ -74,7 +74,11 @@ def _opencv(path: str) -> Session:
 def _tract(path: str) -> Session:
     import tract
 
-    model = tract.onnx().load(path).into_model().into_runnable()
+    try:
+        model = tract.onnx().load(path).into_model().into_runnable()
+    except Exception as error:  # its messages end with a stack trace
+        message = " ".join(str(error).partition("Stack backtrace")[0].split())
+        raise SystemExit(f"Error: {message}") from None
     return lambda feeds: model.run(list(feeds.values()))[0].to_numpy()
 
 
@@ -90,7 +94,7 @@ def main() -> None:
     parser.add_argument("--child", nargs=3, metavar=("RUNTIME", "FILE", "DIRECTORY"))
     options = parser.parse_args()
     if options.child:
-        _run(*options.child)
+        _predict(*options.child)
         return
     print(machine("onnxruntime"))
     commands = {}
@@ -133,18 +137,9 @@ def _compare(commands: dict[str, list[str]], models: Path, count: int, directory
         for name, command in commands.items():
             result = directory / "times.json"
             result.unlink(missing_ok=True)
-            try:
-                done = subprocess.run(
-                    [*command, str(path), str(directory)],
-                    capture_output=True, text=True, timeout=_SECONDS, check=False,
-                )  # fmt: skip
-                problem = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[
-                    -1
-                ]
-            except subprocess.TimeoutExpired:
-                problem = f"more than {_SECONDS} s"
+            problem = _run(command, path, directory)
             if not result.exists():
-                print(f"{path.stem:8}  {name:16}  fails: {problem[:200]}", flush=True)
+                print(f"{path.stem:8}  {name:16}  fails: {problem}", flush=True)
                 continue
             found = [
                 np.fromfile(directory / f"{index}.labels", np.uint8).reshape(labels.shape)
@@ -160,7 +155,24 @@ def _compare(commands: dict[str, list[str]], models: Path, count: int, directory
             print(f"{path.stem:8}  {name:16}  {same:.4f}  {miou:.3f}  {taken:7.1f} ms", flush=True)
 
 
-def _run(runtime: str, file: str, directory: str) -> None:
+def _run(command: list[str], path: Path, directory: Path) -> str:
+    """Run a runtime, and return the last message on standard error that says `Error`."""
+    try:
+        done = subprocess.run(
+            [*command, str(path), str(directory)],
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            timeout=_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"more than {_SECONDS} s"
+    lines = [line.strip() for line in done.stderr.splitlines() if "error" in line.lower()]
+    return lines[-1][:200] if lines else f"exit status {done.returncode}"
+
+
+def _predict(runtime: str, file: str, directory: str) -> None:
     """Write the labels of all images, and `times.json` with their milliseconds."""
     session, times = PYTHON[runtime](file), []
     for index, entry in enumerate(json.loads(Path(directory, "inputs.json").read_text())):

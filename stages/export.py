@@ -16,7 +16,7 @@ import torch
 
 from cocoseg.core.files import atomic_directory, write_json
 from cocoseg.core.stage import run_stage
-from cocoseg.export.labels import add_labels
+from cocoseg.export.label_output import add_labels
 from cocoseg.export.onnx import (
     ExportImages,
     compare_networks,

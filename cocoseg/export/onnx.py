@@ -5,7 +5,7 @@ The inputs and the outputs of the graph:
     images   uint8 (batch, 3, height, width)   RGB, 0 to 255; all dimensions but the 3 are dynamic
     size     int64 (2,)                        the (H, W) of the output: that of the original image
     logits   float32 (batch, classes, H, W)    the label of a pixel is the argmax over the classes
-    labels   uint8 (batch, H, W)               added by `cocoseg.export.labels`
+    labels   uint8 (batch, H, W)               added by `cocoseg.export.label_output`
 
 The caller resizes images so that their shorter side has the `size` of the model card (bilinear,
 antialiased). The graph includes normalization and the bilinear upsampling of the logits. The

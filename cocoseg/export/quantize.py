@@ -22,6 +22,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 from onnxruntime.quantization import (
     CalibrationDataReader,
     QDQQuantizer,
@@ -97,11 +98,19 @@ def write_int8(
 
     Returns:
         The layers in float32, in the order of the network.
+
+    Raises:
+        UserError: ONNX Runtime fails to run the network in 8 bits.
     """
     with tempfile.TemporaryDirectory() as directory, _quiet():
         model = _Quantization(source, Path(directory), images, threads)
         limit = max_loss * _FRACTION_OF_LOSS
-        in_float = choose_float_layers(model.weights, model.loss, model.errors, limit)
+        try:
+            in_float = choose_float_layers(model.weights, model.loss, model.errors, limit)
+        except Fail:
+            raise UserError(
+                "export.variants: ONNX Runtime cannot compute this network in 8 bits; remove int8"
+            ) from None
         save_onnx(model.quantize(in_float), path)
     return in_float
 
@@ -315,7 +324,8 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
 
 def _layer(node: NodeProto) -> str:
     """The layer of a node, such as `backbone.4`; a node outside all layers is its own layer."""
-    names = node.name.split("/")[1:]
+    # The encoders of timm have all their layers in a module `model`.
+    names = [name for name in node.name.split("/")[1:] if name != "model"]
     return names[1] if len(names) > 2 else node.name
 
 

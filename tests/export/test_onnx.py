@@ -22,7 +22,7 @@ from torch import Tensor
 import cocoseg
 from cocoseg.core.errors import UserError
 from cocoseg.export import quantize
-from cocoseg.export.labels import add_labels
+from cocoseg.export.label_output import add_labels
 from cocoseg.export.onnx import (
     Agreement,
     ExportImages,
@@ -130,38 +130,52 @@ def test_the_export_leaves_the_model_unchanged(tmp_path: Path) -> None:
     assert [type(module) for module in model.modules()] == kinds
 
 
-FORMS = [("logits", None), ("labels", None), ("both", None), ("labels", [64, 96])]
-"""Outputs and fixed sizes of ONNX files."""
-
-
 @pytest.mark.parametrize(
-    ("architecture", "opset"),
+    ("architecture", "opset", "output", "fixed_size"),
     [
-        *((name, 18) for name in LAST_LAYERS),
-        (next(iter(LAST_LAYERS)), 13),
-        ("lraspp_mobilenet_v3_large", 20),
+        ("deeplabv3_mobilenet_v3_large", 13, "labels", None),
+        ("deeplabv3plus_mobilenet_v3_large", 18, "both", None),
+        ("lraspp_mobilenet_v3_large", 18, "logits", None),
+        ("lraspp_mobilenet_v3_large", 20, "labels", [64, 96]),
+        *((name, 18, "labels", None) for name in ENCODERS if name != "fpn"),
     ],
 )
 def test_every_variant_is_valid_and_loads_without_a_warning(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], architecture: str, opset: int
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    architecture: str,
+    opset: int,
+    output: str,
+    fixed_size: list[int] | None,
 ) -> None:
-    samples = [make_sample(tmp_path)]
-    for output, fixed_size in FORMS:
-        paths = [tmp_path / f"{name}.onnx" for name in ("float32", "float16", "int8")]
-        model, card = lively_model(architecture)
-        write_onnx(paths[0], model, card, opset, fixed_size)
-        write_float16(*paths[:2])
-        images = ExportImages(samples, card.size, fixed_size)
-        write_int8(paths[0], paths[2], images, max_loss=1, threads=1)
-        for path in paths:
-            if output != "logits":
-                add_labels(path, keep_logits=output == "both")
-            onnx.checker.check_model(path, full_check=True)
-            proto = onnx.load(path)
-            assert {entry.domain: entry.version for entry in proto.opset_import}[""] == opset
-            capfd.readouterr()
-            onnxruntime.InferenceSession(path)
-            assert capfd.readouterr().err == ""
+    model, card = lively_model(architecture, ENCODERS.get(architecture))
+    paths = [tmp_path / f"{name}.onnx" for name in ("float32", "float16", "int8")]
+    write_onnx(paths[0], model, card, opset, fixed_size)
+    write_float16(paths[0], paths[1])
+    images = ExportImages([make_sample(tmp_path)], card.size, fixed_size)
+    write_int8(paths[0], paths[2], images, max_loss=1, threads=1)
+    for path in paths:
+        if output != "logits":
+            add_labels(path, keep_logits=output == "both")
+        onnx.checker.check_model(path, full_check=True)
+        assert opset in [entry.version for entry in onnx.load(path).opset_import]
+        capfd.readouterr()
+        onnxruntime.InferenceSession(path)
+        assert capfd.readouterr().err == ""
+
+
+def test_a_network_that_cannot_run_in_8_bits_is_refused_in_one_line(
+    tmp_path: Path, samples: list[Sample]
+) -> None:
+    """ONNX Runtime fails in FPN with encoders that pad as TensorFlow does."""
+    model, card = lively_model("fpn", ENCODERS["fpn"])
+    write_onnx(tmp_path / "float32.onnx", model, card, opset=18)
+    images = ExportImages(samples, card.size)
+    with pytest.raises(UserError, match="cannot compute this network in 8 bits; remove int8"):
+        write_int8(
+            tmp_path / "float32.onnx", tmp_path / "int8.onnx", images, max_loss=0.5, threads=1
+        )
+    assert not (tmp_path / "int8.onnx").exists()
 
 
 @pytest.mark.parametrize("size", [(10, 20), (97, 200), (1, 1)])
