@@ -29,7 +29,8 @@ def load_batches(loader: DataLoader[Batch]) -> Iterator[Batch]:
         if "DataLoader worker" not in str(error):
             raise
         raise UserError(
-            "a process that loads images died, possibly out of memory: lower runtime.workers"
+            "a process that loads images died, possibly because memory or /dev/shm is full: lower "
+            "runtime.workers, or enlarge /dev/shm (docker run --shm-size=2g)"
         ) from None
 
 

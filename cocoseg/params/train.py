@@ -54,7 +54,7 @@ class TrainParams(Section):
     backbone_lr_factor: PositiveFloat
     warmup: Fraction
     weight_decay: NonNegativeFloat
-    ema_decay: Fraction
+    ema_decay: Annotated[float, Field(ge=0, lt=1)]  # 1 keeps the weights of the first step
     aux_weight: NonNegativeFloat
     dice_weight: NonNegativeFloat
     class_weights: Literal["none", "frequency"] | dict[str, PositiveFloat]

@@ -53,9 +53,13 @@ def check_training_data(
             "train: no training image has a pixel of any class, only background and ignored pixels"
             f"{crowds}"
         )
-    for name, count in zip(classes, pixels[labels], strict=True):
-        if not count:
-            logger.warning("no training image has a pixel of class %s", name)
+    absent = [name for name, count in zip(classes, pixels[labels], strict=True) if not count]
+    if absent:
+        logger.warning(
+            "no training image shows %s. Without examples, the network cannot learn a class; if a "
+            "test image shows it, its IoU is about 0 and lowers the mean IoU",
+            ", ".join(absent),
+        )
     if "val" in splits and not count_pixels(splits["val"], workers)[labels].any():
         logger.warning(
             "the validation masks show no class: mean IoU is undefined, and the last epoch is kept"

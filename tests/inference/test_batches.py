@@ -1,13 +1,17 @@
 """Predictions of samples in batches: probabilities, views and counts."""
 
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
-from cocoseg.inference.batches import Views, confusion_of_samples, predict_samples
+from cocoseg.core.errors import UserError
+from cocoseg.inference.batches import Views, confusion_of_samples, load_batches, predict_samples
 from cocoseg.inference.confusion import count_confusion
 from cocoseg.inference.dataset import Sample, resize_shorter_side
 from cocoseg.models.heads import resize_bilinear
@@ -110,3 +114,19 @@ def test_the_confusion_of_samples_counts_every_pixel(samples: list[Sample]) -> N
     confusion = confusion_of_samples(NETWORK, samples, batch_size=1, workers=0)
     assert confusion.sum() == 3 * 64 * 48
     assert np.array_equal(confusion, expected)
+
+
+class Killed(Dataset[tuple[Tensor, Tensor]]):
+    """Kills the process that loads it, as the system does if memory runs out."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+
+def test_a_killed_loader_is_an_error_that_names_the_shared_memory() -> None:
+    with pytest.raises(UserError, match=r"/dev/shm is full: lower runtime.workers, or enlarge"):
+        list(load_batches(DataLoader(Killed(), num_workers=1)))

@@ -100,6 +100,7 @@ RATIOS = {"train": 0, "val": 0, "test": 0}
         ("train.lr", float("inf"), "expected a finite number, got inf"),
         ("train.epochs", 0, "expected a number greater than 0, got 0"),
         ("train.warmup", 1.1, "expected a number of at most 1, got 1.1"),
+        ("train.ema_decay", 1.0, "expected a number less than 1, got 1.0"),
         ("train.scale", [1.0], "expected a list of at least 2 items, got [1.0]"),
         ("train.scale", SCALE, "expected the smaller scale first, got [2.0, 0.5]"),
         ("train.processes", 3, "expected a divisor of train.batch_size (8), got 3"),
