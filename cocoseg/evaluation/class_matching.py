@@ -22,11 +22,9 @@ from cocoseg.core.progress import show_progress
 from cocoseg.core.values import rounded
 from cocoseg.evaluation.statistics import (
     Interval,
-    draw_images,
-    interval_95,
-    mean_ious,
+    class_counts,
     mean_of_defined,
-    weighted_ious,
+    miou_interval,
 )
 from cocoseg.inference.backends import Network
 from cocoseg.inference.batches import SINGLE_VIEW, Views, predict_samples
@@ -94,13 +92,11 @@ def score_by_class_name(
         raise UserError("all pixels of the images are ignored: check mask.crowd and mask.overlap")
     total = confusions.sum(axis=0)
     ious = iou_scores(total)[known]
-    resamples = draw_images(len(samples))
-    resampled = weighted_ious(confusions, resamples)[:, known]
     shown = total[known][1:].any()
     recalls = recall_scores(total)[known]
     return {
         "miou": rounded(float(mean_of_defined(ious))) if shown else None,
-        "miou_interval": interval_95(mean_ious(resampled, confusions[:, known], resamples)),
+        "miou_interval": miou_interval(class_counts(confusions, known)),
         "pixel_accuracy": round(float(np.trace(total) / total.sum()), 6),
         "mean_accuracy": rounded(float(mean_of_defined(recalls))) if shown else None,
         "iou": {ours[label]: rounded(iou) for label, iou in zip(known, ious, strict=True)},

@@ -10,7 +10,6 @@ import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, NotRequired, TypedDict
 
@@ -29,11 +28,10 @@ from cocoseg.evaluation.object_recall import ObjectRecall, count_objects, summar
 from cocoseg.evaluation.statistics import (
     ImageCounts,
     Interval,
-    draw_images,
-    interval_95,
-    mean_ious,
+    class_counts,
+    iou_intervals,
     mean_of_defined,
-    weighted_ious,
+    miou_interval,
 )
 from cocoseg.inference.backends import Network
 from cocoseg.inference.batches import SINGLE_VIEW, SamplePrediction, Views, predict_samples
@@ -147,16 +145,6 @@ class Evaluation:
         total: Confusion = self.confusions.sum(axis=0)
         return total
 
-    @cached_property
-    def resamples(self) -> NDArray[np.float64]:
-        """How often each bootstrap sample contains each image, (resamples, images)."""
-        return draw_images(len(self.samples))
-
-    @cached_property
-    def resampled_ious(self) -> NDArray[np.float64]:
-        """The IoU of each class in the bootstrap samples, (resamples, classes)."""
-        return weighted_ious(self.confusions, self.resamples)
-
     def image_scores(self) -> list[float]:
         """The mean IoU of each image over the classes in its ground truth or prediction."""
         return [mean_of_defined_ious(confusion) for confusion in self.confusions]
@@ -181,9 +169,7 @@ class Evaluation:
         boundary_miou = rounded(float(mean_of_defined(self._boundary_ious())))
         result: EvaluationScores = {
             "miou": scores["miou"],
-            "miou_interval": interval_95(
-                mean_ious(self.resampled_ious, self.confusions, self.resamples)
-            ),
+            "miou_interval": miou_interval(class_counts(self.confusions)),
             "boundary_miou": None if scores["miou"] is None else boundary_miou,
             "pixel_accuracy": scores["pixel_accuracy"],
             "mean_accuracy": scores["mean_accuracy"],
@@ -207,6 +193,7 @@ class Evaluation:
         ious, dices = iou_scores(confusion), dice_scores(confusion)
         precisions, recalls = precision_scores(confusion), recall_scores(confusion)
         boundary_ious = self._boundary_ious()
+        intervals = iou_intervals(class_counts(self.confusions))
         pixels = self.confusions.sum(axis=2)
         return {
             "classes": {
@@ -216,7 +203,7 @@ class Evaluation:
                     "precision": rounded(precisions[label]),
                     "recall": rounded(recalls[label]),
                     "boundary_iou": rounded(boundary_ious[label]),
-                    "iou_interval": interval_95(self.resampled_ious[:, label]),
+                    "iou_interval": intervals[label],
                     "images": int((pixels[:, label] > 0).sum()),
                     "pixels": int(pixels[:, label].sum()),
                 }

@@ -10,7 +10,7 @@ differences come from the runs and not from the images.
 
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
 import msgspec
 import numpy as np
@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from cocoseg.core.errors import UserError
-from cocoseg.core.seeding import generator
 from cocoseg.core.values import rounded
 from cocoseg.inference.confusion import (
     Confusion,
@@ -31,29 +30,141 @@ from cocoseg.inference.confusion import (
 
 
 class Interval(TypedDict):
-    """A 95% interval; None where it is undefined."""
+    """A 95% interval; None where it cannot be estimated, for the given reason."""
 
     low: float | None
     high: float | None
+    reason: NotRequired[str]
 
 
-def draw_images(images: int, resamples: int = 1000, seed: int = 0) -> NDArray[np.float64]:
-    """Draw bootstrap samples of images (Efron, 1979).
+class ClassCounts(NamedTuple):
+    """Pixel counts of each class in each image, each (images, classes).
 
-    Images are drawn rather than pixels, since the pixels of an image are not independent.
+    Attributes:
+        intersections: the pixels in both ground truth and prediction.
+        unions: the pixels in either.
+        true_pixels: the pixels in the ground truth.
+    """
+
+    intersections: NDArray[Any]
+    unions: NDArray[Any]
+    true_pixels: NDArray[Any]
+
+    def images_of_classes(self) -> NDArray[np.int64]:
+        """The number of images whose ground truth shows each class, (classes,)."""
+        shown: NDArray[np.int64] = (self.true_pixels > 0).sum(axis=0)
+        return shown
+
+    def ious(self) -> NDArray[np.float64]:
+        """The IoU of each class over all images, (classes,)."""
+        return ratio(self.intersections.sum(axis=0), self.unions.sum(axis=0))
+
+    def ious_without(self) -> NDArray[np.float64]:
+        """The IoU of each class over all images but one, for each image, (images, classes)."""
+        intersections, unions = (
+            counts.sum(axis=0) - counts for counts in (self.intersections, self.unions)
+        )
+        return ratio(intersections, unions)
+
+    def mean_is_uncertain(self) -> bool:
+        """Whether too many classes of the mean IoU depend on a single image.
+
+        They are the classes that occur in the ground truth or the prediction, but are shown by the
+        ground truth of fewer than two images.
+        """
+        occurring = self.unions.any(axis=0)
+        few = self.images_of_classes()[occurring] < 2
+        return not len(few) or bool(few.mean() > _MAX_FEW)
+
+
+_MAX_FEW = 0.25
+"""The largest fraction of classes with fewer than two images for which a simulation confirms the
+interval of the mean IoU (tests/evaluation/test_intervals.py)."""
+
+
+def class_counts(confusions: NDArray[np.int64], labels: Sequence[int] | None = None) -> ClassCounts:
+    """Count the pixels of each class in each image.
 
     Args:
-        images: the number of images, and the number of draws with replacement in each sample.
-        resamples: the number of samples.
-        seed: the seed.
-
-    Returns:
-        How often each sample contains each image, float64 (resamples, images).
+        confusions: the confusion matrix of each image, (images, classes, classes).
+        labels: the classes to keep; all by default.
     """
-    drawn = generator(seed, "bootstrap").integers(images, size=(resamples, images))
-    cells = np.arange(resamples)[:, None] * images + drawn
-    times = np.bincount(cells.ravel(), minlength=resamples * images)
-    return times.reshape(resamples, images).astype(np.float64)
+    kept = slice(None) if labels is None else list(labels)
+    intersections, unions = intersections_and_unions(confusions)
+    return ClassCounts(intersections[:, kept], unions[:, kept], confusions.sum(axis=2)[:, kept])
+
+
+def iou_intervals(counts: ClassCounts) -> list[Interval]:
+    """Estimate the 95% interval of the IoU of each class, for the choice of images."""
+    images = counts.images_of_classes()
+    lows, highs = _interval_95(counts.ious(), counts.ious_without(), images - 1.0)
+    return [
+        {"low": rounded(low), "high": rounded(high)}
+        if number > 1
+        else _no_interval("fewer than two images show the class")
+        for low, high, number in zip(lows, highs, images, strict=True)
+    ]
+
+
+def miou_interval(counts: ClassCounts) -> Interval:
+    """Estimate the 95% interval of the mean IoU, for the choice of images.
+
+    Images are left out rather than pixels, since the pixels of an image are not independent.
+    """
+    if not counts.true_pixels[:, 1:].any():
+        return _no_interval("no image shows a class")
+    if counts.mean_is_uncertain():
+        return _no_interval("more than a quarter of the classes are in fewer than two images")
+    without = counts.ious_without()
+    freedom = _freedom_of_mean(_jackknife_variance(without), counts)
+    lows, highs = _interval_95(
+        mean_of_defined(counts.ious())[None], mean_of_defined(without)[:, None], freedom
+    )
+    return {"low": rounded(lows[0]), "high": rounded(highs[0])}
+
+
+def _no_interval(reason: str) -> Interval:
+    return {"low": None, "high": None, "reason": reason}
+
+
+def _interval_95(
+    scores: NDArray[np.float64], without: NDArray[np.float64], freedom: NDArray[np.float64] | float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The ends of the interval of each score, by the jackknife (Quenouille, 1956; Tukey, 1958).
+
+    It reaches from the score and the score without its bias, whichever is lower or higher, by
+    Student's t times the standard error. The bias of an IoU is large if few images show the class.
+
+    Args:
+        scores: the scores (n,), from 0 to 1.
+        without: the scores without each image, (images, n).
+        freedom: the degrees of freedom.
+    """
+    unbiased = scores - (len(without) - 1) * (mean_of_defined(without.T) - scores)
+    half = stdtrit(freedom, 0.975) * np.sqrt(_jackknife_variance(without))
+    lows, highs = np.fmin(scores, unbiased) - half, np.fmax(scores, unbiased) + half
+    return lows.clip(0, 1), highs.clip(0, 1)
+
+
+def _jackknife_variance(without: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The variance of scores (n,) from the scores without each image, (images, n)."""
+    images = len(without)
+    return _variance(without) * (images - 1) ** 2 / images
+
+
+def _freedom_of_mean(variances: NDArray[np.float64], counts: ClassCounts) -> float:
+    """The degrees of freedom of a mean over classes with these variances.
+
+    Satterthwaite (1946): a class has one less than the number of images that show it.
+    """
+    images = counts.images_of_classes()
+    used = (images > 1) & (variances > 0)
+    if not used.any():
+        return len(counts.unions) - 1.0
+    variances, freedom = variances[used], images[used] - 1.0
+    return min(
+        len(counts.unions) - 1.0, float(variances.sum() ** 2 / (variances**2 / freedom).sum())
+    )
 
 
 def weighted_ious(
@@ -92,15 +203,6 @@ def mean_ious(
     """
     shown = weights @ confusions[:, 1:].sum(axis=(1, 2))
     return np.where(shown > 0, mean_of_defined(ious), np.nan)
-
-
-def interval_95(samples: NDArray[np.float64]) -> Interval:
-    """The range of the middle 95% of bootstrap samples (n,), without NaN, rounded to 6 digits."""
-    defined = samples[~np.isnan(samples)]
-    if not len(defined):
-        return {"low": None, "high": None}
-    low, high = np.percentile(defined, [2.5, 97.5])
-    return {"low": rounded(low), "high": rounded(high)}
 
 
 # --- Comparison -----------------------------------------------------------------------------------
@@ -195,7 +297,7 @@ def compare_runs(
 ) -> Comparison:
     """Compare two sides on their common test images.
 
-    Intervals combine the variance between images (bootstrap) or folds with the variance between
+    Intervals combine the variance between images (jackknife) or folds with the variance between
     the training seeds of each side, if a side has several.
 
     Args:
@@ -321,16 +423,44 @@ def _differences(
 
 
 def _image_variation(counts: Sequence[NDArray[np.int64]]) -> _Variation:
-    """The choice of test images: the paired bootstrap, with the same draws for both sides."""
+    """The choice of test images: the jackknife, leaving the same image out on both sides."""
+    sides = [[class_counts(one_pass) for one_pass in side] for side in counts]
+    variance, freedom = difference_variance(*sides)
     images = counts[0].shape[1]
-    draws = draw_images(images)
-    first, second = (_mean_of_passes(_scores(side, draws)) for side in counts)
-    images_of_class = (counts[0][0].sum(axis=2) > 0).sum(axis=0)
-    return _Variation(
-        f"the choice of images ({images}, paired bootstrap)",
-        _variance(second - first),
-        np.array([images, *images_of_class]) - 1.0,
-    )
+    return _Variation(f"the choice of images ({images}, jackknife)", variance, freedom)
+
+
+def difference_variance(
+    first: Sequence[ClassCounts], second: Sequence[ClassCounts]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The variance of the difference between two sides, for the choice of images.
+
+    Args:
+        first: the counts of each pass of the first side, on the same images.
+        second: those of the second side.
+
+    Returns:
+        The variances and their degrees of freedom, for the mean IoU and the IoU of each class,
+        (1 + classes,). With less than one degree of freedom, a variance cannot be estimated.
+    """
+    without = [
+        _mean_of_passes(np.stack([_with_mean(one_pass.ious_without()) for one_pass in side]))
+        for side in (first, second)
+    ]
+    variances = _jackknife_variance(without[1] - without[0])
+    images = first[0].images_of_classes()
+    # The jackknife overestimates the variance of a ratio over few images by images / (images - 1).
+    corrected = variances[1:] * np.where(images > 1, (images - 1) / np.maximum(images, 1), 1)
+    total = np.nansum(variances[1:])
+    mean_variance = variances[0] * (np.nansum(corrected) / total if total else 1)
+    uncertain = any(one_pass.mean_is_uncertain() for one_pass in (*first, *second))
+    mean_freedom = 0.0 if uncertain else _freedom_of_mean(variances[1:], first[0])
+    return np.array([mean_variance, *corrected]), np.array([mean_freedom, *images - 1.0])
+
+
+def _with_mean(ious: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Prepend the mean IoU to the IoUs (rows, classes)."""
+    return np.column_stack([mean_of_defined(ious), ious])
 
 
 def _fold_variation(counts: Sequence[NDArray[np.int64]], folds: NDArray[np.float64]) -> _Variation:

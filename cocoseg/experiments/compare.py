@@ -129,7 +129,10 @@ class RevisionComparison:
             )
         notes.append(f"The 95% interval covers {'; '.join(found.covered)}.")
         if any(not np.isfinite(difference.low) for difference in found.differences):
-            notes.append("It is none if fewer than two images show the class.")
+            notes.append(
+                "It is none if fewer than two images show the class, and for the mean IoU if that "
+                "applies to more than a quarter of the classes."
+            )
         if found.not_covered:
             notes.append(
                 f"It does not cover {'; '.join(found.not_covered)}: "

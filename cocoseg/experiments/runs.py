@@ -53,11 +53,9 @@ def _row(revision: Revision, base: Mapping[str, Any], split: Split) -> tuple[flo
         if miou is None:
             figures, miou = ["undefined", "undefined", str(scores["images"])], -1.0
         else:
-            figures = [
-                f"{miou:.4f}",
-                f"{interval['low']:.3f} to {interval['high']:.3f}",
-                str(scores["images"]),
-            ]
+            low, high = interval["low"], interval["high"]
+            shown = "none" if low is None else f"{low:.3f} to {high:.3f}"
+            figures = [f"{miou:.4f}", shown, str(scores["images"])]
         changed += [f"but scored with {outdated}" for outdated in revision.outdated_params()]
     except (UserError, KeyError, TypeError, ValueError):  # unfinished, or of an earlier version
         figures, miou = ["none", "none", "none"], -1.0

@@ -192,6 +192,7 @@ _EXPECTED = {
     "greater_than": "a number greater than {gt:g}",
     "greater_than_equal": "a number of at least {ge:g}",
     "int_type": "an integer",
+    "less_than": "a number less than {lt:g}",
     "less_than_equal": "a number of at most {le:g}",
     "list_type": "a list",
     "model_type": "a section with keys, as in presets/",

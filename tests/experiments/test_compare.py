@@ -176,7 +176,7 @@ def test_notes_explain_images_ground_truth_and_intervals(
         "Images of one side are excluded: 1 of first, 2 of second.",
         "WARNING: the other side was trained on 1 of these.",
         "WARNING: the ground truth in second differs for 1 of 2 images",
-        "The 95% interval covers the choice of images (2, paired bootstrap).",
+        "The 95% interval covers the choice of images (2, jackknife).",
         "It does not cover the training seed of first (one run); the training seed of second",
     ):
         assert sum(note.startswith(start) for note in notes) == 1, (start, notes)
