@@ -27,7 +27,7 @@ from benchmarks.machine import machine
 from benchmarks.recipe import CLASSES, CPU, ROOT, prepare
 from cocoseg.evaluation.object_recall import objects_by_stem
 from cocoseg.evaluation.scores import evaluate
-from cocoseg.export.onnx import median_latency, write_onnx
+from cocoseg.export.onnx import ExportImages, median_latency, write_onnx
 from cocoseg.export.quantize import write_int8
 from cocoseg.inference.backends import Network, TorchNetwork, load_onnx
 from cocoseg.models.networks import ModelCard, build_model
@@ -177,7 +177,7 @@ def measure_latency(options: argparse.Namespace) -> None:
             card = ModelCard(candidate.architecture, names, height, encoder=candidate.encoder)
             float32, int8 = directory / "float32.onnx", directory / "int8.onnx"
             write_onnx(float32, model, card, opset=18)
-            write_int8(float32, int8, samples[:4], max_loss=1.0, threads=1)
+            write_int8(float32, int8, ExportImages(samples[:4], height), max_loss=1.0, threads=1)
             networks: dict[str, Network] = {
                 "pytorch": TorchNetwork(model, card, CPU),
                 "onnx": load_onnx(float32, threads=1),
