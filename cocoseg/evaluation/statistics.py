@@ -128,7 +128,7 @@ def _no_interval(reason: str) -> Interval:
 
 
 def _interval_95(
-    scores: NDArray[np.float64], without: NDArray[np.float64], freedom: NDArray[np.float64] | float
+    scores: NDArray[np.float64], without: NDArray[np.float64], freedom: NDArray[Any] | float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The ends of the interval of each score, by the jackknife (Quenouille, 1956; Tukey, 1958).
 
