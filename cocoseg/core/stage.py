@@ -92,6 +92,7 @@ def _set_up_process() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.raiseExceptions = False  # no traceback when the log itself is on a full disk
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # no notice about its font cache
+    logging.getLogger("onnxruntime").setLevel(logging.WARNING)  # no counts of removed nodes
     # Pillow warns at length about damaged images, which stages report in one line.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     # SIGTERM unwinds the stack like Ctrl-C, so that temporary files are removed.
