@@ -74,11 +74,7 @@ def _opencv(path: str) -> Session:
 def _tract(path: str) -> Session:
     import tract
 
-    try:
-        model = tract.onnx().load(path).into_model().into_runnable()
-    except Exception as error:  # its messages end with a stack trace
-        message = " ".join(str(error).partition("Stack backtrace")[0].split())
-        raise SystemExit(f"Error: {message}") from None
+    model = tract.onnx().load(path).into_model().into_runnable()
     return lambda feeds: model.run(list(feeds.values()))[0].to_numpy()
 
 
@@ -94,7 +90,11 @@ def main() -> None:
     parser.add_argument("--child", nargs=3, metavar=("RUNTIME", "FILE", "DIRECTORY"))
     options = parser.parse_args()
     if options.child:
-        _predict(*options.child)
+        try:
+            _predict(*options.child)
+        except Exception as error:  # the message of tract ends with a stack trace
+            message = " ".join(str(error).partition("Stack backtrace")[0].split())
+            raise SystemExit(f"Error: {message}") from None
         return
     print(machine("onnxruntime"))
     commands = {}
