@@ -112,7 +112,7 @@ def _candidates(value: Any) -> Iterator[Any]:
             yield from (value[:-1], [*value, *value[-1:]], value[:1] * max(2, len(value)))
             yield from ([*value, choice] for choice in _choices(params_model().model_json_schema()))
         case None:
-            yield from ("0" * 32, 1, 32)
+            yield from ("0" * 32, 1, 32, [64, 96])
 
 
 def _choices(schema: Any) -> Iterator[str]:

@@ -427,6 +427,8 @@ def _image_variation(counts: Sequence[NDArray[np.int64]]) -> _Variation:
     sides = [[class_counts(one_pass) for one_pass in side] for side in counts]
     variance, freedom = difference_variance(*sides)
     images = counts[0].shape[1]
+    if np.array_equal(*counts):  # equal predictions are the same on any images
+        freedom = np.full_like(freedom, np.inf)
     return _Variation(f"the choice of images ({images}, jackknife)", variance, freedom)
 
 

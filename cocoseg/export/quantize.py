@@ -84,8 +84,7 @@ def write_int8(
 ) -> list[str]:
     """Write an int8 copy of a float32 file.
 
-    The first layer stays in float32, because 8 bits are slower for its three input channels. Other
-    layers return to float32, those with the largest errors first, until the mean IoU on `images`
+    Layers return to float32, those with the largest errors first, until the mean IoU on `images`
     is at most half of `max_loss` below that of `source`. If this requires more than 1% of the
     weights, the best combination tried is used.
 
@@ -121,7 +120,7 @@ def choose_float_layers(
     errors: Callable[[Sequence[str]], int],
     max_loss: float,
 ) -> list[str]:
-    """Choose the layers in float32: the first one, and others until the loss is small enough.
+    """Choose layers in float32, if any, until the loss is small enough.
 
     Args:
         weights: the number of weights of each layer, in the order of the network.
@@ -129,18 +128,18 @@ def choose_float_layers(
         errors: computes the number of wrong pixels likewise. It ranks the layers.
         max_loss: the loss that is small enough.
     """
-    first, *others = weights
 
     def too_large(layers: Sequence[str]) -> bool:
         total = sum(weights[layer] for layer in layers)
         return total > _FRACTION_OF_WEIGHTS * sum(weights.values())
 
-    best = chosen = [first]
+    best: list[str] = []
+    chosen: list[str] = []
     least = loss(chosen)
     if least > max_loss:
-        candidates = [layer for layer in others if not too_large([first, layer])]
+        candidates = [layer for layer in weights if not too_large([layer])]
         ranked = show_progress(candidates, "int8: ranking layers", unit="layers")
-        wrong = {layer: errors([first, layer]) for layer in ranked}
+        wrong = {layer: errors([layer]) for layer in ranked}
         candidates.sort(key=wrong.__getitem__)
         for layer in show_progress(candidates, "int8: layers back to float32", unit="layers"):
             if too_large([*chosen, layer]):
