@@ -197,7 +197,7 @@ def test_only_folds_with_a_common_image_count_as_folds() -> None:
     folds = [scored({str(i): counts[i] for i in range(50) if i % 5 == fold}) for fold in range(5)]
     in_one = World(6, 50).run(B, 0)
     found = compare_runs(folds, [scored({str(i): in_one[i] for i in range(0, 50, 5)})])
-    assert found.covered == ["the choice of test images (10, jackknife)"]
+    assert found.covered == ["the choice of images (10, jackknife)"]
     assert np.isfinite([found.differences[1].low, found.differences[1].high]).all()
     found = compare_runs(folds, folds[:3])
     assert "3 folds" in found.covered[0]
@@ -286,7 +286,7 @@ def test_a_mean_iou_that_depends_on_a_single_image_has_no_interval() -> None:
 
 def test_runs_without_common_images_or_classes_are_refused() -> None:
     counts = World(11, 3).run(A, 0)
-    with pytest.raises(UserError, match="no test image in common"):
+    with pytest.raises(UserError, match="no scored image in common"):
         compare_runs([scored(counts)], [scored({"x": counts[0]})])
     with pytest.raises(UserError, match="no class in common"):
         compare_runs([scored(counts)], [scored(counts, classes=["background", "cat", "dog"])])
