@@ -374,6 +374,7 @@ thread.join()
 torch.set_num_threads(1)
 attempt(predictor.predict)
 attempt(load_and_predict)
+os._exit(0)  # at a normal exit, PyTorch may wait for threads that the fork did not copy
 """
 
 
