@@ -37,8 +37,8 @@ Segment images. For each image NAME.jpg, this writes
   NAME_probabilities.npz  with --probabilities: the arrays `probabilities`,
                           float16 (classes, height, width), and `classes`
 
-and prints the fraction of each class, or JSON with --json. Outputs have the size of the image, in
-its EXIF orientation.
+and prints the fraction of each class, or JSON with --json. Outputs have the
+size of the image, in its EXIF orientation.
 
 Directories are searched recursively; the outputs keep their structure. If two
 images have the same NAME, the second becomes NAME-2. Unreadable images are

@@ -37,7 +37,7 @@ class Interval(TypedDict):
     reason: NotRequired[str]
 
 
-class ClassCounts(NamedTuple):
+class ClassPixels(NamedTuple):
     """Pixel counts of each class in each image, each (images, classes).
 
     Attributes:
@@ -82,7 +82,7 @@ _MAX_FEW = 0.25
 interval of the mean IoU (tests/evaluation/test_intervals.py)."""
 
 
-def class_counts(confusions: NDArray[np.int64], labels: Sequence[int] | None = None) -> ClassCounts:
+def class_counts(confusions: NDArray[np.int64], labels: Sequence[int] | None = None) -> ClassPixels:
     """Count the pixels of each class in each image.
 
     Args:
@@ -91,10 +91,10 @@ def class_counts(confusions: NDArray[np.int64], labels: Sequence[int] | None = N
     """
     kept = slice(None) if labels is None else list(labels)
     intersections, unions = intersections_and_unions(confusions)
-    return ClassCounts(intersections[:, kept], unions[:, kept], confusions.sum(axis=2)[:, kept])
+    return ClassPixels(intersections[:, kept], unions[:, kept], confusions.sum(axis=2)[:, kept])
 
 
-def iou_intervals(counts: ClassCounts) -> list[Interval]:
+def iou_intervals(counts: ClassPixels) -> list[Interval]:
     """Estimate the 95% interval of the IoU of each class, for the choice of images."""
     images = counts.images_of_classes()
     lows, highs = _interval_95(counts.ious(), counts.ious_without(), images - 1.0)
@@ -106,7 +106,7 @@ def iou_intervals(counts: ClassCounts) -> list[Interval]:
     ]
 
 
-def miou_interval(counts: ClassCounts) -> Interval:
+def miou_interval(counts: ClassPixels) -> Interval:
     """Estimate the 95% interval of the mean IoU, for the choice of images.
 
     Images are left out rather than pixels, since the pixels of an image are not independent.
@@ -152,7 +152,7 @@ def _jackknife_variance(without: NDArray[np.float64]) -> NDArray[np.float64]:
     return _variance(without) * (images - 1) ** 2 / images
 
 
-def _freedom_of_mean(variances: NDArray[np.float64], counts: ClassCounts) -> float:
+def _freedom_of_mean(variances: NDArray[np.float64], counts: ClassPixels) -> float:
     """The degrees of freedom of a mean over classes with these variances.
 
     Satterthwaite (1946): a class has one less than the number of images that show it.
@@ -433,7 +433,7 @@ def _image_variation(counts: Sequence[NDArray[np.int64]]) -> _Variation:
 
 
 def difference_variance(
-    first: Sequence[ClassCounts], second: Sequence[ClassCounts]
+    first: Sequence[ClassPixels], second: Sequence[ClassPixels]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The variance of the difference between two sides, for the choice of images.
 

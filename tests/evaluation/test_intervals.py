@@ -5,7 +5,7 @@ import pytest
 from scipy.special import expit, logit, stdtrit
 
 from cocoseg.evaluation.statistics import (
-    ClassCounts,
+    ClassPixels,
     class_counts,
     difference_variance,
     iou_intervals,
@@ -32,7 +32,7 @@ class ZipfWorld:
         better = first + random.normal(0.02, 0.03, classes - 1)
         self.quality = [logit(q) for q in (first, better.clip(0.02, 0.98))]
 
-    def draw(self, random: np.random.Generator, images: int) -> list[ClassCounts]:
+    def draw(self, random: np.random.Generator, images: int) -> list[ClassPixels]:
         shape = images, len(self.frequency)
         shown = random.random(shape) < 1 - np.exp(-3 * self.frequency)
         true = shown * np.exp(random.normal(7, 1, shape))
@@ -48,7 +48,7 @@ class ZipfWorld:
             unions[np.arange(images), confused] += leaked * missed
             parts = (background - 500, right), (background + missed[:, None], unions)
             intersections, unions = (np.hstack(part) for part in parts)
-            models.append(ClassCounts(intersections, unions, np.hstack([background, true])))
+            models.append(ClassPixels(intersections, unions, np.hstack([background, true])))
         return models
 
     def true_ious(self) -> list[float]:
