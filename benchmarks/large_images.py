@@ -7,16 +7,13 @@ Predicts 12,000 x 8,400 random pixels, as JPEG and PNG, in PyTorch and ONNX Runt
 """
 
 import argparse
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from benchmarks.machine import machine
+from benchmarks.machine import machine, run_cocoseg
 
 
 def main() -> None:
@@ -38,26 +35,8 @@ def main() -> None:
             for file in ("image.jpg", "image.png"):
                 command = ["predict", directory / file, "--model", options.models / model]
                 command += ["--out", directory / "out", "--tiles", options.tiles]
-                seconds, peak = run_child([str(part) for part in command])
+                seconds, _, peak = run_cocoseg(command)
                 print(f"{model:<18} {file} {seconds:5.0f} s   peak {peak:,} MiB", flush=True)
-
-
-def run_child(arguments: list[str]) -> tuple[float, int]:
-    """Run `cocoseg` and return its seconds and its peak memory in MiB.
-
-    The kernel reports the highest peak of all children, so a separate process starts this one.
-    """
-    code = (
-        "import resource, subprocess, sys;"
-        "subprocess.run([sys.executable, '-m', 'cocoseg.cli', *sys.argv[1:]],"
-        " check=True, stdout=subprocess.DEVNULL);"
-        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
-    )
-    started = time.perf_counter()
-    command = [sys.executable, "-c", code, *arguments]
-    result = subprocess.run(command, check=True, capture_output=True, text=True)
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return time.perf_counter() - started, int(result.stdout) // unit
 
 
 if __name__ == "__main__":

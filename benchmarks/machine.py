@@ -3,7 +3,10 @@
 import os
 import platform
 import resource
+import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,6 +16,26 @@ def machine(*packages: str) -> str:
     versions = [f"{package} {version(package)}" for package in packages]
     parts = [f"{os.cpu_count()} cores", platform.machine(), f"Python {platform.python_version()}"]
     return ", ".join(parts + versions)
+
+
+def run_cocoseg(arguments: Sequence[object]) -> tuple[float, float, int]:
+    """Run `cocoseg` with arguments; return its seconds, CPU seconds and peak memory in MiB.
+
+    The kernel reports the highest peak of all children, so a separate process starts this one.
+    """
+    code = (
+        "import resource, subprocess, sys;"
+        "subprocess.run([sys.executable, '-m', 'cocoseg.cli', *sys.argv[1:]],"
+        " check=True, stdout=subprocess.DEVNULL);"
+        "used = resource.getrusage(resource.RUSAGE_CHILDREN);"
+        "print(used.ru_utime + used.ru_stime, used.ru_maxrss)"
+    )
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    started = time.perf_counter()
+    result = subprocess.run(command, check=True, capture_output=True, text=True)
+    seconds = time.perf_counter() - started
+    cpu, peak = result.stdout.split()
+    return seconds, float(cpu), int(peak) // (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def peak_memory() -> float:

@@ -11,8 +11,6 @@ import argparse
 import dataclasses
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -21,7 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.machine import machine
+from benchmarks.machine import machine, run_cocoseg
 from cocoseg.core.images import read_rgb
 from cocoseg.inference.backends import TorchNetwork
 from cocoseg.inference.dataset import resize_shorter_side
@@ -29,7 +27,6 @@ from cocoseg.models.networks import ModelCard, SegmentationNetwork, coarse_size
 from cocoseg.models.weights import load_model, save_model
 
 BATCH = 8
-UNIT = 2**20 if sys.platform == "darwin" else 2**10
 
 
 def main() -> None:
@@ -53,10 +50,12 @@ def main() -> None:
             file = directory / "model.safetensors"
             save_model(file, model, sized)
             for count in options.counts:
+                shared = ["--model", file, "--out", directory / "out", "--device", "cpu"]
+                shared += ["--batch-size", BATCH, *extra]
                 rounds = []
                 for _ in range(options.rounds):
-                    start_up = run_child(file, images[:1], directory / "out", extra)
-                    whole = run_child(file, images[:count], directory / "out", extra)
+                    start_up = run_cocoseg(["predict", images[0], *shared])
+                    whole = run_cocoseg(["predict", *images[:count], *shared])
                     rounds.append((start_up, whole, run_network(model, sized, images, count)))
                 report(f"size {size}, {count} images", rounds)
 
@@ -94,27 +93,6 @@ def draw_images(directory: Path, count: int) -> list[Path]:
         noisy = smooth + random.integers(-12, 13, smooth.shape, np.int16)
         Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(path, quality=90)
     return paths
-
-
-def run_child(model: Path, images: list[Path], out: Path, extra: list[str]) -> Figures:
-    """Run `cocoseg predict`.
-
-    The kernel reports the highest peak of all children, so a separate process starts this one.
-    """
-    code = (
-        "import resource, subprocess, sys;"
-        "subprocess.run([sys.executable, '-m', 'cocoseg.cli', 'predict', *sys.argv[1:]],"
-        " check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL);"
-        "used = resource.getrusage(resource.RUSAGE_CHILDREN);"
-        "print(used.ru_utime + used.ru_stime, used.ru_maxrss)"
-    )
-    arguments = ["--model", model, "--out", out, "--device", "cpu", "--batch-size", BATCH, *extra]
-    command = [sys.executable, "-c", code, *map(str, [*images, *arguments])]
-    started = time.perf_counter()
-    result = subprocess.run(command, check=True, capture_output=True, text=True)
-    seconds = time.perf_counter() - started
-    cpu, peak = result.stdout.split()
-    return seconds, float(cpu), int(peak) // UNIT
 
 
 def run_network(
