@@ -48,6 +48,7 @@ def main() -> dict[str, Any]:
     network = TorchNetwork(model, card, device)
     views = Views(evaluate_params.scales, evaluate_params.flip, evaluate_params.tiles)
     selection = read_instances(Path("data/selection.json")).instances
+    objects = objects_by_stem(selection)
     with (
         atomic_directory(Path("data/predictions")) as predictions,
         enough_memory("lower evaluate.batch_size"),
@@ -58,7 +59,7 @@ def main() -> dict[str, Any]:
                 read_samples(
                     Path(f"data/splits/{split}.txt"), Path("data/images"), Path("data/masks")
                 ),
-                objects_by_stem(selection),
+                objects,
                 split=split,
                 batch_size=evaluate_params.batch_size,
                 workers=runtime.worker_count(),

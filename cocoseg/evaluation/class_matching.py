@@ -68,7 +68,7 @@ def score_by_class_name(
         views: the views of each image whose probabilities are averaged.
 
     Raises:
-        UserError: there are no samples, all pixels are ignored, or no class is common.
+        UserError: `samples` is empty, all pixels are ignored, or no class is common.
     """
     ours, theirs = ["background", *classes], network.card.classes
     known = [label for label, name in enumerate(ours) if name in theirs]

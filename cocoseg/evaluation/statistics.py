@@ -132,8 +132,8 @@ def _interval_95(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The ends of the interval of each score, by the jackknife (Quenouille, 1956; Tukey, 1958).
 
-    It reaches from the score and the score without its bias, whichever is lower or higher, by
-    Student's t times the standard error. The bias of an IoU is large if few images show the class.
+    It contains the score and the score without its bias, and extends beyond both by Student's t
+    times the standard error. The bias of an IoU is large if few images show the class.
 
     Args:
         scores: the scores (n,), from 0 to 1.
@@ -427,7 +427,7 @@ def _image_variation(counts: Sequence[NDArray[np.int64]]) -> _Variation:
     sides = [[class_counts(one_pass) for one_pass in side] for side in counts]
     variance, freedom = difference_variance(*sides)
     images = counts[0].shape[1]
-    if np.array_equal(*counts):  # equal predictions are the same on any images
+    if np.array_equal(counts[0], counts[1]):  # equal predictions are the same on any images
         freedom = np.full_like(freedom, np.inf)
     return _Variation(f"the choice of images ({images}, jackknife)", variance, freedom)
 

@@ -86,7 +86,7 @@ labels (float[batch, classes, coarse_height, coarse_width] coarse, int64[2] size
 
 
 def add_labels(path: Path, *, keep_logits: bool) -> None:
-    """Add the output `labels`, uint8 (batch, H, W), to a file of `write_onnx` or a variant of it.
+    """Add the output `labels`, uint8 (batch, H, W), to a file of `write_onnx` or a variant.
 
     Args:
         path: a file with the output `logits`; it is replaced.

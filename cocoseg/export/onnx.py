@@ -214,7 +214,7 @@ def compare_networks(
         The agreement of each of `others` with `first`.
 
     Raises:
-        UserError: there are no images.
+        UserError: `images` is empty.
     """
     if not images.samples:
         raise UserError("split.ratios.test: the split has no images to check the export with")

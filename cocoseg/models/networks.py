@@ -152,7 +152,8 @@ class SegmentationNetwork(nn.Module):
         if self.divisor > 1:
             images = functional.pad(images, (0, right, 0, bottom))
         features = self.backbone(images)
-        main = self.classifier(features["out"] if "out" in _names(features) else features)
+        has_out = isinstance(features, dict) and "out" in features
+        main = self.classifier(features["out"] if has_out else features)
         if self.divisor > 1:
             stride = images.shape[-1] // main.shape[-1]
             # Not `-(-height // stride)`: ONNX rounds negative quotients to zero.
@@ -163,10 +164,6 @@ class SegmentationNetwork(nn.Module):
         if self.training and self.aux_classifier is not None:
             logits["aux"] = resize_bilinear(self.aux_classifier(features["aux"]), height, width)
         return logits
-
-
-def _names(features: object) -> Iterable[str]:
-    return features if isinstance(features, dict) else ()
 
 
 def build_model(

@@ -86,7 +86,7 @@ def load_pretrained(model: SegmentationNetwork, weights: str, card: ModelCard) -
             f"train.weights: expected none, imagenet, coco or a safetensors file, got {weights}, "
             "which does not exist"
         )
-    state, their_card = _read_file(path)
+    state, their_card = _read_tensors(path), _read_card(path)
     # The file name without its directory, which differs between machines: the line is committed.
     if not any(key.startswith("backbone.") for key in state):
         return _load_backbone(model, state, path.name)
@@ -101,7 +101,7 @@ def has_pretraining_overlap(weights: str) -> bool:
         weights: as in `load_pretrained`.
     """
     if (path := Path(weights)).is_file():
-        _, card = _read_file(path)
+        card = _read_card(path)
         return card is not None and card.pretraining_overlap
     return weights == "coco"
 
@@ -171,7 +171,7 @@ def input_statistics(
     Raises:
         UserError: the statistics cannot be downloaded.
     """
-    if (path := Path(weights)).is_file() and (card := _read_file(path)[1]):
+    if (path := Path(weights)).is_file() and (card := _read_card(path)):
         return card.mean, card.std
     if encoder and (weights == "imagenet" or encoder.startswith("tu-")):
         with _downloading(encoder), suppress(ValueError):  # an encoder without pretrained weights
@@ -202,17 +202,26 @@ def _downloading(encoder: str) -> Iterator[None]:
         ) from None
 
 
-def _read_file(path: Path) -> tuple[dict[str, Tensor], ModelCard | None]:
-    """The tensors of a safetensors file in float32, and the model card in its metadata, if any."""
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file in float32."""
+    with _readable(path):
+        return {key: value.float() for key, value in load_file(path).items()}
+
+
+def _read_card(path: Path) -> ModelCard | None:
+    """The model card in the metadata of a safetensors file, if any; reads no tensors."""
+    with _readable(path), safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+    return parse_card(metadata["cocoseg"], path) if "cocoseg" in metadata else None
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Raise a UserError if the block cannot read a safetensors file."""
     try:
-        state = {key: value.float() for key, value in load_file(path).items()}
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+        yield
     except SafetensorError as error:
         raise UserError(f"{path} is damaged or not a safetensors file: {error}") from None
-    if "cocoseg" not in metadata:
-        return state, None
-    return state, parse_card(metadata["cocoseg"], path)
 
 
 def _load_backbone(model: nn.Module, state: StateDict, source: str) -> str:
@@ -337,7 +346,7 @@ def load_model(path: Path) -> tuple[SegmentationNetwork, ModelCard]:
             f"{path} not found: in the project's directory, create it with `dvc repro train` or "
             "fetch it with `dvc pull`"
         )
-    state, card = _read_file(path)
+    state, card = _read_tensors(path), _read_card(path)
     if card is None:
         raise UserError(f"{path} has no cocoseg metadata: use a file that the train stage wrote")
     if card.architecture not in OUTPUT_STRIDES:
