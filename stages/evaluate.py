@@ -19,7 +19,6 @@ from cocoseg.coco.instances import read_instances
 from cocoseg.core.files import atomic_directory, atomic_file, write_json, write_text
 from cocoseg.core.labels import read_classes
 from cocoseg.core.stage import run_stage, shared_directory
-from cocoseg.evaluation.class_matching import require_same_classes
 from cocoseg.evaluation.examples import choose_examples, write_examples, write_gallery
 from cocoseg.evaluation.label_errors import write_label_errors
 from cocoseg.evaluation.object_recall import objects_by_stem
@@ -29,7 +28,7 @@ from cocoseg.inference.backends import TorchNetwork
 from cocoseg.inference.batches import Views
 from cocoseg.inference.dataset import read_samples
 from cocoseg.models.devices import enough_memory, set_up_device
-from cocoseg.models.weights import load_model
+from cocoseg.models.weights import load_model, require_same_classes
 from cocoseg.params.evaluate import EvaluateParams
 from cocoseg.params.reader import load_params
 from cocoseg.params.runtime import RuntimeParams

@@ -1,7 +1,7 @@
 """Write the model as ONNX in several precisions and compare each with PyTorch on the test images.
 
-Reads   models/model.safetensors, data/images/, data/masks/, data/splits/test.txt,
-        data/splits/train.txt (int8 calibration)
+Reads   models/model.safetensors, data/images/, data/masks/, data/classes.json,
+        data/splits/test.txt, data/splits/train.txt (int8 calibration)
 Writes  models/onnx/{float32,float16,int8}.onnx, metrics/export.json
 Run     python -m stages.export
 
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from cocoseg.core.files import atomic_directory, write_json
+from cocoseg.core.labels import read_classes
 from cocoseg.core.stage import run_stage
 from cocoseg.export.label_output import add_labels
 from cocoseg.export.onnx import (
@@ -27,7 +28,7 @@ from cocoseg.export.onnx import (
 from cocoseg.export.quantize import choose_calibration, drop_lossy, write_float16, write_int8
 from cocoseg.inference.backends import TorchNetwork, open_onnx
 from cocoseg.inference.dataset import read_samples
-from cocoseg.models.weights import load_model
+from cocoseg.models.weights import load_model, require_same_classes
 from cocoseg.params.export import ExportParams
 from cocoseg.params.reader import load_params
 
@@ -38,6 +39,7 @@ def main() -> dict[str, Any]:
     limits = export.max_loss.model_dump()
     torch.set_num_threads(export.threads)
     model, card = load_model(Path("models/model.safetensors"))
+    require_same_classes(card.classes, read_classes(Path("data/classes.json")))
     train, test = (
         read_samples(Path(f"data/splits/{name}.txt"), Path("data/images"), Path("data/masks"))
         for name in ("train", "test")

@@ -1,5 +1,6 @@
 """A function applied to many items in several processes or threads."""
 
+import contextlib
 import itertools
 import multiprocessing
 import os
@@ -12,6 +13,8 @@ from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from typing import TypeVar
+
+import psutil
 
 from cocoseg.core.errors import UserError
 
@@ -120,15 +123,23 @@ def _prepare_worker() -> None:
 def exit_with_parent() -> None:
     """End this process as soon as its parent has ended.
 
-    Otherwise the workers of a killed process wait for work, or write files, forever.
+    Otherwise the workers of a killed process wait for work, or write files, forever. If the parent
+    is the shell that a program started to run a command, that program counts as the parent.
     """
-    threading.Thread(target=_exit_after_parent, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_exit_after_parent, args=(_parent(),), daemon=True).start()
 
 
-def _exit_after_parent(parent_id: int) -> None:
-    if parent := multiprocessing.parent_process():
-        wait([parent.sentinel])
+def _parent() -> psutil.Process | None:
+    parent = psutil.Process().parent()
+    # Unlike bash and zsh, these wait for their last command instead of becoming it.
+    return parent.parent() if parent and parent.name() in {"sh", "dash", "fish"} else parent
+
+
+def _exit_after_parent(parent: psutil.Process | None) -> None:
+    if process := multiprocessing.parent_process():
+        wait([process.sentinel])
     else:
-        while os.getppid() == parent_id:
-            time.sleep(0.2)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            while parent and parent.is_running() and parent.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(0.2)
     os._exit(1)

@@ -104,21 +104,3 @@ def score_by_class_name(
         "unknown_to_model": [name for name in ours if name not in theirs],
         "unknown_to_data": [name for name in theirs if name not in ours],
     }
-
-
-def require_same_classes(model: Sequence[str], data: Sequence[str]) -> None:
-    """Check that the labels of the model are those of the data.
-
-    Args:
-        model: the class names of `models/model.safetensors` in label order, background first.
-        data: the class names of `data/classes.json`, without the background.
-
-    Raises:
-        UserError: a class or its label differs.
-    """
-    if list(model[1:]) != list(data):
-        raise UserError(
-            f"models/model.safetensors has the classes {', '.join(model[1:])}, but "
-            f"data/classes.json has {', '.join(data)}: rerun `dvc repro train`, or score it by "
-            "class names with `cocoseg evaluate models/model.safetensors`"
-        )

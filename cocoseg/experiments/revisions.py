@@ -7,7 +7,7 @@ for revision in find_revisions("seed-*"):
 import io
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -17,14 +17,12 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
-from dulwich.objects import S_ISGITLINK
 from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException, NotDvcRepoError
-from dvc.fs import GitFileSystem
 from dvc.repo import Repo
 from dvc.repo.experiments.refs import ExpRefInfo
 from dvc.repo.experiments.utils import exp_refs
-from dvc.scm import SCM, RevError, SCMError, resolve_rev
+from dvc.scm import SCMError
 from PIL import Image, ImageOps
 from pygit2 import Commit, GitError, InvalidSpecError
 from scmrepo.exceptions import SCMError as GitBackendError
@@ -37,6 +35,7 @@ from cocoseg.core.labels import Labels
 from cocoseg.core.values import flatten, parse_yaml
 from cocoseg.evaluation.label_errors import LabelError, read_label_errors
 from cocoseg.evaluation.statistics import ImageCounts, ScoredRun
+from cocoseg.sources.revision_files import ambiguous, resolve_commit, revision_files
 
 logger = logging.getLogger(__name__)
 
@@ -71,24 +70,7 @@ class Revision:
         with _open_repo() as repo:
             if self.sha is None:
                 return DVCFileSystem(repo.root_dir)
-            # The current remotes: an old revision may not have them.
-            remotes = {section: dict(repo.config[section]) for section in ("core", "remote")}
-            git_root = repo.scm.root_dir
-            directory = PurePosixPath("/", Path(repo.root_dir).relative_to(git_root).as_posix())
-        git = SCM(git_root)
-        if not _has_all_objects(git, self.sha):
-            raise UserError(
-                f"{self.name}: this clone is partial and lacks files of {self.sha[:7]}: run "
-                "`git fetch --refetch --no-filter`"
-            )
-        try:
-            # DVCFileSystem(rev=...) would read the root of the Git repository instead.
-            project = Repo(
-                str(directory), fs=GitFileSystem(scm=git, rev=self.sha), scm=git, config=remotes
-            )
-        except NotDvcRepoError:
-            raise UserError(f"{self.name} has no DVC project in {directory}") from None
-        return DVCFileSystem(project)
+            return revision_files(repo, self.name, self.sha)
 
     def read(self, path: str) -> bytes:
         """Read a file."""
@@ -264,35 +246,12 @@ def find_revisions(name: str) -> list[Revision]:
         if name == WORKSPACE:
             return [Revision(WORKSPACE, None)]
         if not set("*?[") & set(name):
-            return [Revision(name, _resolve(repo.scm, name))]
-        refs = {ref: _resolve(repo.scm, ref) for ref in _branches_and_tags(repo.scm, name)}
+            return [Revision(name, resolve_commit(repo.scm, name))]
+        refs = {ref: resolve_commit(repo.scm, ref) for ref in _branches_and_tags(repo.scm, name)}
         shas = {str(ref.name): repo.scm.get_ref(str(ref)) for ref in _experiments(repo.scm, name)}
     if not shas and not refs:
         raise UserError(f"no experiment, branch or tag matches {name}: see `dvc exp list -A`")
     return [Revision(found, sha) for found, sha in sorted((shas | refs).items())]
-
-
-def _resolve(git: Git, name: str) -> str:
-    """Find the commit of a name that is not a pattern."""
-    try:
-        sha: str = resolve_rev(git, name)
-    except RevError:
-        if same := [ref for ref in exp_refs(git) if ref.name == name]:
-            raise _ambiguous(git, name, same) from None
-        raise UserError(
-            f"{name}: no such commit, branch, tag or experiment; list them with "
-            "`git log --oneline` and `dvc exp list -A`, and fetch missing ones with "
-            "`git fetch` or `dvc exp pull`"
-        ) from None
-    return sha
-
-
-def _ambiguous(git: Git, name: str, refs: Sequence[ExpRefInfo]) -> UserError:
-    known = [f"{git.get_ref(str(ref))[:7]} (started from {ref.baseline_sha[:7]})" for ref in refs]
-    return UserError(
-        f"{name} is ambiguous: experiments of {len(refs)} commits have this name. Use the hash of "
-        f"one: {', '.join(known)}"
-    )
 
 
 def _branches_and_tags(git: Git, pattern: str) -> list[str]:
@@ -313,7 +272,7 @@ def _experiments(git: Git, pattern: str) -> list[ExpRefInfo]:
     elif len(commits) > 1:
         for ref in matching:
             if len(same := [other for other in matching if other.name == ref.name]) > 1:
-                raise _ambiguous(git, str(ref.name), same)
+                raise ambiguous(git, str(ref.name), same)
         logger.warning("%s: mixes experiments of several commits: %s", pattern, ", ".join(commits))
     return current or matching
 
@@ -373,13 +332,3 @@ def _open_repo() -> Iterator[Repo]:
         raise UserError(f"Git: {error}; `git status` prints the remedy") from None
     except (SCMError, GitBackendError) as error:
         raise UserError(f"Git: {error}; run the command in a Git clone of the project") from None
-
-
-def _has_all_objects(git: Git, sha: str) -> bool:
-    """Whether all files of a commit are in the clone: libgit2, unlike Git, fetches none."""
-    store = git.dulwich.repo.object_store
-    try:
-        entries = store.iter_tree_contents(store[sha.encode()].tree)
-        return all(S_ISGITLINK(entry.mode) or entry.sha in store for entry in entries)
-    except KeyError:  # a directory is missing
-        return False

@@ -362,3 +362,21 @@ def load_model(path: Path) -> tuple[SegmentationNetwork, ModelCard]:
         raise UserError(f"{path} is damaged: its tensors are not those of its model card")
     model.load_state_dict(state)
     return model.eval(), card
+
+
+def require_same_classes(model: Sequence[str], data: Sequence[str]) -> None:
+    """Check that the labels of the model are those of the data.
+
+    Args:
+        model: the class names of `models/model.safetensors` in label order, background first.
+        data: the class names of `data/classes.json`, without the background.
+
+    Raises:
+        UserError: a class or its label differs.
+    """
+    if list(model[1:]) != list(data):
+        raise UserError(
+            f"models/model.safetensors has the classes {', '.join(model[1:])}, but "
+            f"data/classes.json has {', '.join(data)}: rerun `dvc repro train`, or score it by "
+            "class names with `cocoseg evaluate models/model.safetensors`"
+        )

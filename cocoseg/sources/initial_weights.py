@@ -41,32 +41,26 @@ def copy_initial_weights(weights: str, model: str, directory: Path, project: Pat
 
 def _copy_model_of_revision(revision: str, model: str, copy: Path, project: Path) -> None:
     # Imported late, because importing DVC takes a second.
-    from dvc.api import DVCFileSystem
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
+    from dvc.repo.experiments.utils import exp_refs
 
+    from cocoseg.sources.revision_files import resolve_commit, revision_files
+
+    name = f"train.weights: {_RUN}{revision}"
+    with Repo(str(project)) as repo:
+        commit = resolve_commit(repo.scm, revision)
+        names = {*repo.scm.list_tags(), *(ref.name for ref in exp_refs(repo.scm))}
+        if not commit.startswith(revision) and revision not in names:
+            raise UserError(
+                f"{name} may name another commit later; use its present commit, "
+                f"{_RUN}{commit[:7]}, a tag or an experiment"
+            )
+        files = revision_files(repo, name, commit)
     try:
-        with Repo(str(project)) as repo:  # an old revision may not have the current remotes
-            remotes = {section: dict(repo.config[section]) for section in ("core", "remote")}
-        files = DVCFileSystem(str(project), rev=revision, config=remotes)
-        commit = files.repo.get_rev()
-        names = [
-            ref for kind in ("tags", "exps") for ref in files.repo.scm.iter_refs(f"refs/{kind}/")
-        ]
-    except DvcException:
-        raise UserError(
-            f"train.weights: {_RUN}{revision}: no such commit, tag or experiment; list them with "
-            "`git log --oneline`, `git tag` and `dvc exp list -A`"
-        ) from None
-    if not commit.startswith(revision) and not any(ref.endswith(f"/{revision}") for ref in names):
-        raise UserError(
-            f"train.weights: {_RUN}{revision} may name another commit later; use its present "
-            f"commit, {_RUN}{commit[:7]}, a tag or an experiment"
-        )
-    try:
-        files.get_file(model, str(copy))
+        files.get_file(f"/{model}", str(copy))
     except (OSError, DvcException) as error:
         raise UserError(
-            f"train.weights: {_RUN}{revision} has no {model} in DVC's cache or a "
-            "remote; run `dvc push` in the clone where it was trained"
+            f"{name} has no {model} in DVC's cache or a remote; run `dvc push` in the clone where "
+            "it was trained"
         ) from error

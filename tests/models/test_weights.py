@@ -12,7 +12,12 @@ from torchvision.models.segmentation import DeepLabV3_MobileNet_V3_Large_Weights
 from cocoseg.core.errors import UserError
 from cocoseg.inference.backends import normalize
 from cocoseg.models.networks import ModelCard, SegmentationNetwork, build_model
-from cocoseg.models.weights import has_pretraining_overlap, load_pretrained, save_model
+from cocoseg.models.weights import (
+    has_pretraining_overlap,
+    load_pretrained,
+    require_same_classes,
+    save_model,
+)
 from tests.networks import NAMES, blotches, lively_model
 
 DEEPLAB = "deeplabv3_mobilenet_v3_large"
@@ -216,3 +221,11 @@ def test_coco_weights_initialize_the_rows_of_classes_with_the_same_name(
             assert torch.equal(rows[0][label], rows[1][categories.index(name)]), name
     assert torch.equal(ours["classifier.4.weight"][2], drawn)
     assert torch.equal(ours["backbone.0.0.weight"], theirs["backbone.0.0.weight"])
+
+
+def test_a_stage_requires_the_classes_of_the_data_in_their_order() -> None:
+    data = ("red", "blue")
+    require_same_classes(("background", *data), data)
+    for classes in (("blue", "red"), ("red",), ("red", "blue", "green")):
+        with pytest.raises(UserError, match=r"`cocoseg evaluate models/model\.safetensors`"):
+            require_same_classes(("background", *classes), data)

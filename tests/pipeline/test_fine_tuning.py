@@ -115,6 +115,24 @@ def test_the_model_of_a_revision_comes_from_the_cache_or_a_remote(
     assert (tmp_path / "copy/wide.safetensors").read_bytes() == model, "the last copy is kept"
 
 
+def test_the_project_may_be_a_subdirectory_of_its_repository(tmp_path: Path) -> None:
+    repository = Project(tmp_path / "repository")
+    project = Project(repository.directory / "segmentation")
+    path = project.directory / MODEL
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"weights")
+    repository.succeed("git", "init", "-q")
+    for command in ("init -q --subdir", f"add -q {MODEL}"):
+        assert dvc(project, command) == 0
+    author = ("-c", "user.name=test", "-c", "user.email=test@example.org")
+    project.succeed("git", "add", "-A")
+    project.succeed("git", *author, "commit", "-qm", "Model")
+    path.unlink()
+    commit = project.succeed("git", "rev-parse", "HEAD").strip()
+    copies = copied(project, f"run:{commit}", tmp_path / "copy")
+    assert copies == {f"{commit}.safetensors": b"weights"}
+
+
 def test_a_revision_that_moves_or_does_not_exist_is_refused(
     finished: Project, tmp_path: Path
 ) -> None:
@@ -122,7 +140,7 @@ def test_a_revision_that_moves_or_does_not_exist_is_refused(
     for revision in ("main", "HEAD"):
         with pytest.raises(UserError, match=f"run:{revision} may name another .* run:{commit}, "):
             copied(finished, f"run:{revision}", tmp_path / "copy")
-    with pytest.raises(UserError, match="run:nothing: no such commit, tag or experiment"):
+    with pytest.raises(UserError, match="nothing: no such commit, branch, tag or experiment"):
         copied(finished, "run:nothing", tmp_path / "copy")
     with pytest.raises(UserError, match=r"run:\w+ has no models/model"):
         parent = finished.succeed("git", "rev-parse", "HEAD~1").strip()

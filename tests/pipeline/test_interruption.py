@@ -43,7 +43,11 @@ def test_a_killed_run_and_one_that_cannot_save_its_model_resume_with_the_same_by
     assert_finished(project, results(finished))
 
 
-def test_a_training_ends_with_the_dvc_that_started_it(project: Project) -> None:
+@pytest.mark.parametrize("shell", ["/bin/bash", "/bin/sh"])
+def test_a_training_ends_with_the_dvc_that_started_it(
+    project: Project, shell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHELL", shell)  # dvc runs the command of a stage in it
     project.set_params({"train.epochs": 60})
     command = ("dvc", "repro", "--single-item", "train")
     printed = kill_after(project, FIRST_EPOCH, *command, whole_group=False)

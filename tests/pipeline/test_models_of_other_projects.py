@@ -1,4 +1,4 @@
-"""Models with other classes than the data: `cocoseg evaluate` and the evaluate stage."""
+"""Models with other classes than the data: `cocoseg evaluate` and the stages."""
 
 import json
 import sys
@@ -45,7 +45,7 @@ def test_the_projects_own_model_has_the_scores_of_its_last_run(
     assert everything["images"] == sum(len(path.read_text().split()) for path in splits)
 
 
-def test_a_model_of_other_classes_is_scored_by_name_and_refused_by_the_stage(
+def test_a_model_of_other_classes_is_scored_by_name_and_refused_by_the_stages(
     project: Project, evaluate: Callable[..., str]
 ) -> None:
     path = project.directory / "models/model.safetensors"
@@ -55,12 +55,15 @@ def test_a_model_of_other_classes_is_scored_by_name_and_refused_by_the_stage(
     names = ("background", "person", "tricycle", *card.classes[3:])
     save_model(path, model, replace(card, classes=names))
     before = project.results("metrics", "data")
-    result = project.run(sys.executable, "-m", "stages.evaluate")
-    assert result.returncode == 1
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("error: models/model.safetensors has the classes person, tricycle, car")
-    assert "`cocoseg evaluate models/model.safetensors`" in line
-    assert project.results("metrics", "data") == before
+    for stage in ("evaluate", "export"):
+        result = project.run(sys.executable, "-m", f"stages.{stage}")
+        assert result.returncode == 1
+        (line,) = result.stderr.splitlines()
+        assert line.startswith(
+            "error: models/model.safetensors has the classes person, tricycle, car"
+        )
+        assert "`cocoseg evaluate models/model.safetensors`" in line
+        assert project.results("metrics", "data") == before
 
     table = evaluate("models/model.safetensors").splitlines()
     assert "  unknown to the model, without a score: bicycle" in table
