@@ -99,6 +99,18 @@ def encode_region(
     return encoded
 
 
+def encode_annotation(
+    annotation: Annotation, width: int, height: int, *, whole: bool = False
+) -> RLE:
+    """Encode the region of an annotation, as `encode_region` does.
+
+    Raises:
+        InvalidSegmentation: its segmentation is malformed or not within the image.
+    """
+    segmentation = parse_segmentation(annotation.segmentation, width, height)
+    return encode_region(segmentation, width, height, whole=whole)
+
+
 def decode_region(encoded: RLE) -> Region:
     """Decode the pixels of a region that `encode_region` encoded."""
     left, top, width, height = (int(value) for value in coco_mask.toBbox(encoded))

@@ -29,10 +29,9 @@ from cocoseg.coco.instances import (
     ReadResult,
     images_by_class,
     parse_and_measure,
-    parse_segmentation,
     rarest_class_by_image,
 )
-from cocoseg.coco.rasterize import encode_region
+from cocoseg.coco.rasterize import encode_annotation, encode_region
 from cocoseg.coco.rejections import Defect, Reason, Rejection, invalid_annotations
 from cocoseg.core.errors import UserError
 from cocoseg.core.files import MAX_NAME_BYTES, atomic_file
@@ -447,7 +446,7 @@ def _bounds(annotation: Annotation, image: ImageRecord) -> Box | None:
     box = possible_box(segmentation, bbox, *size)
     if box is None:
         with contextlib.suppress(InvalidSegmentation):
-            encoded = encode_region(parse_segmentation(annotation.segmentation, *size), *size)
+            encoded = encode_annotation(annotation, *size)
             left, top, width, height = coco_mask.toBbox(encoded).astype(int).tolist()
             return left, top, left + width, top + height
     return box
@@ -497,8 +496,7 @@ class _PaintedAnnotation(Annotation):
 
 
 def _painted(annotation: Annotation, image: ImageRecord) -> _PaintedAnnotation:
-    segmentation = parse_segmentation(annotation.segmentation, image.width, image.height)
-    encoded = encode_region(segmentation, image.width, image.height)
+    encoded = encode_annotation(annotation, image.width, image.height)
     box = coco_mask.toBbox(encoded).astype(int).tolist()
     return _PaintedAnnotation(
         annotation.id,

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from pycocotools import mask as coco_mask
 
-from cocoseg.coco.instances import Instances, parse_segmentation
-from cocoseg.coco.rasterize import encode_region
+from cocoseg.coco.instances import Instances
+from cocoseg.coco.rasterize import encode_annotation
 from cocoseg.coco.rejections import Reason, Rejection, invalid_annotations
 from cocoseg.curation.selection import Selection
 
@@ -95,8 +95,7 @@ def mostly_crowd(instances: Instances, limit: float = 0.5) -> list[str]:
     for annotation in instances.annotations:
         if annotation.category_id in candidates:
             size = images[annotation.image_id].width, images[annotation.image_id].height
-            segmentation = parse_segmentation(annotation.segmentation, *size)
-            area = int(coco_mask.area(encode_region(segmentation, *size)))
+            area = int(coco_mask.area(encode_annotation(annotation, *size)))
             pixels[annotation.category_id] += area
             ignored[annotation.category_id] += area * annotation.iscrowd
     return [c.name for c in instances.categories if ignored[c.id] > limit * pixels[c.id]]

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from cocoseg.coco.instances import Annotation, parse_segmentation
-from cocoseg.coco.rasterize import decode_region, encode_region
+from cocoseg.coco.instances import Annotation
+from cocoseg.coco.rasterize import decode_region, encode_annotation
 from cocoseg.core.drawing import RGBImage, overlay_labels
 from cocoseg.core.labels import Labels
 
@@ -97,8 +97,7 @@ def find(
     explained = np.zeros(ground_truth.shape, np.bool_)
     for annotation in objects:
         label = annotation.category_id
-        segmentation = parse_segmentation(annotation.segmentation, width, height)
-        region = decode_region(encode_region(segmentation, width, height))
+        region = decode_region(encode_annotation(annotation, width, height))
         visible = region.pixels & (region.of(ground_truth) == label)
         if not visible.any():
             continue

@@ -14,8 +14,8 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from cocoseg.coco.instances import SIZES, Annotation, Instances, parse_segmentation
-from cocoseg.coco.rasterize import decode_region, encode_region
+from cocoseg.coco.instances import SIZES, Annotation, Instances
+from cocoseg.coco.rasterize import decode_region, encode_annotation
 from cocoseg.core.labels import Labels
 from cocoseg.core.values import rounded
 from cocoseg.inference.confusion import ratio
@@ -70,8 +70,7 @@ def count_objects(
     counts = np.zeros((len(SIZES), 4), np.int64)
     height, width = ground_truth.shape
     for annotation in objects:
-        segmentation = parse_segmentation(annotation.segmentation, width, height)
-        region = decode_region(encode_region(segmentation, width, height))
+        region = decode_region(encode_annotation(annotation, width, height))
         visible = region.pixels & (region.of(ground_truth) == annotation.category_id)
         correct = visible & (region.of(prediction) == annotation.category_id)
         pixels, hits = int(visible.sum()), int(correct.sum())

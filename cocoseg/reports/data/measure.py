@@ -19,9 +19,8 @@ from cocoseg.coco.instances import (
     Annotation,
     ImageRecord,
     Instances,
-    parse_segmentation,
 )
-from cocoseg.coco.rasterize import encode_region
+from cocoseg.coco.rasterize import encode_annotation
 from cocoseg.core.errors import UserError
 from cocoseg.core.labels import IGNORE_INDEX
 from cocoseg.core.parallel import in_processes
@@ -320,10 +319,7 @@ class _Counted:
 
 def _measure_image(job: _Job) -> _Counted:
     width, height = job.image.width, job.image.height
-    encoded = [
-        encode_region(parse_segmentation(a.segmentation, width, height), width, height, whole=True)
-        for a in job.annotations
-    ]
+    encoded = [encode_annotation(a, width, height, whole=True) for a in job.annotations]
     areas = coco_mask.area(encoded).astype(np.int64)
     objects = [e for e, a in zip(encoded, job.annotations, strict=True) if not a.iscrowd]
     object_areas = sum(int(n) for n, a in zip(areas, job.annotations, strict=True) if not a.iscrowd)
