@@ -94,7 +94,9 @@ class RevisionComparison:
         elif self.split == "test":
             notes.append(models_tested_note(self.first.revisions[0]))
         if count < _FEW_IMAGES:
-            notes.append(f"WARNING: with fewer than {_FEW_IMAGES}, the intervals are unreliable.")
+            notes.append(
+                f"WARNING: with fewer than {_FEW_IMAGES} images, the intervals are unreliable."
+            )
         for revision in [*self.first.revisions, *self.second.revisions]:
             if outdated := revision.outdated_params():
                 notes.append(

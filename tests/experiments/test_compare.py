@@ -171,7 +171,7 @@ def test_notes_explain_images_ground_truth_and_intervals(
     notes = result.notes()
     for start in (
         "Both sides have 2 validation images in common.",
-        "WARNING: with fewer than 20,",
+        "WARNING: with fewer than 20 images,",
         "WARNING: second was scored with train.epochs=1, but its params.yaml has other values",
         "Images of one side are excluded: 1 of first, 2 of second.",
         "WARNING: the other side was trained on 1 of these.",
