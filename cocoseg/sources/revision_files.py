@@ -61,7 +61,7 @@ def revision_files(repo: Repo, name: str, commit: str) -> DVCFileSystem:
         A file system whose root is the directory of the project.
 
     Raises:
-        UserError: the commit has no DVC project there, or a partial clone lacks files of it.
+        UserError: the commit has no DVC project there, or a partial clone lacks some of its files.
     """
     git_root = repo.scm.root_dir
     directory = PurePosixPath("/", Path(repo.root_dir).relative_to(git_root).as_posix())
