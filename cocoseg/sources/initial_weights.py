@@ -49,7 +49,10 @@ def _copy_model_of_revision(revision: str, model: str, copy: Path, project: Path
 
     name = f"train.weights: {_RUN}{revision}"
     with Repo(str(project)) as repo:
-        commit = resolve_commit(repo.scm, revision)
+        try:
+            commit = resolve_commit(repo.scm, revision)
+        except UserError as error:
+            raise UserError(f"train.weights: {_RUN}{error}") from None
         names = {*repo.scm.list_tags(), *(ref.name for ref in exp_refs(repo.scm))}
         if not commit.startswith(revision) and revision not in names:
             raise UserError(

@@ -140,7 +140,7 @@ def test_a_revision_that_moves_or_does_not_exist_is_refused(
     for revision in ("main", "HEAD"):
         with pytest.raises(UserError, match=f"run:{revision} may name another .* run:{commit}, "):
             copied(finished, f"run:{revision}", tmp_path / "copy")
-    with pytest.raises(UserError, match="nothing: no such commit, branch, tag or experiment"):
+    with pytest.raises(UserError, match=r"train\.weights: run:nothing: no such commit, branch"):
         copied(finished, "run:nothing", tmp_path / "copy")
     with pytest.raises(UserError, match=r"run:\w+ has no models/model"):
         parent = finished.succeed("git", "rev-parse", "HEAD~1").strip()
