@@ -11,7 +11,7 @@ from pathlib import Path
 from cocoseg.core.stage import run_stage
 from cocoseg.params.reader import load_params
 from cocoseg.params.train import TrainParams
-from cocoseg.sources.initial_weights import copy_initial_weights
+from cocoseg.sources.commits import copy_initial_weights
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ def test_the_report_reads_the_machine_figures_of_all_other_stages() -> None:
     assert read == {f"metrics/machine/{name}.json" for name in STAGES if name != "report"}
 
 
-WATCHING = {"dvc", "dvclive", "scmrepo", "tqdm", "wandb"}
+WATCHING = {"dulwich", "dvc", "dvclive", "psutil", "scmrepo", "tqdm", "wandb"}
 """Libraries that run or track a stage: another version changes no result."""
 
 

@@ -35,7 +35,7 @@ from cocoseg.core.labels import Labels
 from cocoseg.core.values import flatten, parse_yaml
 from cocoseg.evaluation.label_errors import LabelError, read_label_errors
 from cocoseg.evaluation.statistics import ImageCounts, ScoredRun
-from cocoseg.sources.revision_files import ambiguous, resolve_commit, revision_files
+from cocoseg.sources.commits import ambiguous, resolve_commit, revision_files
 
 logger = logging.getLogger(__name__)
 

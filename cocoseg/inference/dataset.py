@@ -89,6 +89,9 @@ class WholeImages(Dataset[tuple[Tensor, Tensor]]):
         self.samples = samples
         self.size = size
 
+    def __len__(self) -> int:
+        return len(self.samples)
+
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         image, labels = self.samples[index].read()
         return resize_shorter_side(image, self.size), labels

@@ -8,7 +8,7 @@ import pytest
 from dvc.repo import Repo
 
 from cocoseg.core.errors import UserError
-from cocoseg.sources.initial_weights import copy_initial_weights
+from cocoseg.sources.commits import copy_initial_weights
 from tests import ROOT
 from tests.contract import changed_stages
 

@@ -35,7 +35,6 @@ LINES = {
     "evaluate": [r"evaluation: 2/\d+ images, [\d.k]+ images/s, \d\d:\d\d left"],
     "export": [
         r"int8: calibration: 16/\d+ images, [\d.k]+ images/s, \d\d:\d\d left",
-        r"int8: evaluation: 16/\d+ images, [\d.k]+ images/s, \d\d:\d\d left",
         r"comparison with PyTorch: 1/\d+ batches, [\d.k]+ batches/s, \d\d:\d\d left",
         r"latency: 22/22 rounds, [\d.k]+ rounds/s, 00:00 left",
     ],

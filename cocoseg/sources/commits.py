@@ -1,16 +1,19 @@
-"""The commits that names mean, and their files, read through DVC without a checkout.
+"""Files of other commits, read through DVC without a checkout, and the initial weights.
 
 with Repo() as repo:
     files = revision_files(repo, "v1", resolve_commit(repo.scm, "v1"))
     files.read_bytes("/models/model.safetensors")
+
+copy_initial_weights("run:v1", MODEL, Path("models/initial"), project=Path("."))
 """
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from dulwich.objects import S_ISGITLINK
 from dvc.api import DVCFileSystem
-from dvc.exceptions import NotDvcRepoError
+from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.fs import GitFileSystem
 from dvc.repo import Repo
 from dvc.repo.experiments.refs import ExpRefInfo
@@ -19,6 +22,9 @@ from dvc.scm import SCM, RevError, resolve_rev
 from scmrepo.git import Git
 
 from cocoseg.core.errors import UserError
+from cocoseg.core.files import atomic_directory, flat_name
+
+_RUN = "run:"
 
 
 def resolve_commit(git: Git, name: str) -> str:
@@ -91,3 +97,53 @@ def _has_all_objects(git: Git, commit: str) -> bool:
         return all(S_ISGITLINK(entry.mode) or entry.sha in store for entry in entries)
     except KeyError:  # a directory is missing
         return False
+
+
+def copy_initial_weights(weights: str, model: str, directory: Path, project: Path) -> None:
+    """Copy the file that `train.weights` names into a directory, which is empty if it names none.
+
+    Args:
+        weights: `run:REVISION`, the path of a file, or a word such as `imagenet`.
+        model: the path of the model of a run in the project.
+        directory: the directory, which is replaced.
+        project: the directory of the Git repository that has the revisions.
+
+    Raises:
+        UserError: the file, the revision or its model does not exist, or the revision moves.
+    """
+    with atomic_directory(directory) as temporary:
+        if weights.startswith(_RUN):
+            revision = weights.removeprefix(_RUN)
+            copy = temporary / f"{flat_name(revision)}.safetensors"
+            _copy_model_of_revision(revision, model, copy, project)
+        elif "/" in weights:
+            try:
+                shutil.copyfile(weights, temporary / Path(weights).name)
+            except FileNotFoundError:
+                raise UserError(
+                    f"train.weights: {weights} not found; copy it there, and for DVC's queue and "
+                    f"--temp run `dvc add {weights} && git add weights`"
+                ) from None
+
+
+def _copy_model_of_revision(revision: str, model: str, copy: Path, project: Path) -> None:
+    name = f"train.weights: {_RUN}{revision}"
+    with Repo(str(project)) as repo:
+        try:
+            commit = resolve_commit(repo.scm, revision)
+        except UserError as error:
+            raise UserError(f"train.weights: {_RUN}{error}") from None
+        names = {*repo.scm.list_tags(), *(ref.name for ref in exp_refs(repo.scm))}
+        if not commit.startswith(revision) and revision not in names:
+            raise UserError(
+                f"{name} may name another commit later; use its present commit, "
+                f"{_RUN}{commit[:7]}, a tag or an experiment"
+            )
+        files = revision_files(repo, name, commit)
+    try:
+        files.get_file(f"/{model}", str(copy))
+    except (OSError, DvcException) as error:
+        raise UserError(
+            f"{name} has no {model} in DVC's cache or a remote; run `dvc push` in the clone where "
+            "it was trained"
+        ) from error
