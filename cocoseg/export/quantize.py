@@ -209,9 +209,10 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
     """Images, one at a time, as inputs of the ONNX file."""
 
     def __init__(self, network: OnnxNetwork, images: ExportImages) -> None:
+        indices = show_progress(range(len(images)), "int8: calibration")
         self._inputs = (
             network.feeds(image[None], (labels.shape[0], labels.shape[1]))
-            for image, labels in show_progress(images, "int8: calibration")
+            for image, labels in map(images.__getitem__, indices)
         )
 
     def get_next(self) -> dict[str, NDArray[Any]] | None:
