@@ -231,13 +231,14 @@ def print_table(options: argparse.Namespace) -> None:
 
 
 def draw_plot(points: list[tuple[Candidate, float, float, float, float]], path: Path) -> None:
-    """Draw mean IoU over milliseconds, with the range over seeds."""
+    """Draw mean IoU over milliseconds, with the range over seeds, of networks with pretraining."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot(xlabel="ms for an image of 520x693, ONNX float32, one CPU thread")
     axes.set_ylabel("mean IoU (range over three seeds)")
-    markers = {"imagenet": "o", "matting": "s", "random": "^"}
+    points = sorted((p for p in points if p[0].start != "random"), key=lambda p: p[4])
+    markers = {"imagenet": "o", "matting": "s"}
     for start, marker in markers.items():
         found = [point for point in points if point[0].start == start]
         if found:
@@ -245,8 +246,10 @@ def draw_plot(points: list[tuple[Candidate, float, float, float, float]], path: 
             errors = [[a - b for a, b in zip(y, low, strict=True)]]
             errors.append([b - a for a, b in zip(y, high, strict=True)])
             axes.errorbar(x, y, yerr=errors, fmt=marker, capsize=3, label=f"start: {start}")
-    for candidate, y, _, _, x in points:
-        axes.annotate(str(candidate), (x, y), (6, 4), textcoords="offset points", fontsize=7)
+    for number, (candidate, y, _, _, x) in enumerate(points):
+        shift = (6, -12 if number % 2 else 5)  # neighbors do not cover each other
+        axes.annotate(str(candidate), (x, y), shift, textcoords="offset points", fontsize=8)
+    axes.margins(x=0.25)
     axes.legend()
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
