@@ -94,6 +94,7 @@ def one_draw(
     count = options.images
 
     def fit(samples: list[Sample]) -> TorchNetwork:
+        checkpoint = CheckpointFile(directory, "run")
         trained = train(
             classes,
             samples,
@@ -101,8 +102,9 @@ def one_draw(
             params(options.data, draw),
             device=CPU,
             workers=0,
-            checkpoint=CheckpointFile(directory, "run"),
+            checkpoint=checkpoint,
         )
+        checkpoint.remove()  # otherwise the next training would resume from it
         return TorchNetwork(trained.model, trained.card, CPU)
 
     def score(network: TorchNetwork) -> float:
