@@ -64,7 +64,6 @@ CANDIDATES = [
     Candidate("deeplabv3plus", "mobilenet_v2", "imagenet"),
     Candidate("fpn", "mobilenet_v2", "imagenet"),
     Candidate("fpn", "tu-tf_efficientnet_lite0", "imagenet"),
-    Candidate("deeplabv3_mobilenet_v3_large", None, "random"),
     Candidate("segformer", "mit_b0", "random"),
 ]
 
@@ -201,13 +200,13 @@ def print_table(options: argparse.Namespace) -> None:
     """Print a Markdown table of the results, and draw mean IoU over milliseconds."""
     results = read_results(options.results)
     rarest = "kitchen"
-    print("| network | start | mean IoU | boundary IoU |", rarest, end="")
-    print(" | parameters | MB | ms: PyTorch | ONNX | int8 | CPU s an epoch |")
+    print(f"| network | start | mean IoU, each seed | boundary IoU | `{rarest}` |", end="")
+    print(" parameters | MB | ms: PyTorch | ONNX | int8 | CPU s per epoch |")
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     points = []
     for candidate in CANDIDATES:
         prefix = f"{candidate}, {candidate.start}, "
-        runs = [run for key, run in results.items() if key.startswith(prefix)]
+        runs = [results[key] for key in sorted(results) if key.startswith(prefix)]
         if not runs:
             continue
         ious = [run["miou"] for run in runs]
@@ -215,9 +214,9 @@ def print_table(options: argparse.Namespace) -> None:
         ms = speed.get("ms", {})
         points.append((candidate, mean(ious), min(ious), max(ious), ms.get("onnx", 0.0)))
         cells = (
-            str(candidate),
+            " ".join(f"`{name}`" for name in str(candidate).split()),
             candidate.start,
-            f"{mean(ious):.3f} ({min(ious):.3f} to {max(ious):.3f})",
+            f"{mean(ious):.3f} ({', '.join(f'{iou:.3f}' for iou in ious)})",
             f"{mean(run['boundary_miou'] for run in runs):.3f}",
             f"{mean(run['iou'][rarest] for run in runs):.3f}",
             f"{speed.get('parameters', 0) / 1e6:.1f} M",

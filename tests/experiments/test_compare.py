@@ -251,7 +251,10 @@ def test_an_undefined_interval_is_explained_and_is_null_in_json(
     results = compared(monkeypatch, [first], [second])
     assert results[0].verdict == "Cannot tell whether second is better than first."
     assert "Both sides have 1 validation image in common." in results[0].notes()
-    assert any(note.startswith("It is none if fewer than two") for note in results[0].notes())
+    assert (
+        "It is none if fewer than two images show the class, and for the mean IoU if that applies "
+        "to more than a quarter of the classes."
+    ) in results[0].notes()
     (record,) = as_json(results)
     assert record["first"] == {"name": "first", "revisions": {"first": "0123456789"}}
     cat = record["differences"][2]

@@ -55,7 +55,7 @@ def test_deleted_outputs_are_restored_without_a_run(
     whole: Project, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     before = {out: whole.results(out) for out in outputs(stage)}
-    assert any(before.values())
+    assert all(files for out, files in before.items() if out != "models/initial")  # an empty one
     for out in before:
         delete(whole.directory / out)
     monkeypatch.setenv("PATH", "")  # no stage could run
