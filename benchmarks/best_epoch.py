@@ -39,9 +39,14 @@ class ScoredCheckpoints(CheckpointFile):
         self.card, self.samples, self.test = card, samples, []
 
     def save(self, state: dict[str, Any]) -> None:
-        model = build_model(self.card.architecture, len(self.card.classes))
         weights = {key.removeprefix("module."): value for key, value in state["ema"].items()}
         weights.pop("n_averaged")
+        model = build_model(
+            self.card.architecture,
+            len(self.card.classes),
+            auxiliary=any(key.startswith("aux_classifier.") for key in weights),
+            encoder=self.card.encoder,
+        )
         model.load_state_dict(weights)
         network = TorchNetwork(model.eval(), self.card, CPU)
         confusion = confusion_of_samples(network, self.samples, batch_size=8, workers=0)
@@ -69,7 +74,12 @@ def main() -> None:
         params = TrainParams.model_validate({**preset.model_dump(), **changes, "seed": seed})
         with tempfile.TemporaryDirectory() as directory:
             checkpoint = ScoredCheckpoints(Path(directory), "run")
-            card = ModelCard(params.architecture, ("background", *classes), params.size)
+            card = ModelCard(
+                params.architecture,
+                ("background", *classes),
+                params.size,
+                encoder=params.encoder,
+            )
             checkpoint.prepare(card, splits["test"])
             history = train(
                 classes,

@@ -33,6 +33,8 @@ ENCODERS = {
 
 LAST_LAYERS = {
     "deeplabv3_mobilenet_v3_large": "classifier.4",
+    "deeplabv3_resnet50": "classifier.4",
+    "fcn_resnet50": "classifier.4",
     "deeplabv3plus_mobilenet_v3_large": "classifier.refine.2",
     "lraspp_mobilenet_v3_large": "classifier.high_classifier",
 }

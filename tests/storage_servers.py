@@ -1,4 +1,4 @@
-"""Local servers for DVC's remotes: S3 (moto) and SSH (asyncssh), and a proxy that fails.
+"""Local servers: S3 (moto) and SSH (asyncssh) for DVC's remotes, a proxy that fails, PostgreSQL.
 
 with s3_server("bucket") as environment:         # the variables that DVC needs
     subprocess.run(["dvc", "push"], env={**os.environ, **environment})
@@ -6,8 +6,12 @@ with s3_server("bucket") as environment:         # the variables that DVC needs
 
 import asyncio
 import json
+import os
 import select
+import shutil
 import socket
+import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -109,3 +113,34 @@ def ssh_server(home: Path, root: Path) -> Iterator[None]:
     finally:
         loop.call_soon_threadsafe(server.close)
         loop.call_soon_threadsafe(loop.stop)
+
+
+@contextmanager
+def postgresql_server() -> Iterator[str]:
+    """A PostgreSQL server on the loopback; yields the URL of an empty database for SQLAlchemy."""
+    user = "postgres" if os.getuid() == 0 else None  # it refuses to run as root
+    program = shutil.which("pg_ctl")
+    assert program
+    programs = Path(program).resolve().parent
+    with tempfile.TemporaryDirectory() as name, socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+        unused.close()
+        if user:
+            shutil.chown(name, user)
+
+        def run(program: str, *options: str) -> None:
+            subprocess.run(
+                [programs / program, "-D", f"{name}/data", *options],
+                cwd=name,
+                user=user,
+                stdout=subprocess.DEVNULL,
+                check=True,
+            )
+
+        run("initdb", "--auth=trust", "--username=postgres", "--no-sync")
+        options = f"-c listen_addresses=127.0.0.1 -p {port} -k {name} -c fsync=off"
+        run("pg_ctl", "start", "--wait", "-l", f"{name}/log", "-o", options)
+        try:
+            yield f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
+        finally:
+            run("pg_ctl", "stop", "--mode=immediate")

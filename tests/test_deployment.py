@@ -12,6 +12,7 @@ from urllib.error import HTTPError
 
 import numpy as np
 import pytest
+import rasterio
 from PIL import Image
 from werkzeug.serving import make_server
 
@@ -100,7 +101,6 @@ def test_under_load_eight_requests_wait_and_others_are_refused(
 
 
 def test_the_mask_of_a_geotiff_has_its_reference(model_file: Path) -> None:
-    rasterio = pytest.importorskip("rasterio")
     image = blotches(150, 200)
     transform = rasterio.Affine(0.5, 0, 500_000, 0, -0.5, 5_000_000)
     form = {"width": 200, "height": 150, "count": 3, "dtype": "uint8", "crs": "EPSG:32633"}

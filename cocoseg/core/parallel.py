@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
 import psutil
@@ -126,7 +127,9 @@ def exit_with_parent() -> None:
     Otherwise the workers of a killed process wait for work, or write files, forever. If the parent
     is the shell that a program started to run a command, that program counts as the parent.
     """
-    threading.Thread(target=_exit_after_parent, args=(_parent(),), daemon=True).start()
+    forked = multiprocessing.parent_process()
+    parent = None if forked else _parent()
+    threading.Thread(target=_exit_after, args=(forked, parent), daemon=True).start()
 
 
 def _parent() -> psutil.Process | None:
@@ -135,9 +138,9 @@ def _parent() -> psutil.Process | None:
     return parent.parent() if parent and parent.name() in {"sh", "dash", "fish"} else parent
 
 
-def _exit_after_parent(parent: psutil.Process | None) -> None:
-    if process := multiprocessing.parent_process():
-        wait([process.sentinel])
+def _exit_after(forked: BaseProcess | None, parent: psutil.Process | None) -> None:
+    if forked:
+        wait([forked.sentinel])
     else:
         with contextlib.suppress(psutil.NoSuchProcess):
             while parent and parent.is_running() and parent.status() != psutil.STATUS_ZOMBIE:

@@ -9,6 +9,7 @@ several machines, share the trials of a search through Optuna's storage.
 """
 
 import fcntl
+import hashlib
 import json
 import logging
 import os
@@ -36,7 +37,7 @@ from optuna.storages import (
 )
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
 
 from cocoseg.core.errors import UserError
 from cocoseg.core.seeding import generator
@@ -299,9 +300,16 @@ def _open_storage(where: str) -> BaseStorage:
             return JournalStorage(JournalFileBackend(str(path)))
         except ValueError:  # also JSONDecodeError
             raise UserError(f"{path} is damaged or not a journal of Optuna") from None
+    for _ in range(4):  # until no other process creates the tables at the same moment
+        with suppress(IntegrityError, ProgrammingError):
+            return _open_database(where)
+    return _open_database(where)
+
+
+def _open_database(url: str) -> RDBStorage:
     try:
         return RDBStorage(
-            where,
+            url,
             heartbeat_interval=_HEARTBEAT_S,
             grace_period=_GRACE_S,
             heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
@@ -321,8 +329,12 @@ def _project_state(space: Space) -> dict[str, Any]:
     (head,) = find_revisions("HEAD")
     params = {key: value for key, value in load_params(_PARAMS).values.items() if key != "runtime"}
     params = json.loads(json.dumps(params))  # a storage turns numbers that are keys into strings
+    # Trials start from the workspace.
+    changes = ["git", "diff", "--no-ext-diff", "HEAD", "--", "dvc.yaml", "cocoseg", "stages"]
+    changed = subprocess.run(changes, capture_output=True, check=False).stdout
     return {
         "the commit": head.sha,
+        "the uncommitted code": hashlib.sha256(changed).hexdigest(),
         "params.yaml": params,
         "the search space": {
             key: optuna.distributions.distribution_to_json(found) for key, found in space.items()
@@ -333,7 +345,7 @@ def _project_state(space: Space) -> dict[str, Any]:
 def _check_unchanged(study: Study, space: Space) -> None:
     current = _project_state(space)
     known = study.user_attrs.get("started_with", current)
-    if different := [what for what, value in current.items() if known[what] != value]:
+    if different := [what for what, value in current.items() if known.get(what, value) != value]:
         raise UserError(
             f"the search {study.study_name} started with another version of "
             f"{' and '.join(different)}: restore it, or start a new search with --name"

@@ -21,6 +21,7 @@ from cocoseg.experiments.runs import (
     rank_together,
     runs_table,
 )
+from tests.pages import MEASURE, ask_in_browser, check_accessibility, check_print, needs_browser
 from tests.revisions import DirectoryRevision, write_revision
 
 
@@ -139,3 +140,15 @@ def test_the_page_shows_the_image_the_annotation_and_the_prediction(tmp_path: Pa
             centers.append(view.getpixel((view.width // 4, view.height // 4)))
     assert max(centers[0]) - min(centers[0]) < 10  # gray
     assert len({tuple(value // 20 for value in center) for center in centers}) == 3
+
+
+@needs_browser
+def test_the_page_is_readable_on_a_phone_and_in_print(tmp_path: Path) -> None:
+    annotated = np.zeros((40, 60), np.uint8)
+    annotated[6:16, 5:25] = 1
+    revision = write_revision(tmp_path / "run", {"1": annotated}, {"1": annotated * 2})
+    page = label_errors_page([(error(0.9, 7), revision)] * 3)
+    for dark in (False, True):
+        check_accessibility(tmp_path / "checked.html", page, 390, dark=dark)
+    assert ask_in_browser(tmp_path / "checked.html", page, MEASURE, 390)[0]["excess"] <= 0
+    check_print(tmp_path / "checked.html", page)

@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,17 @@ from cocoseg.experiments.search_results import commands, importances, search_pag
 from cocoseg.experiments.search_space import override, read_space
 from cocoseg.params.reader import Params, load_params
 from cocoseg.training.checkpoint import CheckpointFile
-from tests import ROOT, wait_until
+from tests import LIMIT_S, ROOT, wait_until
+from tests.pages import (
+    MEASURE,
+    Outline,
+    ask_in_browser,
+    check_accessibility,
+    check_print,
+    needs_browser,
+)
 from tests.revisions import DirectoryRevision
+from tests.storage_servers import postgresql_server
 
 DVC = """\
 # Scores an experiment by its learning rate: 0.01 is best.
@@ -178,6 +187,16 @@ def test_a_search_starts_from_the_current_values_and_finds_better_ones() -> None
     assert "Importance of the parameters" in page and "dvc exp run --run-all" in page
 
 
+@needs_browser
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_page_is_readable_on_a_phone_and_in_print(tmp_path: Path, dark: bool) -> None:
+    file, page = tmp_path / "checked.html", search_page(start(4))
+    assert Outline(page).headings == [1, 2, 2, 2, 2]
+    check_accessibility(file, page, 390, dark=dark)
+    assert ask_in_browser(file, page, MEASURE, 390)[0]["excess"] <= 0
+    check_print(file, page)
+
+
 def test_an_interrupted_search_has_the_same_trials_as_an_uninterrupted_one() -> None:
     whole = [trial.params for trial in start(7, random=True, storage="whole.journal").study.trials]
     shutil.rmtree("runs")
@@ -288,6 +307,20 @@ def test_a_search_continues_only_with_the_same_project_and_space() -> None:
     start(2)
 
 
+def test_a_search_does_not_continue_with_changed_code(project: Path) -> None:
+    Path("stages").mkdir()
+    Path("stages/train.py").write_text("first\n")
+    identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+    for arguments in (["init", "-q"], ["add", "stages"], [*identity, "commit", "-qm", "code"]):
+        subprocess.run(["git", *arguments], check=True)
+    start(1)
+    Path("stages/train.py").write_text("second\n")
+    with pytest.raises(UserError, match="another version of the uncommitted code"):
+        start(2)
+    Path("stages/train.py").write_text("first\n")
+    start(2)
+
+
 def test_existing_experiments_of_the_name_are_not_mixed_with_a_new_search() -> None:
     start(1)
     Path(".dvc/tmp/search/lr.journal").unlink()
@@ -309,6 +342,64 @@ def test_a_storage_that_cannot_be_used_is_one_line(storage: str, message: str) -
     with pytest.raises(UserError, match=re.escape(message)) as raised, storage_errors():
         start(1, storage=storage)
     assert "\n" not in str(raised.value)
+
+
+@pytest.fixture
+def postgresql() -> Iterator[str]:
+    if shutil.which("pg_ctl") is None:
+        pytest.skip("PostgreSQL is not installed")
+    with postgresql_server() as url:
+        yield url
+
+
+@pytest.fixture(params=["journal", "postgresql"])
+def storage(request: pytest.FixtureRequest) -> str | None:
+    return None if request.param == "journal" else request.getfixturevalue("postgresql")
+
+
+def test_processes_share_the_trials_of_a_search(storage: str | None) -> None:
+    start_worker = multiprocessing.get_context("fork").Process
+    workers = [start_worker(target=start, args=(8,), kwargs={"storage": storage}) for _ in "12"]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(LIMIT_S)
+        assert worker.exitcode == 0
+    search = open_search(Path("space.yaml"), name="lr", storage=storage)
+    names = [line.split()[0] for line in Path("dvc.log").read_text().splitlines()]
+    assert len(names) == len(set(names)) == len(search.counted())
+    assert 8 <= len(names) <= 9 and TrialState.RUNNING not in states(search)
+    assert len({trial.user_attrs["worker"] for trial in search.counted()}) == 2
+
+
+def test_the_trial_of_a_killed_machine_is_taken_again_by_another(
+    postgresql: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_HEARTBEAT_S", 1)
+    monkeypatch.setattr(module, "_GRACE_S", 2)
+    other = shutil.copytree(tmp_path, tmp_path / "other")  # another clone
+    Path("slow").touch()
+    killed = multiprocessing.get_context("fork").Process(
+        target=start, args=(1,), kwargs={"storage": postgresql}
+    )
+    killed.start()
+    try:
+        wait_until(Path("dvc.log").exists)
+    finally:
+        killed.kill()
+        killed.join()
+    monkeypatch.chdir(other)
+    search = open_search(Path("space.yaml"), name="lr", storage=postgresql)
+
+    def is_given_up() -> bool:
+        search.take_again()
+        return states(search) == [TrialState.FAIL, TrialState.WAITING]
+
+    wait_until(is_given_up)
+    search.run(1)
+    assert states(search) == [TrialState.FAIL, TrialState.COMPLETE]
+    first, again = search.study.get_trials()
+    assert again.params == first.params and [run.name for run in finished_runs()] == ["lr-2"]
 
 
 def test_a_database_gives_up_the_trial_of_a_machine_without_heartbeat(

@@ -8,9 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 import onnxruntime
+import onnxsim
 import pytest
 import torch
 import yaml
@@ -156,11 +158,77 @@ def test_every_variant_is_valid_and_loads_without_a_warning(
     for path in paths:
         if output != "logits":
             add_labels(path, keep_logits=output == "both")
-        onnx.checker.check_model(path, full_check=True)
-        assert opset in [entry.version for entry in onnx.load(path).opset_import]
-        capfd.readouterr()
-        onnxruntime.InferenceSession(path)
-        assert capfd.readouterr().err == ""
+        check_valid(path, opset, capfd)
+
+
+def check_valid(path: Path, opset: int, capfd: pytest.CaptureFixture[str]) -> None:
+    onnx.checker.check_model(path, full_check=True)
+    assert opset in [entry.version for entry in onnx.load(path).opset_import]
+    capfd.readouterr()
+    onnxruntime.InferenceSession(path)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("architecture", "opset"),
+    [
+        *(("lraspp_mobilenet_v3_large", opset) for opset in range(13, 21)),
+        ("deeplabv3_resnet50", 13),
+        ("fcn_resnet50", 20),
+        ("fpn", 18),
+    ],
+)
+def test_float_files_are_valid_with_every_opset(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], architecture: str, opset: int
+) -> None:
+    write_onnx(tmp_path / "32.onnx", *lively_model(architecture, ENCODERS.get(architecture)), opset)
+    write_float16(tmp_path / "32.onnx", tmp_path / "16.onnx")
+    for name in ("32.onnx", "16.onnx"):
+        add_labels(tmp_path / name, keep_logits=True)
+        check_valid(tmp_path / name, opset, capfd)
+
+
+@pytest.fixture(scope="module")
+def variants(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The three files of LR-ASPP, for any size of images."""
+    directory = tmp_path_factory.mktemp("variants")
+    paths = {name: directory / f"{name}.onnx" for name in ("float32", "float16", "int8")}
+    model, card = lively_model("lraspp_mobilenet_v3_large")
+    # onnx.reference has no DequantizeLinear of an opset below 19.
+    write_onnx(paths["float32"], model, card, opset=20)
+    write_float16(paths["float32"], paths["float16"])
+    images = ExportImages([make_sample(directory)], card.size)
+    write_int8(paths["float32"], paths["int8"], images, threads=1)
+    return paths
+
+
+@pytest.mark.parametrize("name", ["float32", "float16", "int8"])
+def test_onnx_reference_and_onnxsim_agree_with_onnx_runtime(
+    variants: dict[str, Path], name: str
+) -> None:
+    images = torch.from_numpy(blotches(33, 40)).permute(2, 0, 1)[None]
+    network = open_onnx(variants[name])
+    feeds = network.feeds(images, (20, 30))
+    expected = network.labels(images, (20, 30)).numpy()
+    proto = onnx.load(variants[name])
+    (logits,) = ReferenceEvaluator(proto).run(None, feeds)
+    assert (logits.argmax(axis=1) == expected).mean() > 0.99
+    simplified, valid = onnxsim.simplify(proto)
+    assert valid
+    session = onnxruntime.InferenceSession(simplified.SerializeToString())
+    (logits,) = session.run(None, feeds)
+    assert (logits.argmax(axis=1) == expected).mean() > 0.99
+
+
+@pytest.mark.parametrize("name", ["float32", "float16"])
+def test_opencv_agrees_with_onnx_runtime(variants: dict[str, Path], name: str) -> None:
+    images = torch.from_numpy(blotches(64, 96)).permute(2, 0, 1)[None]
+    network = open_onnx(variants[name])
+    opened = cv2.dnn.readNetFromONNX(str(variants[name]))
+    for key, value in network.feeds(images, (64, 96)).items():
+        opened.setInput(value, key)
+    labels = opened.forward().argmax(axis=1)
+    assert (labels == network.labels(images, (64, 96)).numpy()).mean() > 0.99
 
 
 def test_a_network_that_cannot_run_in_8_bits_is_refused_in_one_line(
@@ -193,9 +261,11 @@ def test_labels_in_the_graph_are_the_argmax_of_the_logits(
     assert (labels == expected).float().mean() > 0.999
 
 
-def test_onnx_reference_runs_the_labels_in_the_graph(tmp_path: Path) -> None:
+def test_onnx_reference_runs_the_labels_in_the_graph(
+    tmp_path: Path, variants: dict[str, Path]
+) -> None:
     path = tmp_path / "labels.onnx"
-    write_onnx(path, *lively_model("lraspp_mobilenet_v3_large"), opset=18)
+    shutil.copy(variants["float32"], path)
     add_labels(path, keep_logits=False)
     network = open_onnx(path)
     images = torch.from_numpy(blotches(33, 40)).permute(2, 0, 1)[None]
