@@ -1,63 +1,137 @@
-"""Size and latency of the ONNX files, relative to float32.
+"""Size, loss and latency of the ONNX files, and what each part of the int8 code gains.
 
-    python -m benchmarks.export_variants [--models models/onnx] [--threads 1] [--size 192 256]
-    python -m benchmarks.export_variants --architectures --size 520 693
+    python -m benchmarks.export_variants [--networks deeplabv3_mobilenet_v3_large]
 
-Prints medians; the files take turns on one image. Their scores are in `metrics/export.json`. With
-`--architectures`, the files are float32 models of every architecture with random weights.
+Trains networks on real images as `benchmarks.networks` does, exports them, and prints for each file
+its size, the mean IoU that it loses on images that the training has not seen, and the median
+milliseconds of an image on one thread; the files take turns. Besides the files of the export stage:
+
+static       int8 by ONNX Runtime's `quantize_static`, with weights of 7 bits per channel
+no gates     int8 with hard-sigmoid and hard-swish in float32
+no padding   int8 with depthwise convolutions of any number of channels
 """
 
 import argparse
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
+from onnxruntime.quantization import QuantType, quantize_static
 
 from benchmarks.machine import machine
-from cocoseg.export.onnx import median_latency, write_onnx
-from cocoseg.inference.backends import load_onnx
-from cocoseg.models.networks import BACKBONES, ModelCard, build_model
+from benchmarks.networks import MOBILENET_V3, SHORT
+from benchmarks.recipe import CLASSES, CPU, ROOT, prepare
+from cocoseg.export import quantize
+from cocoseg.export.onnx import ExportImages, compare_networks, median_latency, write_onnx
+from cocoseg.inference.backends import TorchNetwork, load_onnx, open_onnx
+from cocoseg.inference.dataset import Sample
+from cocoseg.params.reader import load_params
+from cocoseg.params.train import TrainParams
+from cocoseg.training.checkpoint import CheckpointFile
+from cocoseg.training.trainer import TrainingResult, train
+
+NETWORKS = (
+    "lraspp_mobilenet_v3_large",
+    "deeplabv3plus_mobilenet_v3_large",
+    "deeplabv3_mobilenet_v3_large",
+)
+SIZES = ((192, 256), (520, 693))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--models", type=Path, default=Path("models/onnx"))
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--size", type=int, nargs=2, default=(192, 256))
-    parser.add_argument("--architectures", action="store_true")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS)
+    parser.add_argument("--repeats", type=int, default=40)
     options = parser.parse_args()
-    if options.architectures:
-        with tempfile.TemporaryDirectory() as directory:
-            for architecture in BACKBONES:
-                _write_model(Path(directory, f"{architecture}.onnx"), architecture)
-            _measure(Path(directory), options, repeats=10, reference="lraspp_mobilenet_v3_large")
-    else:
-        _measure(options.models, options, repeats=100, reference="float32")
+    torch.set_num_threads(1)
+    print(machine("torch", "onnxruntime"), flush=True)
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        samples = prepare(directory, "train2017", CLASSES)[1]
+        others = prepare(directory, "val2017", CLASSES)[1]
+        for architecture in options.networks:
+            trained = fit(architecture, samples, directory)
+            paths = export(trained, samples, directory / architecture)
+            report(trained, paths, others, options.repeats)
 
 
-def _write_model(path: Path, architecture: str) -> None:
-    torch.manual_seed(0)
-    names = ("background", *(f"class {number}" for number in range(1, 6)))
-    card = ModelCard(architecture, names, 520)
-    write_onnx(path, build_model(architecture, len(names), auxiliary=False), card, opset=18)
+def fit(architecture: str, samples: list[Sample], directory: Path) -> TrainingResult:
+    preset = load_params(ROOT / "presets/coco_val2014.yaml")[TrainParams].model_dump()
+    params = TrainParams.model_validate({**preset, **SHORT, "architecture": architecture})
+    return train(
+        CLASSES,
+        samples,
+        samples[::10],
+        params.model_copy(update={"weights": str(MOBILENET_V3)}),
+        device=CPU,
+        workers=0,
+        checkpoint=CheckpointFile(directory, architecture),
+    )
 
 
-def _measure(models: Path, options: argparse.Namespace, repeats: int, reference: str) -> None:
-    paths = {path.stem: path for path in sorted(models.glob("*.onnx"))}
-    networks = {name: load_onnx(path, threads=options.threads) for name, path in paths.items()}
-    height, width = options.size
-    generator = torch.Generator().manual_seed(0)
-    shape = (1, 3, height, width)
-    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-    taken = median_latency(networks, images, (height, width), repeats=repeats)
-    print(machine("onnxruntime"))
+def export(trained: TrainingResult, samples: list[Sample], directory: Path) -> dict[str, Path]:
+    """Write all files; return them by name."""
+    directory.mkdir()
+    names = ("float32", "float16", "int8", "static", "no gates", "no padding")
+    paths = {name: directory / f"{name}.onnx" for name in names}
+    float32 = paths["float32"]
+    write_onnx(float32, trained.model, trained.card, opset=18)
+    quantize.write_float16(float32, paths["float16"])
+    images = ExportImages(quantize.choose_calibration(samples, 64), trained.card.size)
+    quantize.write_int8(float32, paths["int8"], images, threads=1)
+    with without("_with_integer_gates"), patch.object(quantize, "_GATES", []):
+        quantize.write_int8(float32, paths["no gates"], images, threads=1)
+    with without("_with_wide_depthwise"):
+        quantize.write_int8(float32, paths["no padding"], images, threads=1)
+    quantize_static(
+        float32,
+        paths["static"],
+        quantize._Reader(open_onnx(float32, threads=1), images),
+        per_channel=True,
+        reduce_range=True,
+        weight_type=QuantType.QInt8,
+        activation_type=QuantType.QUInt8,
+    )
+    return paths
+
+
+@contextmanager
+def without(function: str) -> Iterator[None]:
+    """Replace a function of `quantize` by one that returns the model unchanged."""
+    with patch.object(quantize, function, lambda model: model):
+        yield
+
+
+def report(
+    trained: TrainingResult, paths: dict[str, Path], samples: list[Sample], repeats: int
+) -> None:
+    networks = {name: load_onnx(path, threads=1) for name, path in paths.items()}
+    images = ExportImages(samples, trained.card.size)
+    agreement = compare_networks(
+        TorchNetwork(trained.model, trained.card, CPU), networks, images, 4
+    )
+    taken = {}
+    for height, width in SIZES:
+        generator = torch.Generator().manual_seed(0)
+        shape = (1, 3, height, width)
+        image = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+        taken[height] = median_latency(networks, image, (height, width), repeats)
+    print(trained.card.architecture)
     for name, path in paths.items():
-        size = path.stat().st_size
-        ratio = size / paths[reference].stat().st_size
-        faster = taken[reference] / taken[name]
+        size, whole = path.stat().st_size, paths["float32"].stat().st_size
+        speeds = [
+            f"{found[name]:6.1f} ms ({found['float32'] / found[name]:.2f})"
+            for found in taken.values()
+        ]
         print(
-            f"{name:<32} {size:>12,} bytes ({ratio:.3f})  "
-            f"{taken[name]:6.2f} ms ({faster:.2f} times)"
+            f"  {name:<10} {size / 1e6:5.1f} MB ({size / whole:.3f})  mean IoU "
+            f"{agreement[name].miou:.4f}, lost {agreement[name].loss:+.4f}  {'  '.join(speeds)}",
+            flush=True,
         )
 
 

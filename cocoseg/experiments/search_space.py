@@ -7,11 +7,9 @@ train.batch_size: [4, 8, 16]
 import json
 import math
 import re
-import tempfile
 from pathlib import Path
 from typing import Any
 
-import yaml
 from optuna import Trial
 from optuna.distributions import (
     BaseDistribution,
@@ -22,7 +20,7 @@ from optuna.distributions import (
 
 from cocoseg.core.errors import UserError
 from cocoseg.core.values import parse_yaml
-from cocoseg.params.reader import Params, load_params
+from cocoseg.params.reader import Params, check_params
 
 Space = dict[str, BaseDistribution]
 """The values to try by key. Values of a list are texts as in `dvc exp run -S KEY=TEXT`."""
@@ -60,14 +58,7 @@ def _distribution(path: Path, key: str, found: Any, params: Params) -> BaseDistr
         )
 
     def check(value: Any) -> None:
-        changed = {**params.values, "train": {**params.values["train"], name: value}}
-        with tempfile.TemporaryDirectory() as directory:
-            file = Path(directory, "params.yaml")
-            file.write_text(yaml.safe_dump(changed), encoding="utf-8")
-            try:
-                load_params(file)
-            except UserError as error:
-                raise UserError(str(error).replace(str(file), str(path))) from None
+        check_params({**params.values, "train": {**params.values["train"], name: value}}, path)
 
     if isinstance(found, list) and len(found) > 1:
         for value in found:

@@ -121,6 +121,15 @@ def load_params(path: Path) -> Params:
         raise UserError(f"{path} is a directory; copy a file from presets/ instead") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} has no sections; copy a file from presets/ instead")
+    return check_params(content, path)
+
+
+def check_params(content: dict[str, Any], path: Path) -> Params:
+    """Check the content of a parameter file.
+
+    Raises:
+        UserError: it is invalid; see `load_params`. The line starts with `path`.
+    """
     try:
         checked = params_model().model_validate(content)
     except ValidationError as error:
