@@ -200,7 +200,7 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     add("images", nargs="+", type=_local_path, metavar="IMAGE_OR_DIRECTORY")
     add(
         "--model",
-        type=Path,
+        type=_local_path,
         default=Path("models/model.safetensors"),
         metavar="FILE",
         help="model.safetensors, an ONNX file, or torchvision:NAME for the COCO weights of a "
@@ -313,7 +313,7 @@ def _predict(options: argparse.Namespace) -> None:
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("model", type=Path, metavar="MODEL", help="as in `cocoseg predict --model`")
+    add("model", type=_local_path, metavar="MODEL", help="as in `cocoseg predict --model`")
     add(
         "--split",
         choices=("test", "val", "train", "all"),
@@ -553,8 +553,8 @@ def _tiles(text: str) -> "Tiles":
 
 
 def _local_path(text: str) -> Path:
-    if re.match(r"[a-z][a-z0-9+.-]+://", text):  # `Path` would remove a slash
-        raise argparse.ArgumentTypeError(f"{text} is a URL: download the image and pass its path")
+    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", text):  # `Path` would remove a slash
+        raise argparse.ArgumentTypeError(f"{text} is a URL: download the file and pass its path")
     return Path(text)
 
 

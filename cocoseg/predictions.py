@@ -8,13 +8,14 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 from tqdm import tqdm
 
 from cocoseg.coco.writer import CocoWriter
@@ -105,8 +106,10 @@ def write_predictions(
     def with_probabilities() -> Iterator[_Predicted]:
         for image, result in results:
             probabilities = None
-            if files.probabilities and isinstance(result, Prediction):
-                probabilities = result.probabilities()
+            if isinstance(result, Prediction):
+                if files.probabilities:
+                    probabilities = result.probabilities()
+                result = replace(result, logits=_no_logits)  # those of tiles take up to 200 MB
             yield _Predicted(image, outputs[image], result, probabilities)
 
     def write(predicted: _Predicted) -> tuple[_Predicted, dict[str, str]]:
@@ -132,6 +135,10 @@ def write_predictions(
         print(told, file=sys.stderr if as_json else sys.stdout)
     if failed:
         raise UserError(f"{failed} of {len(outputs)} images could not be read")
+
+
+def _no_logits() -> Iterator[tuple[slice, Tensor]]:
+    raise NotImplementedError("the logits are not kept")
 
 
 @dataclass(frozen=True)

@@ -290,7 +290,11 @@ def test_a_directory_without_images_is_an_error(tmp_path: Path) -> None:
         ),
         (
             ["https://example.com/a.jpg"],
-            "https://example.com/a.jpg is a URL: download the image and pass its path",
+            "https://example.com/a.jpg is a URL: download the file and pass its path",
+        ),
+        (
+            ["a.jpg", "--model", "HTTPS://example.com/m.onnx"],
+            "HTTPS://example.com/m.onnx is a URL: download the file and pass its path",
         ),
         (["a.jpg", "--scales", "0"], "--scales: expected a number from 0.1 to 10, got '0'"),
         (["--scales", "1", "a.jpg"], "--scales: expected a number from 0.1 to 10, got 'a.jpg'"),

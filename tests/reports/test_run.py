@@ -399,6 +399,16 @@ def test_the_report_says_which_scores_have_test_time_augmentation(metrics: Path,
     assert f"The mean IoU in this table is without test-time augmentation ({views})" in text
 
 
+def test_the_report_says_that_exported_files_with_a_fixed_size_have_other_scores(
+    metrics: Path, page: str
+) -> None:
+    assert "export.fixed_size" not in page.partition('id="export"')[2].partition("</section>")[0]
+    params = preset("sample")
+    params["export"]["fixed_size"] = [64, 96]
+    text = str(Text(make_report(metrics, params, metrics / "dvc.lock", "x")))
+    assert "that of images resized to 96×64 ( export.fixed_size ); the other scores" in text
+
+
 def test_validation_scores_are_beside_the_test_scores(page: str) -> None:
     text = str(Text(page))
     assert "Mean IoU 0.543 95% interval 0.500 to 0.580 Validation mean IoU 0.654 95%" in text
