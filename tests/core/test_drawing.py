@@ -11,10 +11,10 @@ def test_an_overlay_colors_labels_but_not_the_background() -> None:
     image = np.full((20, 20, 3), 100, np.uint8)
     labels = np.zeros((20, 20), np.uint8)
     labels[5:15, 5:15] = 2
-    overlay = overlay_labels(image, labels, opacity=0.5)
+    overlay = overlay_labels(image, labels, opacity=0.6)
     assert (overlay[labels == 0] == 100).all()
     assert (overlay[5, 5] == PALETTE[2]).all()
-    assert (overlay[10, 10] == np.round((100 + PALETTE[2].astype(float)) / 2)).all()
+    assert (overlay[10, 10] == np.round(0.4 * 100 + 0.6 * PALETTE[2])).all()
 
 
 def test_errors_are_colored_by_kind_and_ignored_pixels_are_not_errors() -> None:
