@@ -19,18 +19,23 @@ def machine(*packages: str) -> str:
 
 
 def run_cocoseg(arguments: Sequence[object]) -> tuple[float, float, int]:
-    """Run `cocoseg` with arguments; return its seconds, CPU seconds and peak memory in MiB.
+    """Run `cocoseg` with arguments, as `run_module`."""
+    return run_module("cocoseg.cli", arguments)
+
+
+def run_module(module: str, arguments: Sequence[object]) -> tuple[float, float, int]:
+    """Run a module with arguments; return its seconds, CPU seconds and peak memory in MiB.
 
     The kernel reports the highest peak of all children, so a separate process starts this one.
     """
     code = (
         "import resource, subprocess, sys;"
-        "subprocess.run([sys.executable, '-m', 'cocoseg.cli', *sys.argv[1:]],"
+        "subprocess.run([sys.executable, '-m', *sys.argv[1:]],"
         " check=True, stdout=subprocess.DEVNULL);"
         "used = resource.getrusage(resource.RUSAGE_CHILDREN);"
         "print(used.ru_utime + used.ru_stime, used.ru_maxrss)"
     )
-    command = [sys.executable, "-c", code, *map(str, arguments)]
+    command = [sys.executable, "-c", code, module, *map(str, arguments)]
     started = time.perf_counter()
     result = subprocess.run(command, check=True, capture_output=True, text=True)
     seconds = time.perf_counter() - started
