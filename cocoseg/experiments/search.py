@@ -57,6 +57,8 @@ _HEARTBEAT_S, _GRACE_S = 30, 120
 """A database gives up a trial whose process has sent no heartbeat for the second time."""
 _FAILURES = 3
 """A search ends after this many failed trials in a row."""
+_INTERRUPTIBLE = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+"""A command that a script starts with & ignores SIGINT, and so would its dvc and the training."""
 _DVC = """\
 import sys
 from cocoseg.core.parallel import exit_with_parent
@@ -354,7 +356,7 @@ def _check_unchanged(study: Study, space: Space) -> None:
 
 def _start_dvc(arguments: list[str]) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-c", _DVC, "--wait-for-lock", *arguments],
+        [sys.executable, "-c", _INTERRUPTIBLE + _DVC, "--wait-for-lock", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

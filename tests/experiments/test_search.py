@@ -197,6 +197,21 @@ def test_the_page_is_readable_on_a_phone_and_in_print(tmp_path: Path, dark: bool
     check_print(file, page)
 
 
+def test_a_search_that_ignores_sigint_prunes_trials() -> None:
+    def run() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a script does for commands with &
+        start(12)
+
+    worker = multiprocessing.get_context("fork").Process(target=run)
+    worker.start()
+    try:
+        worker.join(LIMIT_S)
+        assert worker.exitcode == 0
+    finally:
+        worker.kill()
+    assert TrialState.PRUNED in states(open_search(Path("space.yaml"), name="lr"))
+
+
 def test_an_interrupted_search_has_the_same_trials_as_an_uninterrupted_one() -> None:
     whole = [trial.params for trial in start(7, random=True, storage="whole.journal").study.trials]
     shutil.rmtree("runs")

@@ -406,7 +406,7 @@ def test_the_report_says_that_exported_files_with_a_fixed_size_have_other_scores
     params = preset("sample")
     params["export"]["fixed_size"] = [64, 96]
     text = str(Text(make_report(metrics, params, metrics / "dvc.lock", "x")))
-    assert "that of images resized to 96×64 ( export.fixed_size ); the other scores" in text
+    assert "that of images resized to 96x64 ( export.fixed_size ); the other scores" in text
 
 
 def test_validation_scores_are_beside_the_test_scores(page: str) -> None:
