@@ -83,15 +83,15 @@ def export(trained: TrainingResult, samples: list[Sample], directory: Path) -> d
     write_onnx(float32, trained.model, trained.card, opset=18)
     quantize.write_float16(float32, paths["float16"])
     images = ExportImages(quantize.choose_calibration(samples, 64), trained.card.size)
-    quantize.write_int8(float32, paths["int8"], images, threads=1)
+    quantize.write_int8(float32, paths["int8"], images, max_loss=0.01, threads=1)
     with without("_with_integer_gates"), patch.object(quantize, "_GATES", []):
-        quantize.write_int8(float32, paths["no gates"], images, threads=1)
+        quantize.write_int8(float32, paths["no gates"], images, max_loss=0.01, threads=1)
     with without("_with_wide_depthwise"):
-        quantize.write_int8(float32, paths["no padding"], images, threads=1)
+        quantize.write_int8(float32, paths["no padding"], images, max_loss=0.01, threads=1)
     quantize_static(
         float32,
         paths["static"],
-        quantize._Reader(open_onnx(float32, threads=1), images),
+        quantize._Reader(open_onnx(float32, threads=1), [images[i] for i in range(len(images))]),
         per_channel=True,
         reduce_range=True,
         weight_type=QuantType.QInt8,

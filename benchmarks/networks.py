@@ -184,7 +184,8 @@ def measure_latency(options: argparse.Namespace) -> None:
                 "onnx": load_onnx(float32, threads=1),
             }
             with suppress(UserError):  # ONNX Runtime cannot compute it in 8 bits
-                write_int8(float32, int8, ExportImages(samples[:4], height), threads=1)
+                images_of = ExportImages(samples[:4], height)
+                write_int8(float32, int8, images_of, max_loss=1, threads=1)
                 networks["int8"] = load_onnx(int8, threads=1)
             images = torch.randint(0, 256, (1, 3, height, width), dtype=torch.uint8)
             result = {

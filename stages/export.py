@@ -45,6 +45,7 @@ def main() -> dict[str, Any]:
         for name in ("train", "test")
     )
     final = Path("models/onnx")
+    in_float = {}
     with atomic_directory(final) as directory:
         paths = {str(name): directory / f"{name}.onnx" for name in export.variants}
         write_onnx(paths["float32"], model, card, export.opset, export.fixed_size)
@@ -53,8 +54,13 @@ def main() -> dict[str, Any]:
         if "int8" in paths:
             chosen = choose_calibration(train, export.calibration_images)
             logging.info("int8: calibrating on %d training images", len(chosen))
-            images = ExportImages(chosen, card.size, export.fixed_size)
-            write_int8(paths["float32"], paths["int8"], images, threads=export.threads)
+            in_float["int8"] = write_int8(
+                paths["float32"],
+                paths["int8"],
+                ExportImages(chosen, card.size, export.fixed_size),
+                max_loss=limits["int8"],
+                threads=export.threads,
+            )
         if export.output != "logits":
             for path in paths.values():
                 add_labels(path, keep_logits=export.output == "both")
@@ -64,6 +70,8 @@ def main() -> dict[str, Any]:
         results = compare_networks(ours, onnx, images, export.batch_size)
         require_agreement(results["float32"], final / "float32.onnx", limits["float32"])
         variants = drop_lossy(directory, results, limits, final)
+    for name, layers in in_float.items():
+        variants[name]["in_float"] = layers
     summary = {"images": len(test), "opset": export.opset, "variants": variants}
     write_json(Path("metrics/export.json"), summary)
     for name, variant in variants.items():

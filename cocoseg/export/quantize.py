@@ -1,21 +1,22 @@
 """Smaller copies of the float32 ONNX file, with the same inputs, output and model card.
 
 write_float16(Path("float32.onnx"), Path("float16.onnx"))
-write_int8(Path("float32.onnx"), Path("int8.onnx"), images, threads=1)
+in_float = write_int8(Path("float32.onnx"), Path("int8.onnx"), samples, max_loss=0.01, threads=1)
 
 float16 halves the size of the file; CPUs still compute in float32. int8 is static quantization with
 the tools of ONNX Runtime: weights per output channel, activations by their range on training images
 (Krishnamoorthi, "Quantizing deep convolutional networks for efficient inference", 2018, section 3).
 """
 
+import copy
 import logging
-import shutil
+import math
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import onnx
@@ -30,12 +31,14 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
 from onnxruntime.transformers.float16 import convert_float_to_float16
+from torch import Tensor
 
 from cocoseg.core.errors import UserError
 from cocoseg.core.progress import show_progress
 from cocoseg.core.seeding import sort_key
 from cocoseg.export.onnx import Agreement, ExportImages, save_onnx
-from cocoseg.inference.backends import OnnxNetwork, open_onnx
+from cocoseg.inference.backends import Network, OnnxNetwork, open_onnx
+from cocoseg.inference.confusion import count_confusion, mean_of_defined_ious
 from cocoseg.inference.dataset import Sample
 
 logger = logging.getLogger(__name__)
@@ -48,6 +51,15 @@ _GATES = ["HardSwish", "HardSigmoid"]
 
 _CHANNELS = 16
 """Depthwise convolutions in 8 bits are fast if their channels are a multiple of this number."""
+
+_FRACTION_OF_LOSS = 0.5
+"""The loss allowed on the calibration images, as a fraction of that allowed on the test images."""
+
+_RANKED_BY = 16
+"""The number of images by which layers are ranked."""
+
+_FRACTION_OF_WEIGHTS = 0.01
+"""The fraction of weights allowed in layers in float32, which take four times the space."""
 
 
 def write_float16(source: Path, path: Path) -> None:
@@ -67,31 +79,78 @@ def write_float16(source: Path, path: Path) -> None:
     save_onnx(model, path)
 
 
-def write_int8(source: Path, path: Path, images: ExportImages, *, threads: int) -> None:
+def write_int8(
+    source: Path, path: Path, images: ExportImages, *, max_loss: float, threads: int
+) -> list[str]:
     """Write an int8 copy of a float32 file.
+
+    Layers return to float32, those with the largest errors first, until the mean IoU on `images`
+    is at most half of `max_loss` below that of `source`. If this requires more than 1% of the
+    weights, the best combination tried is used.
 
     Args:
         source: the float32 file.
         path: the file to write.
-        images: images for calibration; at least one.
+        images: images and ground truth for calibration; at least one.
+        max_loss: the mean IoU that may be lost on the test images.
         threads: the number of CPU threads.
+
+    Returns:
+        The layers in float32, in the order of the network.
 
     Raises:
         UserError: ONNX Runtime fails to run the network in 8 bits.
     """
-    model = onnx.shape_inference.infer_shapes(_with_wide_depthwise(onnx.load(source)))
     with tempfile.TemporaryDirectory() as directory, _quiet():
-        ranges = _calibrate(model, source, images, Path(directory), threads)
-        int8 = Path(directory, path.name)
-        save_onnx(_quantize(model, ranges), int8)
-        image, labels = images[0]
+        model = _Quantization(source, Path(directory), images, threads)
+        limit = max_loss * _FRACTION_OF_LOSS
         try:
-            open_onnx(int8, threads=threads).labels(image[None], (labels.shape[0], labels.shape[1]))
+            in_float = choose_float_layers(model.weights, model.loss, model.errors, limit)
         except Fail:
             raise UserError(
                 "export.variants: ONNX Runtime cannot compute this network in 8 bits; remove int8"
             ) from None
-        shutil.move(int8, path)
+        save_onnx(model.quantize(in_float), path)
+    return in_float
+
+
+def choose_float_layers(
+    weights: Mapping[str, int],
+    loss: Callable[[Sequence[str]], float],
+    errors: Callable[[Sequence[str]], int],
+    max_loss: float,
+) -> list[str]:
+    """Choose layers in float32, if any, until the loss is small enough.
+
+    Args:
+        weights: the number of weights of each layer, in the order of the network.
+        loss: computes the loss with the given layers in float32.
+        errors: computes the number of wrong pixels likewise. It ranks the layers.
+        max_loss: the loss that is small enough.
+    """
+
+    def too_large(layers: Sequence[str]) -> bool:
+        total = sum(weights[layer] for layer in layers)
+        return total > _FRACTION_OF_WEIGHTS * sum(weights.values())
+
+    best: list[str] = []
+    chosen: list[str] = []
+    least = loss(chosen)
+    if least > max_loss:
+        candidates = [layer for layer in weights if not too_large([layer])]
+        ranked = show_progress(candidates, "int8: ranking layers", unit="layers")
+        wrong = {layer: errors([layer]) for layer in ranked}
+        candidates.sort(key=wrong.__getitem__)
+        for layer in show_progress(candidates, "int8: layers back to float32", unit="layers"):
+            if too_large([*chosen, layer]):
+                continue
+            chosen = [*chosen, layer]
+            found = loss(chosen)
+            if found < least:
+                best, least = chosen, found
+            if least <= max_loss:
+                break
+    return [layer for layer in weights if layer in best]
 
 
 class Variant(TypedDict):
@@ -100,6 +159,7 @@ class Variant(TypedDict):
     Attributes:
         written: whether the file is kept.
         bytes: the size of the file.
+        in_float: the layers of int8 that are in float32.
 
     The other attributes are those of `Agreement`.
     """
@@ -110,6 +170,7 @@ class Variant(TypedDict):
     miou: float
     loss: float
     largest_score_difference: float
+    in_float: NotRequired[list[str]]
 
 
 def drop_lossy(
@@ -165,54 +226,95 @@ def choose_calibration(samples: Sequence[Sample], count: int) -> list[Sample]:
     return sorted(samples, key=lambda sample: sort_key(0, "calibrate", sample.mask.stem))[:count]
 
 
-def _calibrate(
-    model: ModelProto, source: Path, images: ExportImages, directory: Path, threads: int
-) -> TensorsData:
-    """Find the range of every activation on the images."""
-    path = directory / "calibration.onnx"
-    save_onnx(model, path)
-    calibrator = create_calibrator(path, _OPERATIONS, directory / "augmented.onnx")
-    calibrator.collect_data(_Reader(open_onnx(source, threads=threads), images))
-    ranges = calibrator.compute_data()
-    for node in model.graph.node:
-        if node.op_type in _GATES:
-            # From -3, below which the gate is 0, in steps that divide 3.
-            highest = max(np.max(ranges[node.input[0]].range_value[1]), 0)
-            step = 3 / np.floor(3 / ((highest + 3) / 255))
-            ranges.data[node.input[0]] = TensorData(
-                lowest=np.float32(-3), highest=np.float32(255 * step - 3)
-            )
-    return ranges
+class _Quantization:
+    """A float32 file and its quantized copies, evaluated on the calibration images."""
 
+    def __init__(self, source: Path, directory: Path, images: ExportImages, threads: int) -> None:
+        network = open_onnx(source, threads=threads)
+        self._classes = len(network.card.classes)
+        self._images = [images[index] for index in range(len(images.samples))]
+        self._directory = directory
+        self._threads = threads
+        self._model = onnx.shape_inference.infer_shapes(_with_wide_depthwise(onnx.load(source)))
+        sizes = {tensor.name: math.prod(tensor.dims) for tensor in self._model.graph.initializer}
+        self.weights: dict[str, int] = {}
+        for node in self._model.graph.node:
+            if node.op_type == "Conv":
+                layer = _layer(node)
+                self.weights[layer] = self.weights.get(layer, 0) + sizes[node.input[1]]
+        self._labels, self._miou = self._evaluate(network)
+        self._ranges = self._calibrate(network)
 
-def _quantize(model: ModelProto, ranges: TensorsData) -> ModelProto:
-    quantizer = QDQQuantizer(
-        model,
-        per_channel=True,
-        # 7-bit weights: with 8 bits, sums of two products overflow on CPUs without VNNI.
-        reduce_range=True,
-        weight_qType=QuantType.QInt8,
-        activation_qType=QuantType.QUInt8,
-        tensors_range=ranges,
-        nodes_to_quantize=[],
-        nodes_to_exclude=[],
-        op_types_to_quantize=_OPERATIONS,
-        extra_options={},
-    )
-    quantizer.quantize_model()
-    quantized: ModelProto = quantizer.model.model
-    del quantized.graph.value_info[:]
-    return _with_integer_gates(quantized)
+    def loss(self, in_float: Sequence[str]) -> float:
+        """The mean IoU lost by quantizing all layers except `in_float`."""
+        return self._miou - self._evaluate(self._load(self.quantize(in_float)))[1]
+
+    def errors(self, in_float: Sequence[str]) -> int:
+        """The number of pixels whose label this changes, in a few images."""
+        labels, _ = self._evaluate(self._load(self.quantize(in_float)), _RANKED_BY)
+        return sum(int((a != b).sum()) for a, b in zip(labels, self._labels, strict=False))
+
+    def quantize(self, in_float: Sequence[str]) -> ModelProto:
+        """Quantize all layers except those `in_float`."""
+        quantizer = QDQQuantizer(
+            copy.deepcopy(self._model),
+            per_channel=True,
+            # 7-bit weights: with 8 bits, sums of two products overflow on CPUs without VNNI.
+            reduce_range=True,
+            weight_qType=QuantType.QInt8,
+            activation_qType=QuantType.QUInt8,
+            tensors_range=copy.deepcopy(self._ranges),
+            nodes_to_quantize=[],
+            nodes_to_exclude=[n.name for n in self._model.graph.node if _layer(n) in in_float],
+            op_types_to_quantize=_OPERATIONS,
+            extra_options={},
+        )
+        quantizer.quantize_model()
+        quantized: ModelProto = quantizer.model.model
+        del quantized.graph.value_info[:]
+        return _with_integer_gates(quantized)
+
+    def _calibrate(self, network: OnnxNetwork) -> TensorsData:
+        """Find the range of every activation on the images."""
+        path = self._directory / "calibration.onnx"
+        save_onnx(self._model, path)
+        calibrator = create_calibrator(path, _OPERATIONS, self._directory / "augmented.onnx")
+        calibrator.collect_data(_Reader(network, self._images))
+        ranges = calibrator.compute_data()
+        for node in self._model.graph.node:
+            if node.op_type in _GATES:
+                # From -3, below which the gate is 0, in steps that divide 3.
+                highest = max(np.max(ranges[node.input[0]].range_value[1]), 0)
+                step = 3 / np.floor(3 / ((highest + 3) / 255))
+                ranges.data[node.input[0]] = TensorData(
+                    lowest=np.float32(-3), highest=np.float32(255 * step - 3)
+                )
+        return ranges
+
+    def _load(self, model: ModelProto) -> Network:
+        path = self._directory / "candidate.onnx"
+        save_onnx(model, path)
+        return open_onnx(path, threads=self._threads)
+
+    def _evaluate(self, network: Network, count: int | None = None) -> tuple[list[Tensor], float]:
+        """Predict all images, or the first `count`: the labels and their mean IoU."""
+        confusion = np.zeros((self._classes, self._classes), np.int64)
+        labels = []
+        for image, ground_truth in show_progress(self._images[:count], "int8: evaluation"):
+            height, width = ground_truth.shape
+            found = network.labels(image[None], (height, width))[0]
+            confusion += count_confusion(ground_truth.numpy(), found.numpy(), self._classes)
+            labels.append(found)
+        return labels, mean_of_defined_ious(confusion)
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
     """Images, one at a time, as inputs of the ONNX file."""
 
-    def __init__(self, network: OnnxNetwork, images: ExportImages) -> None:
-        indices = show_progress(range(len(images)), "int8: calibration")
+    def __init__(self, network: OnnxNetwork, images: Sequence[tuple[Tensor, Tensor]]) -> None:
         self._inputs = (
             network.feeds(image[None], (labels.shape[0], labels.shape[1]))
-            for image, labels in map(images.__getitem__, indices)
+            for image, labels in show_progress(images, "int8: calibration")
         )
 
     def get_next(self) -> dict[str, NDArray[Any]] | None:
@@ -276,6 +378,8 @@ def _with_integer_gates(model: ModelProto) -> ModelProto:
     users = {name: node for node in graph.node for name in node.input}
     for node in [node for node in graph.node if node.op_type in _GATES]:
         source = makers[node.input[0]]
+        if source.op_type != "DequantizeLinear":  # a layer in float32
+            continue
         code, step = source.input[0], numpy_helper.to_array(values[source.input[1]]).item()
         scale = _add(graph, f"{node.name}/scale", np.float32(step / 6))
         zero = _add(graph, f"{node.name}/zero", np.uint8(0))

@@ -24,6 +24,7 @@ from torch import Tensor
 import cocoseg
 from cocoseg.core.errors import UserError
 from cocoseg.core.labels import write_classes
+from cocoseg.export import quantize
 from cocoseg.export.label_output import add_labels
 from cocoseg.export.onnx import (
     Agreement,
@@ -35,6 +36,7 @@ from cocoseg.export.onnx import (
 )
 from cocoseg.export.quantize import (
     choose_calibration,
+    choose_float_layers,
     drop_lossy,
     write_float16,
     write_int8,
@@ -154,7 +156,7 @@ def test_every_variant_is_valid_and_loads_without_a_warning(
     write_onnx(paths[0], model, card, opset, fixed_size)
     write_float16(paths[0], paths[1])
     images = ExportImages([make_sample(tmp_path)], card.size, fixed_size)
-    write_int8(paths[0], paths[2], images, threads=1)
+    write_int8(paths[0], paths[2], images, max_loss=1, threads=1)
     for path in paths:
         if output != "logits":
             add_labels(path, keep_logits=output == "both")
@@ -198,7 +200,7 @@ def variants(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     write_onnx(paths["float32"], model, card, opset=20)
     write_float16(paths["float32"], paths["float16"])
     images = ExportImages([make_sample(directory)], card.size)
-    write_int8(paths["float32"], paths["int8"], images, threads=1)
+    write_int8(paths["float32"], paths["int8"], images, max_loss=1, threads=1)
     return paths
 
 
@@ -239,7 +241,9 @@ def test_a_network_that_cannot_run_in_8_bits_is_refused_in_one_line(
     write_onnx(tmp_path / "float32.onnx", model, card, opset=18)
     images = ExportImages(samples, card.size)
     with pytest.raises(UserError, match="cannot compute this network in 8 bits; remove int8"):
-        write_int8(tmp_path / "float32.onnx", tmp_path / "int8.onnx", images, threads=1)
+        write_int8(
+            tmp_path / "float32.onnx", tmp_path / "int8.onnx", images, max_loss=0.5, threads=1
+        )
     assert not (tmp_path / "int8.onnx").exists()
 
 
@@ -317,8 +321,15 @@ def test_predict_refuses_a_file_for_other_runtimes(
         cocoseg.load(path)
 
 
-def test_int8_predicts_as_float32(tmp_path: Path) -> None:
+def test_int8_predicts_as_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """8 bits are too few for the balanced logits of a random network; this one is trained."""
+    limits = []
+
+    def choose(*arguments: Any) -> list[str]:
+        limits.append(arguments[-1])
+        return choose_float_layers(*arguments)
+
+    monkeypatch.setattr(quantize, "choose_float_layers", choose)
     samples = draw_samples(tmp_path)
     changes = {"architecture": "lraspp_mobilenet_v3_large", "size": 96, "crop": 96, "epochs": 12}
     result = run(samples, ema_decay=0.5, scale=[1.0, 1.0], **changes).result
@@ -326,11 +337,35 @@ def test_int8_predicts_as_float32(tmp_path: Path) -> None:
         paths = tmp_path / "float32.onnx", tmp_path / "int8.onnx"
         write_onnx(paths[0], result.model, result.card, opset)
         images = ExportImages(samples, result.card.size)
-        write_int8(*paths, images, threads=1)
+        assert write_int8(*paths, images, max_loss=1, threads=1) == []
         float32, int8 = (load_onnx(path, threads=1) for path in paths)
         found = compare_networks(float32, {"int8": int8}, images, 8)["int8"]
         assert found.miou > 0.5
         assert found.agreement > 0.95
+    assert limits == [0.5, 0.5]  # half of max_loss, to leave a margin for the test images
+
+
+@pytest.mark.parametrize(
+    ("losses", "max_loss", "expected"),
+    [
+        ([0.05], 0.05, []),
+        ([0.05, 0.04], 0.04, ["b"]),
+        ([0.05, 0.04, 0.03], 0.0, ["c", "b"]),
+        ([0.05, 0.03, 0.04], 0.0, ["b"]),
+    ],
+    ids=["none", "until the loss is small enough", "up to 1% of the weights", "the best"],
+)
+def test_layers_with_the_largest_effect_return_to_float32(
+    losses: list[float], max_loss: float, expected: list[str]
+) -> None:
+    weights = {"a": 7, "c": 2, "large": 985, "b": 6}
+    errors = {"a": 9, "b": 5, "c": 7}  # wrong pixels with this layer in float32
+    remaining = iter(losses)
+    chosen = choose_float_layers(
+        weights, lambda layers: next(remaining), lambda layers: errors[layers[-1]], max_loss
+    )
+    assert chosen == expected
+    assert next(remaining, None) is None
 
 
 def test_calibration_images_do_not_depend_on_the_order_of_samples() -> None:
@@ -501,8 +536,8 @@ def test_the_stage_writes_the_same_files_twice(
     sample.mask.rename("data/masks/a.png")
     for split in ("train", "test"):
         Path(f"data/splits/{split}.txt").write_text("a\n", encoding="utf-8")
-    save_model(Path("models/model.safetensors"), *lively_model())
     write_classes(Path("data/classes.json"), NAMES[1:])
+    save_model(Path("models/model.safetensors"), *lively_model())
     threads = torch.get_num_threads()
     figures = export.main()
     files = {path.stem: path.read_bytes() for path in Path("models/onnx").iterdir()}
@@ -514,6 +549,7 @@ def test_the_stage_writes_the_same_files_twice(
     assert len(files["float16"]) < 0.51 * len(files["float32"])
     assert len(files["int8"]) < 0.3 * len(files["float32"])
     assert variants["float32"]["agreement"] >= 0.999
+    assert variants["int8"]["in_float"] == []
     assert (written["opset"], written["images"]) == (18, 1)
     assert set(figures["latency_ms"]) == {"pytorch", "float32", "float16", "int8"}
     expected = cocoseg.load("models/model.safetensors", "cpu").predict("data/images/a.jpg").labels
