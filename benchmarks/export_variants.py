@@ -6,6 +6,7 @@ Trains networks on real images as `benchmarks.networks` does, exports them, and 
 its size, the mean IoU that it loses on images that the training has not seen, and the median
 milliseconds of an image on one thread; the files take turns. Besides the files of the export stage:
 
+all layers   int8 without a search for layers to leave in float32, as are the following
 static       int8 by ONNX Runtime's `quantize_static`, with weights of 7 bits per channel
 no gates     int8 with hard-sigmoid and hard-swish in float32
 no padding   int8 with depthwise convolutions of any number of channels
@@ -13,8 +14,6 @@ no padding   int8 with depthwise convolutions of any number of channels
 
 import argparse
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
@@ -22,16 +21,13 @@ import torch
 from onnxruntime.quantization import QuantType, quantize_static
 
 from benchmarks.machine import machine
-from benchmarks.networks import MOBILENET_V3, SHORT
-from benchmarks.recipe import CLASSES, CPU, ROOT, prepare
+from benchmarks.networks import Candidate, fit
+from benchmarks.recipe import CLASSES, CPU, prepare
 from cocoseg.export import quantize
 from cocoseg.export.onnx import ExportImages, compare_networks, median_latency, write_onnx
 from cocoseg.inference.backends import TorchNetwork, load_onnx, open_onnx
 from cocoseg.inference.dataset import Sample
-from cocoseg.params.reader import load_params
-from cocoseg.params.train import TrainParams
-from cocoseg.training.checkpoint import CheckpointFile
-from cocoseg.training.trainer import TrainingResult, train
+from cocoseg.training.trainer import TrainingResult
 
 NETWORKS = (
     "lraspp_mobilenet_v3_large",
@@ -55,39 +51,27 @@ def main() -> None:
         samples = prepare(directory, "train2017", CLASSES)[1]
         others = prepare(directory, "val2017", CLASSES)[1]
         for architecture in options.networks:
-            trained = fit(architecture, samples, directory)
+            trained = fit(Candidate(architecture, None, "matting"), 0, samples, directory)
             paths = export(trained, samples, directory / architecture)
             report(trained, paths, others, options.repeats)
-
-
-def fit(architecture: str, samples: list[Sample], directory: Path) -> TrainingResult:
-    preset = load_params(ROOT / "presets/coco_val2014.yaml")[TrainParams].model_dump()
-    params = TrainParams.model_validate({**preset, **SHORT, "architecture": architecture})
-    return train(
-        CLASSES,
-        samples,
-        samples[::10],
-        params.model_copy(update={"weights": str(MOBILENET_V3)}),
-        device=CPU,
-        workers=0,
-        checkpoint=CheckpointFile(directory, architecture),
-    )
 
 
 def export(trained: TrainingResult, samples: list[Sample], directory: Path) -> dict[str, Path]:
     """Write all files; return them by name."""
     directory.mkdir()
-    names = ("float32", "float16", "int8", "static", "no gates", "no padding")
+    names = ("float32", "float16", "int8", "all layers", "static", "no gates", "no padding")
     paths = {name: directory / f"{name}.onnx" for name in names}
     float32 = paths["float32"]
     write_onnx(float32, trained.model, trained.card, opset=18)
     quantize.write_float16(float32, paths["float16"])
     images = ExportImages(quantize.choose_calibration(samples, 64), trained.card.size)
-    quantize.write_int8(float32, paths["int8"], images, max_loss=0.01, threads=1)
-    with without("_with_integer_gates"), patch.object(quantize, "_GATES", []):
-        quantize.write_int8(float32, paths["no gates"], images, max_loss=0.01, threads=1)
-    with without("_with_wide_depthwise"):
-        quantize.write_int8(float32, paths["no padding"], images, max_loss=0.01, threads=1)
+    in_float = quantize.write_int8(float32, paths["int8"], images, max_loss=0.01, threads=1)
+    print(f"int8: layers in float32: {', '.join(in_float) or 'none'}", flush=True)
+    quantize.write_int8(float32, paths["all layers"], images, max_loss=1, threads=1)
+    with patch.multiple(quantize, _with_integer_gates=lambda model: model, _GATES=[]):
+        quantize.write_int8(float32, paths["no gates"], images, max_loss=1, threads=1)
+    with patch.object(quantize, "_with_wide_depthwise", lambda model: model):
+        quantize.write_int8(float32, paths["no padding"], images, max_loss=1, threads=1)
     quantize_static(
         float32,
         paths["static"],
@@ -98,13 +82,6 @@ def export(trained: TrainingResult, samples: list[Sample], directory: Path) -> d
         activation_type=QuantType.QUInt8,
     )
     return paths
-
-
-@contextmanager
-def without(function: str) -> Iterator[None]:
-    """Replace a function of `quantize` by one that returns the model unchanged."""
-    with patch.object(quantize, function, lambda model: model):
-        yield
 
 
 def report(

@@ -32,11 +32,12 @@ from cocoseg.evaluation.scores import evaluate
 from cocoseg.export.onnx import ExportImages, median_latency, write_onnx
 from cocoseg.export.quantize import write_int8
 from cocoseg.inference.backends import Network, TorchNetwork, load_onnx
+from cocoseg.inference.dataset import Sample
 from cocoseg.models.networks import ModelCard, build_model
 from cocoseg.params.reader import load_params
 from cocoseg.params.train import TrainParams
 from cocoseg.training.checkpoint import CheckpointFile
-from cocoseg.training.trainer import train
+from cocoseg.training.trainer import TrainingResult, train
 
 SHORT = {"size": 224, "crop": 192, "epochs": 8, "batch_size": 8, "threads": 1}
 """Settings of a short run."""
@@ -104,10 +105,25 @@ def _is_counter(name: str) -> bool:
     return name.endswith("num_batches_tracked")
 
 
+def fit(candidate: Candidate, seed: int, samples: list[Sample], directory: Path) -> TrainingResult:
+    """Train a candidate for a short run."""
+    preset = load_params(ROOT / "presets/coco_val2014.yaml")[TrainParams].model_dump()
+    network = {"architecture": candidate.architecture, "encoder": candidate.encoder}
+    params = TrainParams.model_validate({**preset, **SHORT, **network, "seed": seed})
+    return train(
+        CLASSES,
+        samples,
+        samples[::10],
+        params.model_copy(update={"weights": initial_weights(candidate, directory)}),
+        device=CPU,
+        workers=0,
+        checkpoint=CheckpointFile(directory, f"{candidate}, {candidate.start}, {seed}"),
+    )
+
+
 def train_candidates(options: argparse.Namespace) -> None:
     """Train and score candidates, and add each result to the results file."""
     torch.set_num_threads(SHORT["threads"])
-    params = load_params(ROOT / "presets/coco_val2014.yaml")[TrainParams].model_dump()
     print(machine("torch", "torchvision"), flush=True)
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
@@ -120,28 +136,9 @@ def train_candidates(options: argparse.Namespace) -> None:
                 results = read_results(options.results)
                 if key in results or options.only not in key:
                     continue
-                train_params = TrainParams.model_validate(
-                    {
-                        **params,
-                        **SHORT,
-                        "architecture": candidate.architecture,
-                        "encoder": candidate.encoder,
-                        "seed": seed,
-                    }
-                )
-                start = initial_weights(candidate, directory)
-                train_params = train_params.model_copy(update={"weights": start})
                 started = time.process_time()
-                trained = train(
-                    CLASSES,
-                    train_samples,
-                    train_samples[::10],
-                    train_params,
-                    device=CPU,
-                    workers=0,
-                    checkpoint=CheckpointFile(directory, f"{key}"),
-                )
-                seconds = (time.process_time() - started) / train_params.epochs
+                trained = fit(candidate, seed, train_samples, directory)
+                seconds = (time.process_time() - started) / SHORT["epochs"]
                 network = TorchNetwork(trained.model, trained.card, CPU)
                 scores = evaluate(network, val_samples, objects, batch_size=4, workers=0).scores()
                 result = {

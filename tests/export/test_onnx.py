@@ -536,8 +536,8 @@ def test_the_stage_writes_the_same_files_twice(
     sample.mask.rename("data/masks/a.png")
     for split in ("train", "test"):
         Path(f"data/splits/{split}.txt").write_text("a\n", encoding="utf-8")
-    write_classes(Path("data/classes.json"), NAMES[1:])
     save_model(Path("models/model.safetensors"), *lively_model())
+    write_classes(Path("data/classes.json"), NAMES[1:])
     threads = torch.get_num_threads()
     figures = export.main()
     files = {path.stem: path.read_bytes() for path in Path("models/onnx").iterdir()}
